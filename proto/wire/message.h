@@ -1,0 +1,431 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The messages of the contract (docs/protocol.md is normative) as C structs.
+ *
+ * Each message is one struct, one table of fields in message.c and one JSON Schema in
+ * docs/schemas/NAME.json; a test holds the three together. The AMQP property `type` is
+ * "oxbow.NAME.v1". Decoding is exact: unknown fields are ignored; a wrong type, a missing field or
+ * a size over the limit is refused with the JSON path of the fault ("$.select.names[3]: ...").
+ *
+ * Ownership: a decoded message owns all it points to; wire_free() frees it. When encoding, a
+ * message may point at borrowed strings. Absent optional strings are NULL, absent optional objects
+ * NULL, absent arrays have count 0. Times are milliseconds since 1970 (UTC); durations carry their
+ * unit in the name. Threads: reentrant.
+ *
+ * Words (zone, lane, fence, attempt, restore point): docs/architecture.md.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "proto/base/err.h"
+
+/* MESSAGE(NAME, "wire-name", struct tag) */
+#define WIRE_MESSAGES(MESSAGE)                                                                     \
+    /* requests: anyone -> oxbow.requests */                                                       \
+    MESSAGE(BACKUP, "backup", wire_backup)                                                         \
+    MESSAGE(RESTORE, "restore", wire_restore)                                                      \
+    MESSAGE(INVENTORY, "inventory", wire_inventory)                                                \
+    MESSAGE(LIST, "list", wire_list)                                                               \
+    MESSAGE(STATUS, "status", wire_status)                                                         \
+    MESSAGE(CANCEL, "cancel", wire_cancel)                                                         \
+    /* replies: coordinator -> the request's reply_to */                                           \
+    MESSAGE(ACCEPTED, "accepted", wire_accepted)                                                   \
+    MESSAGE(REFUSED, "refused", wire_refused)                                                      \
+    MESSAGE(PROGRESS, "progress", wire_progress)                                                   \
+    MESSAGE(OUTCOME, "outcome", wire_outcome)                                                      \
+    MESSAGE(PAGE, "page", wire_page)                                                               \
+    MESSAGE(FINISHED, "finished", wire_finished)                                                   \
+    /* offers: coordinator -> oxbow.tasks.<zone>.<lane> */                                         \
+    MESSAGE(OFFER, "offer", wire_offer)                                                            \
+    /* events: worker -> oxbow.events */                                                           \
+    MESSAGE(CLAIM, "claim", wire_claim)                                                            \
+    MESSAGE(STEP, "step", wire_step)                                                               \
+    MESSAGE(COPYING, "copying", wire_copying)                                                      \
+    MESSAGE(ITEMS, "items", wire_items)                                                            \
+    MESSAGE(RESULT, "result", wire_result)                                                         \
+    MESSAGE(PRESENCE, "presence", wire_presence)                                                   \
+    /* control: coordinator -> oxbow.control, routing key worker.<name> */                         \
+    MESSAGE(GRANT, "grant", wire_grant)                                                            \
+    MESSAGE(DENY, "deny", wire_deny)                                                               \
+    MESSAGE(STOP, "stop", wire_stop)                                                               \
+    MESSAGE(DRAIN, "drain", wire_drain)
+
+enum wire_type {
+#define WIRE_ENUM(name, wire, tag) WIRE_##name,
+    WIRE_MESSAGES(WIRE_ENUM)
+#undef WIRE_ENUM
+        WIRE_TYPE_COUNT
+};
+
+/* Limits that a decoder enforces. */
+enum {
+    WIRE_BODY_MAX_BYTES = 256 * 1024,
+    WIRE_NAME_MAX = 255,    /* a name in the engine */
+    WIRE_TEXT_MAX = 2048,   /* a search expression, an error message */
+    WIRE_SELECT_MAX = 2000, /* ids, names or tags in one request */
+    WIRE_PAGE_MAX = 200,    /* items in one page */
+    WIRE_DISKS_MAX = 256,
+    WIRE_WARNINGS_MAX = 100,
+    WIRE_HANDLES_MAX = 2048,
+    WIRE_JOURNAL_MAX = 512,
+};
+
+struct wire_strings {
+    char **v;
+    size_t count;
+};
+
+/* An error value on the wire: code, retry advice, errno or HTTP status, place, message. */
+struct wire_error {
+    char *code;  /* of proto/base/err_codes.def */
+    char *retry; /* never | soon | later | elsewhere */
+    int64_t sys;
+    char *at; /* "worker/store/pack.c:88" or NULL */
+    char *message;
+};
+
+/* --- Requests -------------------------------------------------------------------------------- */
+enum wire_quiesce { WIRE_QUIESCE_AUTO, WIRE_QUIESCE_REQUIRE, WIRE_QUIESCE_OFF };
+enum wire_unsupported { WIRE_UNSUPPORTED_SKIP, WIRE_UNSUPPORTED_FAIL };
+enum wire_path { WIRE_PATH_AUTO, WIRE_PATH_ATTACH };
+enum wire_config { WIRE_CONFIG_OVF, WIRE_CONFIG_JSON };
+enum wire_nics { WIRE_NICS_UNPLUGGED, WIRE_NICS_PLUGGED, WIRE_NICS_NONE };
+
+/* Which VMs: the union of all that is given, less `exclude`. At least one must be given. */
+struct wire_select {
+    struct wire_strings ids, names, tags;
+    char
+        *search; /* an expression of the engine's search language, e.g. "cluster=prod and tag=db" */
+    bool all;
+    struct wire_strings exclude; /* names */
+};
+
+/* How to back up one VM; the same in a request and in an offer. */
+struct wire_backup_opts {
+    enum wire_quiesce quiesce;         /* default auto */
+    enum wire_unsupported unsupported; /* disks that cannot be snapshotted; default skip */
+    enum wire_path path;               /* default auto */
+};
+
+struct wire_backup {
+    char *idempotency_key; /* the same key twice is one job; NULL = none */
+    char *zone;            /* NULL = every zone */
+    struct wire_select *select;
+    struct wire_backup_opts *options; /* NULL = defaults */
+    int64_t deadline_s; /* per task, from its first grant; 0 = the coordinator's default */
+    bool progress;      /* send progress replies */
+};
+
+struct wire_restore_opts {
+    char *point;             /* restore point id, or a unique prefix of one; or: */
+    char *vm;                /* the newest restore point of this VM (id or name) */
+    char *name;              /* of the new VM */
+    char *cluster;           /* name or id; NULL = as it was */
+    char *storage_domain;    /* name or id; NULL = as each disk was */
+    enum wire_config config; /* default ovf */
+    enum wire_nics nics;     /* default unplugged */
+    bool start;
+};
+
+struct wire_restore {
+    char *idempotency_key;
+    char *zone; /* where; may be NULL when the coordinator knows one zone only */
+    struct wire_restore_opts *options;
+    int64_t deadline_s;
+    bool progress;
+};
+
+struct wire_inventory {
+    char *zone;   /* NULL = every zone */
+    char *search; /* NULL = all VMs */
+};
+
+struct wire_list {
+    char *zone; /* whose repository; NULL = every zone */
+    char *vm;   /* id or name; NULL = all */
+};
+
+struct wire_status {
+    char *request; /* one request with its tasks; NULL = the newest requests and the workers */
+    int64_t limit; /* 1..1000, 0 = 50 */
+};
+
+struct wire_cancel {
+    char *request; /* exactly one of both */
+    char *task;
+};
+
+/* --- Replies --------------------------------------------------------------------------------- */
+struct wire_accepted {
+    char *request;
+    bool duplicate; /* the idempotency key was known: this is the earlier request's id */
+};
+
+struct wire_refused {
+    char *request; /* NULL when the message could not be read that far */
+    struct wire_error *error;
+};
+
+/* One task as it stands. */
+struct wire_progress {
+    char *request, *task, *kind;
+    char *vm, *vm_name; /* NULL for tasks without a VM */
+    char *worker;       /* NULL while waiting */
+    char *state;        /* waiting | offered | running */
+    char *step;         /* NULL before the first */
+    int64_t attempt;
+    int64_t bytes_done, bytes_total; /* of the copy; 0 0 before it */
+    int64_t rate_bps;
+    int64_t tasks_total, tasks_done; /* of the request; total may grow while zones are asked */
+};
+
+struct wire_warning {
+    char *code; /* of err_codes.def, or a word of docs/protocol.md */
+    char *disk; /* NULL = not about a disk */
+    char *message;
+};
+struct wire_warnings {
+    struct wire_warning *v;
+    size_t count;
+};
+
+struct wire_stats {
+    int64_t wait_ms, quiesce_ms, snapshot_ms, attach_ms, copy_ms, commit_ms, detach_ms, merge_ms;
+    int64_t total_ms;
+    int64_t disks, bytes_total, bytes_read, bytes_zero, bytes_known, bytes_stored;
+};
+
+/* One task's end. */
+struct wire_outcome {
+    char *request, *task, *kind;
+    char *vm, *vm_name;
+    char *worker;
+    char *status; /* succeeded | failed | cancelled */
+    int64_t attempts;
+    char *point;  /* backup: the new restore point; restore: the one that was restored */
+    char *new_vm; /* restore: id of the VM made */
+    struct wire_error *error;
+    struct wire_warnings warnings;
+    struct wire_stats *stats;
+    bool cleanup_open; /* something is left behind and the coordinator has a clean-up task for it */
+};
+
+/* A piece of a listing. Items are objects of one kind, as docs/protocol.md describes them. */
+struct wire_vm_item {
+    char *id, *name, *status, *zone, *cluster, *host;
+    struct wire_strings tags;
+    int64_t disks, provisioned_bytes;
+};
+struct wire_point_item {
+    char *id, *vm, *vm_name, *zone;
+    int64_t time_ms; /* wall time of the snapshot */
+    int64_t disks, size_bytes, stored_bytes;
+    char *quiesced; /* yes | no */
+    char *state;    /* good | damaged */
+    char *message;  /* why damaged; NULL */
+};
+struct wire_request_item {
+    char *id, *kind, *state;      /* running | succeeded | partly | failed | cancelled */
+    int64_t time_ms, finished_ms; /* 0 = not yet */
+    int64_t tasks_total, tasks_done, tasks_failed;
+    char *message;
+};
+struct wire_task_item {
+    char *id, *request, *kind, *zone, *lane, *vm, *vm_name, *state, *worker, *step;
+    int64_t attempt, bytes_done, bytes_total, time_ms, finished_ms;
+    char *point;
+    struct wire_error *error;
+};
+struct wire_worker_item {
+    char *name, *zone, *version, *state; /* up | lost | draining */
+    int64_t seen_ms;
+    int64_t slots, running;
+};
+struct wire_item_list {
+    /* Exactly one array is non-empty in a page. */
+    struct wire_vm_item *vms;
+    size_t vms_count;
+    struct wire_point_item *points;
+    size_t points_count;
+    struct wire_request_item *requests;
+    size_t requests_count;
+    struct wire_task_item *tasks;
+    size_t tasks_count;
+    struct wire_worker_item *workers;
+    size_t workers_count;
+};
+struct wire_page {
+    char *request;
+    int64_t page; /* from 1 */
+    struct wire_item_list *items;
+};
+
+/* The last reply to a request. */
+struct wire_finished {
+    char *request, *kind;
+    char *status; /* succeeded | partly | failed | cancelled */
+    int64_t tasks_total, tasks_succeeded, tasks_failed, tasks_cancelled;
+    int64_t pages;            /* of page replies sent before */
+    struct wire_error *error; /* a fault of the request as a whole, e.g. no such VM */
+};
+
+/* --- Offers ---------------------------------------------------------------------------------- */
+/* name -> value pairs that a step leaves behind: "snapshot" -> id, "attachment.<disk>" -> proxy VM
+ * id, "session" -> repository session. On the wire an object of strings. */
+struct wire_handle {
+    char *name, *value;
+};
+struct wire_handles {
+    struct wire_handle *v;
+    size_t count;
+};
+struct wire_journal_entry {
+    int64_t attempt, fence;
+    char *worker, *step, *state;
+    struct wire_handles handles;
+};
+struct wire_journal {
+    struct wire_journal_entry *v;
+    size_t count;
+};
+
+/* Something a task left behind, for the clean-up that removes it. */
+struct wire_leftover {
+    char *kind; /* snapshot | attachment | disk | vm */
+    char *vm;   /* the VM it hangs on (for attachment: the proxy VM); for vm: its id */
+    char *id;   /* snapshot id or disk id */
+};
+struct wire_leftovers {
+    struct wire_leftover *v;
+    size_t count;
+};
+
+struct wire_offer {
+    char *task, *request;
+    char *kind; /* backup | restore | inventory | list | cleanup */
+    char *zone, *lane;
+    int64_t attempt; /* from 1 */
+    char *vm, *vm_name;
+    int64_t deadline_s;
+    struct wire_backup_opts *backup; /* the one that belongs to the kind */
+    struct wire_restore_opts *restore;
+    struct wire_select *select; /* inventory */
+    struct wire_list *list;
+    struct wire_leftovers cleanup;
+    char *cleanup_task;          /* clean-up: the task that left them */
+    struct wire_journal journal; /* what earlier attempts did, oldest first */
+};
+
+/* --- Events (all but presence carry the task, and renew its lease when the fence is right) ---- */
+struct wire_claim {
+    char *task, *worker;
+    int64_t attempt;
+    int64_t fence; /* 0 for a new claim; the known fence to confirm a lease after an outage */
+};
+struct wire_step {
+    char *task, *worker;
+    int64_t attempt, fence, seq; /* seq rises by one within an attempt */
+    char *step;
+    char *state; /* started | done | failed | undone | undo-failed | handle */
+    struct wire_handles handles;
+    struct wire_error *error;
+    int64_t duration_ms;
+};
+struct wire_copying {
+    char *task, *worker, *step;
+    int64_t attempt, fence;
+    int64_t bytes_done, bytes_total, rate_bps;
+};
+struct wire_items { /* listing tasks: inventory and list, in pages */
+    char *task, *worker;
+    int64_t attempt, fence, page;
+    struct wire_item_list *items;
+};
+struct wire_result {
+    char *task, *worker;
+    int64_t attempt, fence;
+    char *status; /* succeeded | failed | cancelled | released (given back untouched: drain) */
+    struct wire_error *error;
+    struct wire_warnings warnings;
+    char *point, *new_vm;
+    struct wire_stats *stats;
+    struct wire_leftovers leftovers; /* what could not be cleaned up */
+    int64_t pages;                   /* listing tasks: items messages sent */
+};
+struct wire_running {
+    char *task;
+    int64_t fence;
+};
+struct wire_presence {
+    char *worker, *zone, *version, *host;
+    char *state; /* up | draining | leaving */
+    int64_t slots_restore, slots_backup, slots_upkeep;
+    struct wire_running *running; /* renews each of these leases */
+    size_t running_count;
+};
+
+/* --- Control --------------------------------------------------------------------------------- */
+struct wire_grant {
+    char *task, *worker;
+    int64_t attempt, fence;
+    int64_t lease_s; /* a worker that could not renew for so long stops before its next mutation */
+};
+struct wire_deny {
+    char *task, *worker;
+    int64_t attempt;
+    char *reason;
+};
+struct wire_stop { /* cancel a running task */
+    char *task, *worker;
+    char *reason;
+};
+struct wire_drain {
+    char *worker; /* NULL = whoever gets it */
+};
+
+/* --- Codec ----------------------------------------------------------------------------------- */
+/* A decoded message: `as` points at the struct of `type`. */
+struct wire_message {
+    enum wire_type type;
+    void *as;
+};
+
+/* "oxbow.NAME.v1" of a type; static. */
+const char *wire_type_name(enum wire_type type);
+/* The type of an AMQP `type` property. Errors: unsupported-version (known name, other version),
+ * bad-message (anything else, NULL included). */
+bool wire_type_parse(const char *type_property, enum wire_type *ret_type, struct err *err);
+
+/* Decode a body. On success the caller calls wire_free(). Errors: bad-message with the JSON path,
+ * too-large, unsupported-version. */
+bool wire_decode(const char *type_property, const void *body, size_t len,
+                 struct wire_message *ret_message, struct err *err);
+/* The body of a message: compact JSON, NUL-terminated; the caller frees. Absent optional members
+ * are left out. Asserts on a message that lacks a required member (a bug in us); what may exceed a
+ * limit is checked and refused (too-large). */
+char *wire_encode(enum wire_type type, const void *message, size_t *ret_len, struct err *err);
+/* Frees what a decoded message owns. Safe on a zeroed one. */
+void wire_free(struct wire_message *message);
+/* Frees the members of a struct of this type that was filled with owned strings, not the struct. */
+void wire_free_members(enum wire_type type, void *message);
+
+/* err <-> wire_error. wire_error_of() borrows from `err` except `at` (written into `at_buf`). */
+enum { WIRE_AT_BYTES = 128 };
+void wire_error_of(const struct err *err, struct wire_error *out, char at_buf[WIRE_AT_BYTES]);
+void wire_error_to_err(const struct wire_error *wire, struct err *out);
+
+/* Words of the enums above ("auto", "require", ...), static; and back, false for an unknown word.
+ */
+const char *wire_quiesce_name(enum wire_quiesce v);
+bool wire_quiesce_parse(const char *word, enum wire_quiesce *ret);
+const char *wire_unsupported_name(enum wire_unsupported v);
+bool wire_unsupported_parse(const char *word, enum wire_unsupported *ret);
+const char *wire_path_name(enum wire_path v);
+bool wire_path_parse(const char *word, enum wire_path *ret);
+const char *wire_config_name(enum wire_config v);
+bool wire_config_parse(const char *word, enum wire_config *ret);
+const char *wire_nics_name(enum wire_nics v);
+bool wire_nics_parse(const char *word, enum wire_nics *ret);
