@@ -25,6 +25,7 @@
 #include <poll.h>
 #include <stdint.h>
 
+#include "proto/base/alloc.h"
 #include "proto/base/clock.h"
 #include "proto/base/err.h"
 #include "proto/wire/message.h"
