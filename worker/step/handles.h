@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What a task holds in the world outside: name -> value pairs that travel with every step event, so
+ * that the next attempt, or a clean-up, knows what there is to take over or to remove.
+ *
+ *   "session"              repository session "<task>.<fence>"
+ *   "snapshot"             id of our snapshot on the VM that is backed up
+ *   "quiesced"             "yes" | "no", once the snapshot is taken
+ *   "point"                restore point id, once it is committed
+ *   "attachment.<disk>"    id of the proxy VM that this disk is attached to
+ *   "vm"                   id of a VM that a restore made
+ *   "disk.<n>"             id of the n-th disk that a restore made
+ *
+ * A handle is set before the thing it names can be forgotten, and dropped when the thing is proved
+ * to be gone. So at the end of a run the handles of things (not session, quiesced, point) are
+ * exactly what is left behind. Threads: one at a time.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "proto/wire/message.h"
+
+#define HANDLE_SESSION    "session"
+#define HANDLE_SNAPSHOT   "snapshot"
+#define HANDLE_QUIESCED   "quiesced"
+#define HANDLE_POINT      "point"
+#define HANDLE_ATTACHMENT "attachment." /* + disk id */
+#define HANDLE_VM         "vm"
+#define HANDLE_DISK       "disk." /* + number */
+
+struct handles {
+    struct wire_handle *v;
+    size_t count, room;
+};
+
+/* Frees what it owns; a zeroed struct is empty and fine. */
+void handles_done(struct handles *h);
+/* The value, or NULL. Borrowed until the next set or drop of that name. */
+const char *handles_get(const struct handles *h, const char *name);
+/* get() of prefix + suffix. */
+const char *handles_get2(const struct handles *h, const char *prefix, const char *suffix);
+/* Adds or replaces; copies both. */
+void handles_set(struct handles *h, const char *name, const char *value);
+/* Nothing happens when it is not there. */
+void handles_drop(struct handles *h, const char *name);
+
+/* The handles as an event carries them; borrowed. */
+struct wire_handles handles_wire(const struct handles *h);
+
+/* What earlier attempts left: the handles of the newest entry of the highest fence, since every
+ * entry carries all handles of its time. `h` is empty before. */
+void handles_inherit(struct handles *h, const struct wire_journal *journal);
+
+/* The things still held, as leftovers. `vm` is the VM that a snapshot hangs on. The caller frees
+ * the array and its members with leftovers_done(). */
+struct wire_leftovers handles_leftovers(const struct handles *h, const char *vm);
+void leftovers_done(struct wire_leftovers *l);
