@@ -63,7 +63,8 @@ enum wire_type {
 /* Limits that a decoder enforces. */
 enum {
     WIRE_BODY_MAX_BYTES = 256 * 1024,
-    WIRE_NAME_MAX = 255,    /* a name in the engine */
+    WIRE_SLUG_MAX = 64,     /* zone and worker names, in characters of id_is_slug() */
+    WIRE_NAME_MAX = 255,    /* a name in the engine, in characters */
     WIRE_TEXT_MAX = 2048,   /* a search expression, an error message */
     WIRE_SELECT_MAX = 2000, /* ids, names or tags in one request */
     WIRE_PAGE_MAX = 200,    /* items in one page */
@@ -71,6 +72,9 @@ enum {
     WIRE_WARNINGS_MAX = 100,
     WIRE_HANDLES_MAX = 2048,
     WIRE_JOURNAL_MAX = 512,
+    WIRE_RUNNING_MAX = 1000,
+    WIRE_LEFTOVERS_MAX = 1000,
+    WIRE_DEADLINE_MAX_S = 31 * 24 * 3600,
 };
 
 struct wire_strings {

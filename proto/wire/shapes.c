@@ -1,0 +1,380 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* One table of members per struct of message.h: the requests, replies and their parts. What the
+ * columns mean: shape.h. Offers, events and control are in shapes_task.c. */
+#include "proto/wire/shapes.h"
+
+#include <string.h>
+
+/* --- Words ----------------------------------------------------------------------------------- */
+const char *const shape_quiesce_words[] = {"auto", "require", "off", NULL};
+const char *const shape_unsupported_words[] = {"skip", "fail", NULL};
+const char *const shape_path_words[] = {"auto", "attach", NULL};
+const char *const shape_config_words[] = {"ovf", "json", NULL};
+const char *const shape_nics_words[] = {"unplugged", "plugged", "none", NULL};
+
+static const char *const retry_words[] = {"never", "soon", "later", "elsewhere", NULL};
+static const char *const state_words[] = {"waiting", "offered", "running", NULL};
+static const char *const end_words[] = {"succeeded", "failed", "cancelled", NULL};
+static const char *const request_end_words[] = {"succeeded", "partly", "failed", "cancelled", NULL};
+static const char *const request_state_words[] = {"running", "succeeded", "partly",
+                                                  "failed",  "cancelled", NULL};
+static const char *const request_kinds[] = {"backup", "restore", "inventory", "list",
+                                            "status", "cancel",  NULL};
+static const char *const worker_state_words[] = {"up", "lost", "draining", NULL};
+static const char *const quiesced_words[] = {"yes", "no", NULL};
+static const char *const point_state_words[] = {"good", "damaged", NULL};
+const char *const shape_task_kinds[] = {"backup", "restore", "inventory", "list", "cleanup", NULL};
+
+/* --- Parts ----------------------------------------------------------------------------------- */
+static const struct shape_field error_fields[] = {
+    STRING(wire_error, code, REQUIRED, 1, 64, "What kind of fault: a code of the table of errors."),
+    WORDS(wire_error, retry, REQUIRED, retry_words,
+          "Advice: never, soon (a passing fault), later (something must change first), elsewhere."),
+    INT(wire_error, sys, OPTIONAL, -SHAPE_INT_MAX, SHAPE_INT_MAX,
+        "The errno or the engine's HTTP status; 0 = none."),
+    STRING(wire_error, at, OPTIONAL, 1, 255, "Where in the sources it was noticed."),
+    TEXT(wire_error, message, REQUIRED, WIRE_TEXT_MAX,
+         "What happened to which object, for people."),
+};
+const struct shape shape_error = SHAPE(wire_error, "error", error_fields);
+
+static const char *check_select(const void *message, const char **ret_member)
+{
+    const struct wire_select *s = message;
+    (void)ret_member;
+    if (s->ids.count || s->names.count || s->tags.count || s->search || s->all)
+        return NULL;
+    return "selects nothing: give at least one of ids, names, tags, search, all";
+}
+
+static const struct shape_field select_fields[] = {
+    STRINGS(wire_select, ids, WIRE_SELECT_MAX, WIRE_NAME_MAX, "VM ids of the engine."),
+    STRINGS(wire_select, names, WIRE_SELECT_MAX, WIRE_NAME_MAX, "VM names, exactly."),
+    STRINGS(wire_select, tags, WIRE_SELECT_MAX, WIRE_NAME_MAX, "Every VM with one of these tags."),
+    STRING(wire_select, search, OPTIONAL, 1, WIRE_TEXT_MAX,
+           "Every VM that this expression of the engine's search language finds."),
+    BOOL(wire_select, all, "Every VM."),
+    STRINGS(wire_select, exclude, WIRE_SELECT_MAX, WIRE_NAME_MAX,
+            "VM names to leave out of all of the above."),
+};
+const struct shape shape_select = SHAPE_WITH_RULE(
+    wire_select, "select", select_fields, check_select,
+    "{\"anyOf\":[" GIVEN_ARRAY("ids") "," GIVEN_ARRAY("names") "," GIVEN_ARRAY("tags") "," GIVEN(
+        "search", "string") ",{\"required\":[\"all\"],\"properties\":{\"all\":{"
+                            "\"const\":true}}}]}");
+
+static const struct shape_field backup_opts_fields[] = {
+    ENUM(wire_backup_opts, quiesce, shape_quiesce_words,
+         "Freeze the guest's file systems around the snapshot: auto = if its agent answers, "
+         "require = fail otherwise, off = do not try."),
+    ENUM(wire_backup_opts, unsupported, shape_unsupported_words,
+         "Disks that cannot be snapshotted: skip them with a warning, or fail the VM."),
+    ENUM(wire_backup_opts, path, shape_path_words,
+         "How the data comes out: auto chooses per VM; attach = snapshot disks on the proxy."),
+};
+const struct shape shape_backup_opts =
+    SHAPE(wire_backup_opts, "backup-options", backup_opts_fields);
+
+static const char *check_restore_opts(const void *message, const char **ret_member)
+{
+    const struct wire_restore_opts *o = message;
+    (void)ret_member;
+    return !o->point == !o->vm ? "needs exactly one of point and vm" : NULL;
+}
+
+static const struct shape_field restore_opts_fields[] = {
+    STRING(wire_restore_opts, point, OPTIONAL, 1, WIRE_NAME_MAX,
+           "The restore point's id, or a unique beginning of it."),
+    STRING(wire_restore_opts, vm, OPTIONAL, 1, WIRE_NAME_MAX,
+           "The newest restore point of this VM (id or name)."),
+    STRING(wire_restore_opts, name, REQUIRED, 1, WIRE_NAME_MAX, "Name of the VM to make."),
+    STRING(wire_restore_opts, cluster, OPTIONAL, 1, WIRE_NAME_MAX,
+           "Cluster (name or id) to make it in; absent = the one it was in."),
+    STRING(wire_restore_opts, storage_domain, OPTIONAL, 1, WIRE_NAME_MAX,
+           "Storage domain (name or id) for its disks; absent = where each disk was."),
+    ENUM(wire_restore_opts, config, shape_config_words,
+         "Make the VM from the saved OVF or from the saved vm.json."),
+    ENUM(wire_restore_opts, nics, shape_nics_words, "Network cards of the new VM."),
+    BOOL(wire_restore_opts, start, "Start it when done."),
+};
+#define ONE_OF(a, b) "{\"oneOf\":[" GIVEN(a, "string") "," GIVEN(b, "string") "]}"
+const struct shape shape_restore_opts =
+    SHAPE_WITH_RULE(wire_restore_opts, "restore-options", restore_opts_fields, check_restore_opts,
+                    ONE_OF("point", "vm"));
+
+static const struct shape_field warning_fields[] = {
+    STRING(wire_warning, code, REQUIRED, 1, 64, "A code of the table of errors, or a word."),
+    STRING(wire_warning, disk, OPTIONAL, 1, WIRE_NAME_MAX, "The disk it is about."),
+    TEXT(wire_warning, message, REQUIRED, WIRE_TEXT_MAX, "For people."),
+};
+const struct shape shape_warning = SHAPE(wire_warning, "warning", warning_fields);
+
+static const struct shape_field stats_fields[] = {
+    AMOUNT(wire_stats, wait_ms, "From the task's making to its first grant."),
+    AMOUNT(wire_stats, quiesce_ms, "Freezing and thawing."),
+    AMOUNT(wire_stats, snapshot_ms, "Until the snapshot was usable."),
+    AMOUNT(wire_stats, attach_ms, "Until all devices were there."),
+    AMOUNT(wire_stats, copy_ms, "Reading, hashing, compressing, writing."),
+    AMOUNT(wire_stats, commit_ms, "Making the restore point durable."),
+    AMOUNT(wire_stats, detach_ms, "Detaching from the proxy."),
+    AMOUNT(wire_stats, merge_ms, "Removing the snapshot."),
+    AMOUNT(wire_stats, total_ms, "Of the last attempt, from grant to end."),
+    INT(wire_stats, disks, OPTIONAL, 0, WIRE_DISKS_MAX, "Disks copied."),
+    AMOUNT(wire_stats, bytes_total, "Sum of the disks' virtual sizes."),
+    AMOUNT(wire_stats, bytes_read, "Bytes read from the source."),
+    AMOUNT(wire_stats, bytes_zero, "Bytes known or found to be zero."),
+    AMOUNT(wire_stats, bytes_known, "Bytes that the repository held already."),
+    AMOUNT(wire_stats, bytes_stored, "Bytes added to the repository, compressed."),
+};
+const struct shape shape_stats = SHAPE(wire_stats, "stats", stats_fields);
+
+/* --- Items of listings ----------------------------------------------------------------------- */
+static const struct shape_field vm_item_fields[] = {
+    STRING(wire_vm_item, id, REQUIRED, 1, WIRE_NAME_MAX, "The VM's id in the engine."),
+    STRING(wire_vm_item, name, REQUIRED, 1, WIRE_NAME_MAX, "Its name."),
+    STRING(wire_vm_item, status, OPTIONAL, 0, WIRE_NAME_MAX, "As the engine says: up, down, ..."),
+    SLUG(wire_vm_item, zone, OPTIONAL, "The zone that knows it."),
+    STRING(wire_vm_item, cluster, OPTIONAL, 0, WIRE_NAME_MAX, "Name of its cluster."),
+    STRING(wire_vm_item, host, OPTIONAL, 0, WIRE_NAME_MAX, "Name of the host it runs on."),
+    STRINGS(wire_vm_item, tags, WIRE_SELECT_MAX, WIRE_NAME_MAX, "Its tags."),
+    INT(wire_vm_item, disks, OPTIONAL, 0, SHAPE_INT_MAX, "How many disks it has."),
+    AMOUNT(wire_vm_item, provisioned_bytes, "Sum of their virtual sizes."),
+};
+static const struct shape shape_vm_item = SHAPE(wire_vm_item, "vm", vm_item_fields);
+
+static const struct shape_field point_item_fields[] = {
+    STRING(wire_point_item, id, REQUIRED, 1, WIRE_NAME_MAX, "The restore point's id."),
+    STRING(wire_point_item, vm, OPTIONAL, 1, WIRE_NAME_MAX, "Id of the VM it was made of."),
+    STRING(wire_point_item, vm_name, OPTIONAL, 1, WIRE_NAME_MAX, "That VM's name at the time."),
+    SLUG(wire_point_item, zone, OPTIONAL, "The zone whose repository holds it."),
+    AMOUNT(wire_point_item, time_ms, "When the snapshot was taken."),
+    INT(wire_point_item, disks, OPTIONAL, 0, WIRE_DISKS_MAX, "How many disks it holds."),
+    AMOUNT(wire_point_item, size_bytes, "Sum of their virtual sizes."),
+    AMOUNT(wire_point_item, stored_bytes, "Bytes that it added to the repository."),
+    WORDS(wire_point_item, quiesced, OPTIONAL, quiesced_words,
+          "Whether the guest's file systems were frozen."),
+    WORDS(wire_point_item, state, OPTIONAL, point_state_words, "Whether it can be restored."),
+    TEXT(wire_point_item, message, OPTIONAL, WIRE_TEXT_MAX, "Why it is damaged."),
+};
+static const struct shape shape_point_item = SHAPE(wire_point_item, "point", point_item_fields);
+
+static const struct shape_field request_item_fields[] = {
+    UUID(wire_request_item, id, REQUIRED, "The request's id."),
+    WORDS(wire_request_item, kind, REQUIRED, request_kinds, "What was asked."),
+    WORDS(wire_request_item, state, REQUIRED, request_state_words, "How it stands."),
+    AMOUNT(wire_request_item, time_ms, "When it was accepted."),
+    AMOUNT(wire_request_item, finished_ms, "When it ended; 0 = not yet."),
+    AMOUNT(wire_request_item, tasks_total, "Tasks made so far."),
+    AMOUNT(wire_request_item, tasks_done, "Tasks that ended."),
+    AMOUNT(wire_request_item, tasks_failed, "Tasks that failed."),
+    TEXT(wire_request_item, message, OPTIONAL, WIRE_TEXT_MAX, "Why it failed."),
+};
+static const struct shape shape_request_item =
+    SHAPE(wire_request_item, "request", request_item_fields);
+
+static const struct shape_field task_item_fields[] = {
+    UUID(wire_task_item, id, REQUIRED, "The task's id."),
+    UUID(wire_task_item, request, OPTIONAL, "The request it belongs to; absent for clean-ups."),
+    WORDS(wire_task_item, kind, REQUIRED, shape_task_kinds, "What it does."),
+    SLUG(wire_task_item, zone, OPTIONAL, "Where."),
+    WORDS(wire_task_item, lane, OPTIONAL, shape_lanes, "In which lane."),
+    STRING(wire_task_item, vm, OPTIONAL, 1, WIRE_NAME_MAX, "Id of its VM."),
+    STRING(wire_task_item, vm_name, OPTIONAL, 1, WIRE_NAME_MAX, "Name of its VM."),
+    STRING(wire_task_item, state, REQUIRED, 1, 32,
+           "waiting, offered, running, succeeded, failed or cancelled."),
+    SLUG(wire_task_item, worker, OPTIONAL, "Who runs it, or ran it last."),
+    STRING(wire_task_item, step, OPTIONAL, 1, 64, "The step it is in."),
+    INT(wire_task_item, attempt, OPTIONAL, 0, SHAPE_INT_MAX, "Attempts begun."),
+    AMOUNT(wire_task_item, bytes_done, "Copied so far."),
+    AMOUNT(wire_task_item, bytes_total, "To copy."),
+    AMOUNT(wire_task_item, time_ms, "When it was made."),
+    AMOUNT(wire_task_item, finished_ms, "When it ended; 0 = not yet."),
+    STRING(wire_task_item, point, OPTIONAL, 1, WIRE_NAME_MAX, "Its restore point."),
+    OBJECT(wire_task_item, error, OPTIONAL, wire_error, shape_error, "Why it failed."),
+};
+static const struct shape shape_task_item = SHAPE(wire_task_item, "task", task_item_fields);
+
+static const struct shape_field worker_item_fields[] = {
+    SLUG(wire_worker_item, name, REQUIRED, "The worker's name."),
+    SLUG(wire_worker_item, zone, OPTIONAL, "The zone it serves."),
+    STRING(wire_worker_item, version, OPTIONAL, 0, 64, "Its version."),
+    WORDS(wire_worker_item, state, OPTIONAL, worker_state_words, "How it stands."),
+    AMOUNT(wire_worker_item, seen_ms, "When it was last heard."),
+    AMOUNT(wire_worker_item, slots, "Tasks it can run at once, all lanes."),
+    AMOUNT(wire_worker_item, running, "Tasks it runs."),
+};
+static const struct shape shape_worker_item = SHAPE(wire_worker_item, "worker", worker_item_fields);
+
+static const char *check_item_list(const void *message, const char **ret_member)
+{
+    const struct wire_item_list *l = message;
+    (void)ret_member;
+    int kinds = (l->vms_count > 0) + (l->points_count > 0) + (l->requests_count > 0) +
+                (l->tasks_count > 0) + (l->workers_count > 0);
+    return kinds > 1 ? "holds items of more than one kind" : NULL;
+}
+
+static const struct shape_field item_list_fields[] = {
+    ARRAY_PAIR(wire_item_list, vms, wire_vm_item, shape_vm_item, WIRE_PAGE_MAX, "VMs."),
+    ARRAY_PAIR(wire_item_list, points, wire_point_item, shape_point_item, WIRE_PAGE_MAX,
+               "Restore points."),
+    ARRAY_PAIR(wire_item_list, requests, wire_request_item, shape_request_item, WIRE_PAGE_MAX,
+               "Requests."),
+    ARRAY_PAIR(wire_item_list, tasks, wire_task_item, shape_task_item, WIRE_PAGE_MAX, "Tasks."),
+    ARRAY_PAIR(wire_item_list, workers, wire_worker_item, shape_worker_item, WIRE_PAGE_MAX,
+               "Workers."),
+};
+#define EMPTY(name) "\"" name "\":{\"maxItems\":0}"
+const struct shape shape_item_list = SHAPE_WITH_RULE(
+    wire_item_list, "item-list", item_list_fields, check_item_list,
+    "{\"anyOf\":["
+    "{\"properties\":{" EMPTY("points") "," EMPTY("requests") "," EMPTY("tasks") "," EMPTY(
+        "workers") "}},"
+                   "{\"properties\":{" EMPTY("vms") "," EMPTY("requests") "," EMPTY("tasks") "," EMPTY(
+                       "workers") "}},"
+                                  "{\"properties\":{" EMPTY("vms") "," EMPTY("points") "," EMPTY(
+                                      "t"
+                                      "a"
+                                      "s"
+                                      "k"
+                                      "s") "," EMPTY("workers") "}},"
+                                                                "{\"properties\":{" EMPTY("vms") "," EMPTY(
+                                                                    "point"
+                                                                    "s") "," EMPTY("requests") "," EMPTY("workers") "}},"
+                                                                                                                    "{\"properties\":{" EMPTY("vms") "," EMPTY("points") "," EMPTY(
+                                                                                                                        "requests") "," EMPTY("tasks") "}}]}");
+
+/* --- Requests -------------------------------------------------------------------------------- */
+#define KEY_DOC                                                                                    \
+    "The same key and kind twice is one job: the second is answered with the first one's request."
+#define DEADLINE_DOC "Seconds a task may take from its first grant; 0 = the coordinator's default."
+
+static const struct shape_field backup_fields[] = {
+    STRING(wire_backup, idempotency_key, OPTIONAL, 1, WIRE_NAME_MAX, KEY_DOC),
+    SLUG(wire_backup, zone, OPTIONAL, "Only VMs of this zone; absent = every zone."),
+    OBJECT(wire_backup, select, REQUIRED, wire_select, shape_select, "Which VMs."),
+    OBJECT(wire_backup, options, OPTIONAL, wire_backup_opts, shape_backup_opts, "How."),
+    INT(wire_backup, deadline_s, OPTIONAL, 0, WIRE_DEADLINE_MAX_S, DEADLINE_DOC),
+    BOOL(wire_backup, progress, "Send progress replies."),
+};
+const struct shape shape_wire_backup = SHAPE(wire_backup, "backup", backup_fields);
+
+static const struct shape_field restore_fields[] = {
+    STRING(wire_restore, idempotency_key, OPTIONAL, 1, WIRE_NAME_MAX, KEY_DOC),
+    SLUG(wire_restore, zone, OPTIONAL, "Where; may be left out when there is one zone only."),
+    OBJECT(wire_restore, options, REQUIRED, wire_restore_opts, shape_restore_opts,
+           "What, and into what."),
+    INT(wire_restore, deadline_s, OPTIONAL, 0, WIRE_DEADLINE_MAX_S, DEADLINE_DOC),
+    BOOL(wire_restore, progress, "Send progress replies."),
+};
+const struct shape shape_wire_restore = SHAPE(wire_restore, "restore", restore_fields);
+
+static const struct shape_field inventory_fields[] = {
+    SLUG(wire_inventory, zone, OPTIONAL, "Only this zone; absent = every zone."),
+    STRING(wire_inventory, search, OPTIONAL, 1, WIRE_TEXT_MAX,
+           "An expression of the engine's search language; absent = all VMs."),
+};
+const struct shape shape_wire_inventory = SHAPE(wire_inventory, "inventory", inventory_fields);
+
+static const struct shape_field list_fields[] = {
+    SLUG(wire_list, zone, OPTIONAL, "Whose repository; absent = every zone's."),
+    STRING(wire_list, vm, OPTIONAL, 1, WIRE_NAME_MAX,
+           "Only restore points of this VM (id or name); absent = all."),
+};
+const struct shape shape_wire_list = SHAPE(wire_list, "list", list_fields);
+
+static const struct shape_field status_fields[] = {
+    UUID(wire_status, request, OPTIONAL,
+         "This request and its tasks; absent = the newest requests, and the workers."),
+    INT(wire_status, limit, OPTIONAL, 0, 1000, "At most so many requests; 0 = 50."),
+};
+const struct shape shape_wire_status = SHAPE(wire_status, "status", status_fields);
+
+static const char *check_cancel(const void *message, const char **ret_member)
+{
+    const struct wire_cancel *c = message;
+    (void)ret_member;
+    return !c->request == !c->task ? "needs exactly one of request and task" : NULL;
+}
+
+static const struct shape_field cancel_fields[] = {
+    UUID(wire_cancel, request, OPTIONAL, "Cancel all tasks of this request; or:"),
+    UUID(wire_cancel, task, OPTIONAL, "Cancel this task."),
+};
+const struct shape shape_wire_cancel =
+    SHAPE_WITH_RULE(wire_cancel, "cancel", cancel_fields, check_cancel, ONE_OF("request", "task"));
+
+/* --- Replies --------------------------------------------------------------------------------- */
+static const struct shape_field accepted_fields[] = {
+    UUID(wire_accepted, request, REQUIRED, "The request's id, by which it is known from now on."),
+    BOOL(wire_accepted, duplicate,
+         "The idempotency key was known: `request` is the earlier request."),
+};
+const struct shape shape_wire_accepted = SHAPE(wire_accepted, "accepted", accepted_fields);
+
+static const struct shape_field refused_fields[] = {
+    UUID(wire_refused, request, OPTIONAL, "Absent when the message could not be read that far."),
+    OBJECT(wire_refused, error, REQUIRED, wire_error, shape_error, "Why."),
+};
+const struct shape shape_wire_refused = SHAPE(wire_refused, "refused", refused_fields);
+
+static const struct shape_field progress_fields[] = {
+    UUID(wire_progress, request, REQUIRED, "The request."),
+    UUID(wire_progress, task, REQUIRED, "The task."),
+    WORDS(wire_progress, kind, REQUIRED, shape_task_kinds, "The task's kind."),
+    STRING(wire_progress, vm, OPTIONAL, 1, WIRE_NAME_MAX, "Id of the task's VM."),
+    STRING(wire_progress, vm_name, OPTIONAL, 1, WIRE_NAME_MAX, "Name of the task's VM."),
+    SLUG(wire_progress, worker, OPTIONAL, "Who runs it; absent while it waits."),
+    WORDS(wire_progress, state, REQUIRED, state_words, "How it stands."),
+    STRING(wire_progress, step, OPTIONAL, 1, 64, "The step it is in."),
+    INT(wire_progress, attempt, OPTIONAL, 0, SHAPE_INT_MAX, "Which attempt, from 1."),
+    AMOUNT(wire_progress, bytes_done, "Copied so far."),
+    AMOUNT(wire_progress, bytes_total, "To copy; 0 before the copy began."),
+    AMOUNT(wire_progress, rate_bps, "Bytes per second, lately."),
+    AMOUNT(wire_progress, tasks_total, "Tasks of the request; may grow while zones are asked."),
+    AMOUNT(wire_progress, tasks_done, "Tasks of the request that ended."),
+};
+const struct shape shape_wire_progress = SHAPE(wire_progress, "progress", progress_fields);
+
+static const struct shape_field outcome_fields[] = {
+    UUID(wire_outcome, request, REQUIRED, "The request."),
+    UUID(wire_outcome, task, REQUIRED, "The task."),
+    WORDS(wire_outcome, kind, REQUIRED, shape_task_kinds, "The task's kind."),
+    STRING(wire_outcome, vm, OPTIONAL, 1, WIRE_NAME_MAX, "Id of the task's VM."),
+    STRING(wire_outcome, vm_name, OPTIONAL, 1, WIRE_NAME_MAX, "Name of the task's VM."),
+    SLUG(wire_outcome, worker, OPTIONAL, "Who ran it last."),
+    WORDS(wire_outcome, status, REQUIRED, end_words, "How it ended."),
+    INT(wire_outcome, attempts, OPTIONAL, 0, SHAPE_INT_MAX, "Attempts it took."),
+    STRING(wire_outcome, point, OPTIONAL, 1, WIRE_NAME_MAX,
+           "Backup: the new restore point. Restore: the one that was restored."),
+    STRING(wire_outcome, new_vm, OPTIONAL, 1, WIRE_NAME_MAX, "Restore: id of the VM made."),
+    OBJECT(wire_outcome, error, OPTIONAL, wire_error, shape_error, "Why it failed."),
+    ARRAY(wire_outcome, warnings, wire_warning, shape_warning, WIRE_WARNINGS_MAX,
+          "What did not go as asked although the task succeeded."),
+    OBJECT(wire_outcome, stats, OPTIONAL, wire_stats, shape_stats, "Times and bytes."),
+    BOOL(wire_outcome, cleanup_open,
+         "Something is left behind in the engine, and a clean-up task is at work on it."),
+};
+const struct shape shape_wire_outcome = SHAPE(wire_outcome, "outcome", outcome_fields);
+
+static const struct shape_field page_fields[] = {
+    UUID(wire_page, request, REQUIRED, "The request."),
+    INT(wire_page, page, REQUIRED, 1, SHAPE_INT_MAX, "Which page, from 1."),
+    OBJECT(wire_page, items, REQUIRED, wire_item_list, shape_item_list, "One kind of items."),
+};
+const struct shape shape_wire_page = SHAPE(wire_page, "page", page_fields);
+
+static const struct shape_field finished_fields[] = {
+    UUID(wire_finished, request, REQUIRED, "The request."),
+    WORDS(wire_finished, kind, REQUIRED, request_kinds, "What was asked."),
+    WORDS(wire_finished, status, REQUIRED, request_end_words,
+          "How it ended; partly = some tasks succeeded, some did not."),
+    AMOUNT(wire_finished, tasks_total, "Its tasks."),
+    AMOUNT(wire_finished, tasks_succeeded, "Of these."),
+    AMOUNT(wire_finished, tasks_failed, "Of these."),
+    AMOUNT(wire_finished, tasks_cancelled, "Of these."),
+    AMOUNT(wire_finished, pages, "Page replies sent before this one."),
+    OBJECT(wire_finished, error, OPTIONAL, wire_error, shape_error,
+           "A fault of the request as a whole."),
+};
+const struct shape shape_wire_finished = SHAPE(wire_finished, "finished", finished_fields);

@@ -1,0 +1,241 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* One table of members per struct of message.h: offers, events and control, and their parts. What
+ * the columns mean: shape.h. */
+#include <string.h>
+
+#include "proto/wire/shapes.h"
+
+const char *const shape_lanes[] = {"restore", "backup", "upkeep", NULL};
+static const char *const step_states[] = {"started",     "done",   "failed", "undone",
+                                          "undo-failed", "handle", NULL};
+static const char *const result_words[] = {"succeeded", "failed", "cancelled", "released", NULL};
+static const char *const presence_states[] = {"up", "draining", "leaving", NULL};
+static const char *const leftover_kinds[] = {"snapshot", "attachment", "disk", "vm", NULL};
+
+/* Members that most of these share. */
+#define TASK(tag)    UUID(tag, task, REQUIRED, "The task.")
+#define WORKER(tag)  SLUG(tag, worker, REQUIRED, "The worker.")
+#define ATTEMPT(tag) INT(tag, attempt, REQUIRED, 1, SHAPE_INT_MAX, "Which attempt, from 1.")
+#define FENCE(tag)                                                                                 \
+    INT(tag, fence, REQUIRED, 0, SHAPE_INT_MAX, "The fence number of the grant for this attempt.")
+
+/* --- Parts ----------------------------------------------------------------------------------- */
+static const struct shape_field journal_fields[] = {
+    ATTEMPT(wire_journal_entry),
+    FENCE(wire_journal_entry),
+    SLUG(wire_journal_entry, worker, REQUIRED, "Who ran it."),
+    STRING(wire_journal_entry, step, REQUIRED, 1, 64, "The step."),
+    WORDS(wire_journal_entry, state, REQUIRED, step_states, "What became of it."),
+    HANDLES(wire_journal_entry, handles, "What it left, by name."),
+};
+static const struct shape shape_journal =
+    SHAPE(wire_journal_entry, "journal-entry", journal_fields);
+
+static const char *check_leftover(const void *message, const char **ret_member)
+{
+    const struct wire_leftover *l = message;
+    if (strcmp(l->kind, "vm") != 0 && !l->id) {
+        *ret_member = "id";
+        return "is missing";
+    }
+    if (strcmp(l->kind, "disk") != 0 && !l->vm) {
+        *ret_member = "vm";
+        return "is missing";
+    }
+    return NULL;
+}
+
+static const struct shape_field leftover_fields[] = {
+    WORDS(wire_leftover, kind, REQUIRED, leftover_kinds, "What it is."),
+    STRING(wire_leftover, vm, OPTIONAL, 1, WIRE_NAME_MAX,
+           "Id of the VM it hangs on (attachment: the proxy VM; vm: its own id)."),
+    STRING(wire_leftover, id, OPTIONAL, 1, WIRE_NAME_MAX, "Id of the snapshot or disk."),
+};
+#define IF_KIND_NEEDS(kind, member)                                                                \
+    "{\"if\":{\"properties\":{\"kind\":{\"const\":\"" kind                                         \
+    "\"}}},\"else\":" GIVEN(member, "string") "}"
+static const struct shape shape_leftover =
+    SHAPE_WITH_RULE(wire_leftover, "leftover", leftover_fields, check_leftover,
+                    "{\"allOf\":[" IF_KIND_NEEDS("vm", "id") "," IF_KIND_NEEDS("disk", "vm") "]}");
+
+static const struct shape_field running_fields[] = {
+    TASK(wire_running),
+    FENCE(wire_running),
+};
+static const struct shape shape_running = SHAPE(wire_running, "running", running_fields);
+
+/* --- Offer ----------------------------------------------------------------------------------- */
+static const char *check_offer(const void *message, const char **ret_member)
+{
+    const struct wire_offer *o = message;
+    const struct {
+        const char *kind, *member;
+        bool given;
+    } needs[] = {
+        {"backup", "vm", o->vm != NULL},
+        {"restore", "restore", o->restore != NULL},
+        {"inventory", "select", o->select != NULL},
+        {"cleanup", "cleanup", o->cleanup.count > 0},
+        {"cleanup", "cleanup_task", o->cleanup_task != NULL},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(needs); i++) {
+        if (strcmp(o->kind, needs[i].kind) == 0 && !needs[i].given) {
+            *ret_member = needs[i].member;
+            return "is missing, this kind of task needs it";
+        }
+    }
+    return NULL;
+}
+
+static const struct shape_field offer_fields[] = {
+    TASK(wire_offer),
+    UUID(wire_offer, request, OPTIONAL, "The request it belongs to."),
+    WORDS(wire_offer, kind, REQUIRED, shape_task_kinds, "What to do."),
+    SLUG(wire_offer, zone, REQUIRED, "Where."),
+    WORDS(wire_offer, lane, REQUIRED, shape_lanes, "In which lane."),
+    ATTEMPT(wire_offer),
+    STRING(wire_offer, vm, OPTIONAL, 1, WIRE_NAME_MAX, "Id of the VM; backup needs it."),
+    STRING(wire_offer, vm_name, OPTIONAL, 1, WIRE_NAME_MAX, "Its name, for people."),
+    INT(wire_offer, deadline_s, OPTIONAL, 0, WIRE_DEADLINE_MAX_S,
+        "Seconds it may take from its first grant; 0 = no limit."),
+    OBJECT(wire_offer, backup, OPTIONAL, wire_backup_opts, shape_backup_opts,
+           "How to back up; absent = defaults."),
+    OBJECT(wire_offer, restore, OPTIONAL, wire_restore_opts, shape_restore_opts,
+           "Restore: what, and into what."),
+    OBJECT(wire_offer, select, OPTIONAL, wire_select, shape_select, "Inventory: which VMs."),
+    OBJECT(wire_offer, list, OPTIONAL, wire_list, shape_wire_list,
+           "List: which restore points; absent = all."),
+    ARRAY(wire_offer, cleanup, wire_leftover, shape_leftover, WIRE_LEFTOVERS_MAX,
+          "Clean-up: what to remove."),
+    UUID(wire_offer, cleanup_task, OPTIONAL, "Clean-up: the task that left it."),
+    ARRAY(wire_offer, journal, wire_journal_entry, shape_journal, WIRE_JOURNAL_MAX,
+          "What earlier attempts did, oldest first."),
+};
+#define KIND_NEEDS(kind, rest)                                                                     \
+    "{\"if\":{\"properties\":{\"kind\":{\"const\":\"" kind "\"}}},\"then\":" rest "}"
+const struct shape shape_wire_offer = SHAPE_WITH_RULE(
+    wire_offer, "offer", offer_fields, check_offer,
+    "{\"allOf\":[" KIND_NEEDS("backup", GIVEN("vm", "string")) "," KIND_NEEDS(
+        "restore",
+        GIVEN(
+            "restore",
+            "object")) "," KIND_NEEDS("inventory",
+                                      GIVEN(
+                                          "select",
+                                          "object")) "," KIND_NEEDS("cleanup",
+                                                                    GIVEN_ARRAY(
+                                                                        "cleanup")) "," KIND_NEEDS("cleanup",
+                                                                                                   GIVEN(
+                                                                                                       "cleanup_task",
+                                                                                                       "string")) "]}");
+
+/* --- Events ---------------------------------------------------------------------------------- */
+static const struct shape_field claim_fields[] = {
+    TASK(wire_claim),
+    WORKER(wire_claim),
+    ATTEMPT(wire_claim),
+    INT(wire_claim, fence, OPTIONAL, 0, SHAPE_INT_MAX,
+        "0 for a new claim; the known fence to confirm a lease after an outage."),
+};
+const struct shape shape_wire_claim = SHAPE(wire_claim, "claim", claim_fields);
+
+static const struct shape_field step_fields[] = {
+    TASK(wire_step),
+    WORKER(wire_step),
+    ATTEMPT(wire_step),
+    FENCE(wire_step),
+    INT(wire_step, seq, REQUIRED, 0, SHAPE_INT_MAX, "Rises by one within an attempt."),
+    STRING(wire_step, step, REQUIRED, 1, 64, "The step."),
+    WORDS(wire_step, state, REQUIRED, step_states,
+          "What became of it; handle = it has just made something."),
+    HANDLES(wire_step, handles, "All that the attempt holds so far, by name."),
+    OBJECT(wire_step, error, OPTIONAL, wire_error, shape_error, "Why it failed."),
+    AMOUNT(wire_step, duration_ms, "How long it took."),
+};
+const struct shape shape_wire_step = SHAPE(wire_step, "step", step_fields);
+
+static const struct shape_field copying_fields[] = {
+    TASK(wire_copying),
+    WORKER(wire_copying),
+    STRING(wire_copying, step, OPTIONAL, 1, 64, "The step."),
+    ATTEMPT(wire_copying),
+    FENCE(wire_copying),
+    AMOUNT(wire_copying, bytes_done, "Copied so far."),
+    AMOUNT(wire_copying, bytes_total, "To copy."),
+    AMOUNT(wire_copying, rate_bps, "Bytes per second, lately."),
+};
+const struct shape shape_wire_copying = SHAPE(wire_copying, "copying", copying_fields);
+
+static const struct shape_field items_fields[] = {
+    TASK(wire_items),
+    WORKER(wire_items),
+    ATTEMPT(wire_items),
+    FENCE(wire_items),
+    INT(wire_items, page, REQUIRED, 1, SHAPE_INT_MAX, "Which page, from 1."),
+    OBJECT(wire_items, items, REQUIRED, wire_item_list, shape_item_list, "One kind of items."),
+};
+const struct shape shape_wire_items = SHAPE(wire_items, "items", items_fields);
+
+static const struct shape_field result_fields[] = {
+    TASK(wire_result),
+    WORKER(wire_result),
+    ATTEMPT(wire_result),
+    FENCE(wire_result),
+    WORDS(wire_result, status, REQUIRED, result_words,
+          "How it ended; released = given back untouched."),
+    OBJECT(wire_result, error, OPTIONAL, wire_error, shape_error, "Why it failed."),
+    ARRAY(wire_result, warnings, wire_warning, shape_warning, WIRE_WARNINGS_MAX,
+          "What did not go as asked although it succeeded."),
+    STRING(wire_result, point, OPTIONAL, 1, WIRE_NAME_MAX, "The restore point."),
+    STRING(wire_result, new_vm, OPTIONAL, 1, WIRE_NAME_MAX, "Restore: id of the VM made."),
+    OBJECT(wire_result, stats, OPTIONAL, wire_stats, shape_stats, "Times and bytes."),
+    ARRAY(wire_result, leftovers, wire_leftover, shape_leftover, WIRE_LEFTOVERS_MAX,
+          "What could not be cleaned up."),
+    AMOUNT(wire_result, pages, "Listings: items messages sent."),
+};
+const struct shape shape_wire_result = SHAPE(wire_result, "result", result_fields);
+
+static const struct shape_field presence_fields[] = {
+    WORKER(wire_presence),
+    SLUG(wire_presence, zone, REQUIRED, "The zone it serves."),
+    STRING(wire_presence, version, OPTIONAL, 0, 64, "Its version."),
+    STRING(wire_presence, host, OPTIONAL, 0, WIRE_NAME_MAX, "The machine it runs on."),
+    WORDS(wire_presence, state, REQUIRED, presence_states, "How it stands."),
+    INT(wire_presence, slots_restore, OPTIONAL, 0, 1000, "Slots of the restore lane."),
+    INT(wire_presence, slots_backup, OPTIONAL, 0, 1000, "Slots of the backup lane."),
+    INT(wire_presence, slots_upkeep, OPTIONAL, 0, 1000, "Slots of the upkeep lane."),
+    ARRAY_PAIR(wire_presence, running, wire_running, shape_running, WIRE_RUNNING_MAX,
+               "What it runs; renews each of these leases."),
+};
+const struct shape shape_wire_presence = SHAPE(wire_presence, "presence", presence_fields);
+
+/* --- Control --------------------------------------------------------------------------------- */
+static const struct shape_field grant_fields[] = {
+    TASK(wire_grant),
+    WORKER(wire_grant),
+    ATTEMPT(wire_grant),
+    INT(wire_grant, fence, REQUIRED, 1, SHAPE_INT_MAX, "Rises with every grant for the VM."),
+    INT(wire_grant, lease_s, REQUIRED, 1, 86400,
+        "Seconds without a confirmed sign of life after which the worker changes nothing more."),
+};
+const struct shape shape_wire_grant = SHAPE(wire_grant, "grant", grant_fields);
+
+static const struct shape_field deny_fields[] = {
+    TASK(wire_deny),
+    WORKER(wire_deny),
+    ATTEMPT(wire_deny),
+    TEXT(wire_deny, reason, OPTIONAL, WIRE_TEXT_MAX, "Why, for people."),
+};
+const struct shape shape_wire_deny = SHAPE(wire_deny, "deny", deny_fields);
+
+static const struct shape_field stop_fields[] = {
+    TASK(wire_stop),
+    WORKER(wire_stop),
+    TEXT(wire_stop, reason, OPTIONAL, WIRE_TEXT_MAX, "Why, for people."),
+};
+const struct shape shape_wire_stop = SHAPE(wire_stop, "stop", stop_fields);
+
+static const struct shape_field drain_fields[] = {
+    SLUG(wire_drain, worker, OPTIONAL, "Whom it means; absent = whoever gets it."),
+};
+const struct shape shape_wire_drain = SHAPE(wire_drain, "drain", drain_fields);
