@@ -2,10 +2,10 @@
 /*
  * The block layer of the sandbox: what QEMU is to a real host. Every running VM is one
  * qemu-storage-daemon that owns the VM's disk images and exports each disk writable over NBD on a
- * unix socket; the guest (a writer, or a real Linux under TCG) is an NBD client of it. Snapshots are
- * real qcow2 overlays, live merges real block commits. A proxy host is another qemu-storage-daemon
- * that opens volumes itself and shows them as files named as udev would name the device (FUSE
- * exports).
+ * unix socket; the guest (a writer, or a real Linux under TCG) is an NBD client of it. Snapshots
+ * are real qcow2 overlays, live merges real block commits. A proxy host is another
+ * qemu-storage-daemon that opens volumes itself and shows them as files named as udev would name
+ * the device (FUSE exports).
  *
  * All calls block until the work is done (milliseconds, or seconds for a merge) and are safe from
  * any thread; calls on one VM or host are serialised inside. Volumes are named by path; the caller
@@ -36,8 +36,8 @@ bool block_volume_commit(const char *top, const char *base, const char *above, s
 
 /* --- A running VM ------------------------------------------------------------------------- */
 struct block_disk {
-    char id[37];       /* the engine's disk id */
-    const char *path;  /* the active volume; its qcow2 header names the chain below */
+    char id[37];      /* the engine's disk id */
+    const char *path; /* the active volume; its qcow2 header names the chain below */
     enum block_format format;
     bool read_only;
 };
@@ -48,10 +48,13 @@ struct block_vm;
  * a socket path must stay under 108 bytes). */
 struct block_vm *block_vm_start(const char *run_dir, const struct block_disk *disks, size_t count,
                                 struct err *err);
-/* Flush, quit the daemon, remove the sockets. NULL is fine. */
+/* Flush, quit the daemon, remove the sockets. Merges that run in other threads are cancelled and
+ * return; no other call may begin any more. NULL is fine. */
 void block_vm_stop(struct block_vm *vm);
 /* The daemon's pid, for fault tests (kill -9, SIGSTOP). */
 pid_t block_vm_pid(const struct block_vm *vm);
+/* False once the daemon has died. */
+bool block_vm_is_running(struct block_vm *vm);
 /* "nbd+unix:///DISK_EXPORT?socket=PATH" of a disk, writable; the caller frees. NULL if unknown. */
 char *block_vm_nbd_uri(struct block_vm *vm, const char *disk_id);
 bool block_vm_plug(struct block_vm *vm, const struct block_disk *disk, struct err *err);
@@ -67,21 +70,26 @@ bool block_vm_snapshot(struct block_vm *vm, const struct block_overlay *overlays
                        struct err *err);
 /* Live merge: the data of volume `top` goes down into `base` (its backing). `top` may be the active
  * volume (then `base` becomes active) or one below. `top` is left for the caller to unlink.
- * `speed_bps` 0 = as fast as it goes. Fails with the QMP error text, e.g. when another process holds
- * the frozen volume open. */
+ * `speed_bps` 0 = as fast as it goes. Fails with the QMP error text, e.g. when another process
+ * holds the frozen volume open. */
 bool block_vm_merge(struct block_vm *vm, const char *disk_id, const char *top, const char *base,
                     uint64_t speed_bps, struct err *err);
 /* Inject faults: make every write to this disk fail with errno value `errnum` (0 = heal). */
 bool block_vm_set_write_error(struct block_vm *vm, const char *disk_id, int errnum,
                               struct err *err);
 
+/* Slow storage: at most `bps` bytes a second, 0 = no limit. */
+bool block_vm_set_speed(struct block_vm *vm, const char *disk_id, uint64_t bps, struct err *err);
+
 /* --- A proxy host: shows volumes as devices -------------------------------------------------- */
 struct block_host;
 
-/* `dev_dir` plays /dev/disk/by-id of the proxy VM. */
+/* `dev_dir` plays /dev/disk/by-id of the proxy VM. Links, mounts and overlays that a killed
+ * predecessor left in these directories are removed. */
 struct block_host *block_host_start(const char *run_dir, const char *dev_dir, struct err *err);
 void block_host_stop(struct block_host *host);
 pid_t block_host_pid(const struct block_host *host);
+bool block_host_is_running(struct block_host *host);
 
 struct block_plug_opts {
     const char *path; /* the volume whose guest view becomes the device */
@@ -90,8 +98,12 @@ struct block_plug_opts {
      * takes the guest's writes and vanishes at unplug, as vdsm does. Otherwise the volume itself is
      * opened writable. */
     bool transient;
+    /* Put a loop device on top, so that the device is a true block device: S_ISBLK, its size from
+     * an ioctl, no hole map. Needs root. */
+    bool loop;
 };
-/* Make the file `dev_dir`/`name` be the disk. `name` is unique on the host, e.g.
+/* Make `dev_dir`/`name`, a symbolic link as udev makes them, lead to the disk: a regular file of
+ * its size, mode 0600, that knows its holes; or a loop device. `name` is unique on the host, e.g.
  * "virtio-5a4a3f2e-1b2c-4d5e-8". */
 bool block_host_plug(struct block_host *host, const char *name, const struct block_plug_opts *opts,
                      struct err *err);
@@ -102,7 +114,7 @@ bool block_host_unplug(struct block_host *host, const char *name, struct err *er
 struct block_export;
 
 /* An NBD server (its own qemu-storage-daemon or qemu-nbd) on the guest view of a volume, for the
- * imageio endpoint; several clients at once. */
+ * imageio endpoint; several clients at once. `run_dir` is its own. */
 struct block_export *block_export_start(const char *run_dir, const char *path,
                                         enum block_format format, bool writable, struct err *err);
 void block_export_stop(struct block_export *x);

@@ -1,0 +1,608 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A running VM. Node names carry a number that only rises, since QEMU allows 31 characters:
+ *
+ *     export x<n> -> t<n> (throttle filter) [-> e<n> (fault filter)] -> l<m> (active) -> l<k> ->
+ * ...
+ *
+ * The throttle filter stays on top for the disk's whole life. Its child can be exchanged while the
+ * guest is connected, which is how faults are put in and taken out, and a snapshot or a merge moves
+ * the child by itself.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "tests/sandbox/block/block.h"
+#include "tests/sandbox/block/image.h"
+#include "tests/sandbox/block/qsd.h"
+
+enum { LAYERS_MAX = 256, DISKS_MAX = 64 };
+
+struct layer {
+    char node[QSD_NODE_BYTES];
+    char *path;
+    enum block_format format;
+};
+
+struct vm_disk {
+    char id[37];
+    unsigned number;
+    bool merging;
+    bool faulty;          /* the fault filter is in */
+    struct layer *layers; /* the base first, the active one last */
+    size_t layer_count;
+};
+
+struct block_vm {
+    pthread_mutex_t lock; /* guards all below; a merge lets go of it while its job runs */
+    pthread_cond_t idle;
+    unsigned merges; /* running */
+    bool stopping;
+    struct qsd *qsd;
+    unsigned next_number;
+    struct vm_disk *disks[DISKS_MAX];
+    size_t disk_count;
+};
+
+/* --- Names ------------------------------------------------------------------------------------ */
+
+struct name {
+    char text[QSD_NODE_BYTES];
+};
+
+static struct name name_of(char kind, unsigned number)
+{
+    struct name n;
+    snprintf(n.text, sizeof n.text, "%c%u", kind, number);
+    return n;
+}
+
+#define EXPORT(disk)   (name_of('x', (disk)->number).text)
+#define THROTTLE(disk) (name_of('t', (disk)->number).text)
+#define GROUP(disk)    (name_of('g', (disk)->number).text)
+#define FAULT(disk)    (name_of('e', (disk)->number).text)
+#define ACTIVE(disk)   (&(disk)->layers[(disk)->layer_count - 1])
+
+static void disk_free(struct vm_disk *disk)
+{
+    for (size_t i = 0; i < disk->layer_count; i++)
+        free(disk->layers[i].path);
+    free(disk->layers);
+    free(disk);
+}
+
+static struct vm_disk *find_disk(struct block_vm *vm, const char *id)
+{
+    for (size_t i = 0; i < vm->disk_count; i++) {
+        if (strcmp(vm->disks[i]->id, id) == 0)
+            return vm->disks[i];
+    }
+    return NULL;
+}
+
+/* The disk, if it may be changed now. */
+static struct vm_disk *get_disk(struct block_vm *vm, const char *id, struct err *err)
+{
+    struct vm_disk *disk = find_disk(vm, id);
+    if (vm->stopping)
+        err_set(err, ERR_CONFLICT, 0, "the VM is being stopped");
+    else if (!disk)
+        err_set(err, ERR_NOT_FOUND, 0, "the VM has no disk '%s'", id);
+    else if (disk->merging)
+        err_set(err, ERR_CONFLICT, 0, "disk '%s' is being merged", id);
+    else
+        return disk;
+    return NULL;
+}
+
+/* --- Plug and unplug -------------------------------------------------------------------------- */
+
+/* Put a layer below all others of the disk. */
+static void add_lowest(struct vm_disk *disk, const char *path, enum block_format format)
+{
+    disk->layers = xreallocarray(disk->layers, disk->layer_count + 1, sizeof *disk->layers);
+    memmove(disk->layers + 1, disk->layers, disk->layer_count * sizeof *disk->layers);
+    disk->layers[0] = (struct layer){.path = xstrdup(path), .format = format};
+    disk->layer_count++;
+}
+
+static bool read_chain(struct vm_disk *disk, const char *path, enum block_format format,
+                       struct err *err)
+{
+    SCOPED_FREE char *at = realpath(path, NULL);
+    if (!at)
+        return err_set_errno(err, errno, "volume '%s'", path);
+    for (;;) {
+        if (disk->layer_count == LAYERS_MAX)
+            return err_set(err, ERR_TOO_LARGE, 0, "'%s' has more than %d volumes", path,
+                           LAYERS_MAX);
+        add_lowest(disk, at, format);
+        SCOPED_IMAGE_INFO struct image_info info = {0};
+        if (!image_info_read(at, format, &info, err))
+            return false;
+        if (!info.backing)
+            return true;
+        free(at);
+        at = TAKE(info.backing);
+        format = info.backing_format;
+    }
+}
+
+/* Open the layers from the base up. On failure those that were opened are closed. */
+static bool open_layers(struct block_vm *vm, struct vm_disk *disk, bool read_only, struct err *err)
+{
+    const char *below = NULL;
+    for (size_t i = 0; i < disk->layer_count; i++) {
+        struct layer *layer = &disk->layers[i];
+        bool active = i + 1 == disk->layer_count;
+        memcpy(layer->node, name_of('l', vm->next_number++).text, sizeof layer->node);
+        if (!qsd_open_layer(vm->qsd, layer->node, layer->path, layer->format, below,
+                            read_only || !active, err)) {
+            while (i-- > 0) {
+                struct err ignored = ERR_INIT;
+                (void)qsd_close_node(vm->qsd, disk->layers[i].node, &ignored);
+            }
+            return false;
+        }
+        below = layer->node;
+    }
+    return true;
+}
+
+static bool close_layers(struct block_vm *vm, struct vm_disk *disk, struct err *err)
+{
+    for (size_t i = disk->layer_count; i-- > 0;) {
+        if (!qsd_close_node(vm->qsd, disk->layers[i].node, err))
+            return false;
+    }
+    return true;
+}
+
+static bool add_filter_and_export(struct block_vm *vm, const struct vm_disk *disk, bool read_only,
+                                  struct err *err)
+{
+    struct qmp *qmp = vm->qsd->qmp;
+    return qmp_call(qmp, "object-add",
+                    json_pack("{s:s, s:s, s:{}}", "qom-type", "throttle-group", "id", GROUP(disk),
+                              "limits"),
+                    NULL, err) &&
+           qmp_call(qmp, "blockdev-add",
+                    json_pack("{s:s, s:s, s:s, s:s, s:b}", "driver", "throttle", "node-name",
+                              THROTTLE(disk), "throttle-group", GROUP(disk), "file",
+                              ACTIVE(disk)->node, "read-only", (int)read_only),
+                    NULL, err) &&
+           qsd_export_nbd(vm->qsd, EXPORT(disk), THROTTLE(disk), disk->id, !read_only, err);
+}
+
+static bool remove_filter(struct block_vm *vm, const struct vm_disk *disk, struct err *err)
+{
+    if (!qsd_close_node(vm->qsd, THROTTLE(disk), err))
+        return false;
+    if (disk->faulty && !qsd_close_node(vm->qsd, FAULT(disk), err))
+        return false;
+    return qmp_call(vm->qsd->qmp, "object-del", json_pack("{s:s}", "id", GROUP(disk)), NULL, err);
+}
+
+/* After a failure, when each part may or may not be there. */
+static void discard_filter(struct block_vm *vm, const struct vm_disk *disk)
+{
+    struct err ignored = ERR_INIT;
+    (void)qsd_close_node(vm->qsd, THROTTLE(disk), &ignored);
+    err_clear(&ignored);
+    (void)qmp_call(vm->qsd->qmp, "object-del", json_pack("{s:s}", "id", GROUP(disk)), NULL,
+                   &ignored);
+}
+
+static bool plug(struct block_vm *vm, const struct block_disk *opts, struct err *err)
+{
+    if (vm->stopping)
+        return err_set(err, ERR_CONFLICT, 0, "the VM is being stopped");
+    if (find_disk(vm, opts->id))
+        return err_set(err, ERR_EXISTS, 0, "the VM has disk '%s' already", opts->id);
+    if (vm->disk_count == DISKS_MAX)
+        return err_set(err, ERR_TOO_LARGE, 0, "the VM has %d disks", DISKS_MAX);
+    struct vm_disk *disk = ALLOC_NEW(struct vm_disk);
+    snprintf(disk->id, sizeof disk->id, "%s", opts->id);
+    disk->number = vm->next_number++;
+    bool ok = read_chain(disk, opts->path, opts->format, err) &&
+              open_layers(vm, disk, opts->read_only, err);
+    if (ok && !add_filter_and_export(vm, disk, opts->read_only, err)) {
+        discard_filter(vm, disk);
+        struct err ignored = ERR_INIT;
+        (void)close_layers(vm, disk, &ignored);
+        ok = false;
+    }
+    if (!ok) {
+        disk_free(disk);
+        return err_wrap(err, "plug disk '%s'", opts->id);
+    }
+    vm->disks[vm->disk_count++] = disk;
+    return true;
+}
+
+bool block_vm_plug(struct block_vm *vm, const struct block_disk *disk, struct err *err)
+{
+    pthread_mutex_lock(&vm->lock);
+    bool ok = plug(vm, disk, err);
+    pthread_mutex_unlock(&vm->lock);
+    return ok;
+}
+
+static void forget_disk(struct block_vm *vm, struct vm_disk *disk)
+{
+    size_t i = 0;
+    while (vm->disks[i] != disk)
+        i++;
+    vm->disks[i] = vm->disks[--vm->disk_count];
+    disk_free(disk);
+}
+
+static bool unplug(struct block_vm *vm, const char *disk_id, struct err *err)
+{
+    struct vm_disk *disk = get_disk(vm, disk_id, err);
+    if (!disk)
+        return false;
+    if (!qsd_unexport(vm->qsd, EXPORT(disk), err) || !remove_filter(vm, disk, err) ||
+        !close_layers(vm, disk, err))
+        return err_wrap(err, "unplug disk '%s'", disk_id);
+    forget_disk(vm, disk);
+    return true;
+}
+
+bool block_vm_unplug(struct block_vm *vm, const char *disk_id, struct err *err)
+{
+    pthread_mutex_lock(&vm->lock);
+    bool ok = unplug(vm, disk_id, err);
+    pthread_mutex_unlock(&vm->lock);
+    return ok;
+}
+
+/* --- Start and stop ----------------------------------------------------------------------------
+ */
+
+struct block_vm *block_vm_start(const char *run_dir, const struct block_disk *disks, size_t count,
+                                struct err *err)
+{
+    struct block_vm *vm = ALLOC_NEW(struct block_vm);
+    pthread_mutex_init(&vm->lock, NULL);
+    pthread_cond_init(&vm->idle, NULL);
+    vm->qsd = qsd_start(run_dir, err);
+    bool ok = vm->qsd && qsd_listen_nbd(vm->qsd, err);
+    for (size_t i = 0; ok && i < count; i++)
+        ok = plug(vm, &disks[i], err);
+    if (ok)
+        return vm;
+    block_vm_stop(vm);
+    return NULL;
+}
+
+void block_vm_stop(struct block_vm *vm)
+{
+    if (!vm)
+        return;
+    pthread_mutex_lock(&vm->lock);
+    vm->stopping = true;
+    if (vm->qsd)
+        qsd_quit(vm->qsd); /* cancels running merges, so that the threads in them return */
+    while (vm->merges > 0)
+        pthread_cond_wait(&vm->idle, &vm->lock);
+    pthread_mutex_unlock(&vm->lock);
+    qsd_free(vm->qsd);
+    for (size_t i = 0; i < vm->disk_count; i++)
+        disk_free(vm->disks[i]);
+    pthread_cond_destroy(&vm->idle);
+    pthread_mutex_destroy(&vm->lock);
+    free(vm);
+}
+
+pid_t block_vm_pid(const struct block_vm *vm)
+{
+    return proc_pid(vm->qsd->proc);
+}
+
+bool block_vm_is_running(struct block_vm *vm)
+{
+    return qsd_is_running(vm->qsd);
+}
+
+char *block_vm_nbd_uri(struct block_vm *vm, const char *disk_id)
+{
+    pthread_mutex_lock(&vm->lock);
+    struct vm_disk *disk = find_disk(vm, disk_id);
+    char *uri = disk ? qsd_nbd_uri(vm->qsd, disk->id) : NULL;
+    pthread_mutex_unlock(&vm->lock);
+    return uri;
+}
+
+/* --- Snapshot ----------------------------------------------------------------------------------
+ */
+
+struct new_layer {
+    struct vm_disk *disk;
+    struct layer layer;
+    bool created, opened;
+};
+
+static bool prepare_overlay(struct block_vm *vm, const struct block_overlay *overlay,
+                            struct new_layer *fresh, struct err *err)
+{
+    fresh->disk = get_disk(vm, overlay->disk_id, err);
+    if (!fresh->disk)
+        return false;
+    if (fresh->disk->layer_count == LAYERS_MAX)
+        return err_set(err, ERR_TOO_LARGE, 0, "disk '%s' has %d volumes", overlay->disk_id,
+                       LAYERS_MAX);
+    const struct layer *below = ACTIVE(fresh->disk);
+    SCOPED_IMAGE_INFO struct image_info info = {0};
+    if (!image_info_read(below->path, below->format, &info, err))
+        return false;
+    fresh->layer.format = BLOCK_QCOW2;
+    memcpy(fresh->layer.node, name_of('l', vm->next_number++).text, sizeof fresh->layer.node);
+    fresh->created = block_volume_create(overlay->path, BLOCK_QCOW2, info.size_bytes, below->path,
+                                         below->format, err);
+    if (!fresh->created)
+        return false;
+    fresh->layer.path = realpath(overlay->path, NULL);
+    if (!fresh->layer.path)
+        return err_set_errno(err, errno, "volume '%s'", overlay->path);
+    fresh->opened = qsd_open_layer(vm->qsd, fresh->layer.node, fresh->layer.path, BLOCK_QCOW2, NULL,
+                                   false, err);
+    return fresh->opened;
+}
+
+static json_t *snapshot_action(const struct new_layer *fresh)
+{
+    return json_pack("{s:s, s:{s:s, s:s}}", "type", "blockdev-snapshot", "data", "node",
+                     ACTIVE(fresh->disk)->node, "overlay", fresh->layer.node);
+}
+
+/* QEMU would refuse a second overlay of one node, but only after the first is in place elsewhere.
+ */
+static bool check_distinct(const struct block_overlay *overlays, size_t count, struct err *err)
+{
+    for (size_t i = 0; i < count; i++) {
+        for (size_t k = 0; k < i; k++) {
+            if (strcmp(overlays[i].disk_id, overlays[k].disk_id) == 0)
+                return err_set(err, ERR_BAD_ARGUMENT, 0, "disk '%s' is named twice",
+                               overlays[i].disk_id);
+        }
+    }
+    return count > 0 || err_set(err, ERR_BAD_ARGUMENT, 0, "a snapshot of no disk");
+}
+
+static bool snapshot(struct block_vm *vm, const struct block_overlay *overlays, size_t count,
+                     struct new_layer *fresh, struct err *err)
+{
+    if (!check_distinct(overlays, count, err))
+        return false;
+    json_t *actions = json_array();
+    bool ok = true;
+    for (size_t i = 0; ok && i < count; i++) {
+        ok = prepare_overlay(vm, &overlays[i], &fresh[i], err);
+        if (ok)
+            json_array_append_new(actions, snapshot_action(&fresh[i]));
+    }
+    json_t *transaction = json_pack("{s:o}", "actions", actions);
+    if (!ok) {
+        json_decref(transaction);
+        return false;
+    }
+    return qmp_call(vm->qsd->qmp, "transaction", transaction, NULL, err);
+}
+
+static void discard_overlay(struct block_vm *vm, const struct block_overlay *overlay,
+                            struct new_layer *fresh, bool keep_file)
+{
+    struct err ignored = ERR_INIT;
+    if (fresh->opened && !keep_file)
+        (void)qsd_close_node(vm->qsd, fresh->layer.node, &ignored);
+    if (fresh->created && !keep_file)
+        (void)unlink(overlay->path);
+    free(fresh->layer.path);
+}
+
+bool block_vm_snapshot(struct block_vm *vm, const struct block_overlay *overlays, size_t count,
+                       struct err *err)
+{
+    SCOPED_FREE struct new_layer *fresh = xcalloc(count + 1, sizeof *fresh);
+    pthread_mutex_lock(&vm->lock);
+    bool ok = snapshot(vm, overlays, count, fresh, err);
+    /* A daemon that did not answer might still do it later: end it, so that it cannot, and keep the
+     * overlays in case it just did. */
+    bool unknown = !ok && err->code == ERR_TIMEOUT;
+    if (unknown)
+        proc_signal(vm->qsd->proc, SIGKILL);
+    for (size_t i = 0; i < count; i++) {
+        if (!ok) {
+            discard_overlay(vm, &overlays[i], &fresh[i], unknown);
+            continue;
+        }
+        struct vm_disk *disk = fresh[i].disk;
+        disk->layers = xreallocarray(disk->layers, disk->layer_count + 1, sizeof *disk->layers);
+        disk->layers[disk->layer_count++] = fresh[i].layer;
+    }
+    pthread_mutex_unlock(&vm->lock);
+    return ok || err_wrap(err, "snapshot");
+}
+
+/* --- Merge -------------------------------------------------------------------------------------
+ */
+
+/* Which layer `top` is, given that `base` must be the one below it. */
+static bool find_top(const struct vm_disk *disk, const char *top, const char *base,
+                     size_t *ret_index, struct err *err)
+{
+    for (size_t i = 1; i < disk->layer_count; i++) {
+        if (!image_is_same_file(disk->layers[i].path, top))
+            continue;
+        if (!image_is_same_file(disk->layers[i - 1].path, base))
+            return err_set(err, ERR_BAD_ARGUMENT, 0, "'%s' lies upon '%s', not upon '%s'", top,
+                           disk->layers[i - 1].path, base);
+        *ret_index = i;
+        return true;
+    }
+    return err_set(err, ERR_BAD_ARGUMENT, 0, "'%s' is no volume of disk '%s' with one below it",
+                   top, disk->id);
+}
+
+static bool start_commit(struct block_vm *vm, const struct vm_disk *disk, size_t top,
+                         uint64_t speed_bps, const char *job, struct err *err)
+{
+    const struct layer *layers = disk->layers;
+    bool active = top + 1 == disk->layer_count;
+    json_t *opts = json_pack("{s:s, s:s, s:s, s:s}", "job-id", job, "device", THROTTLE(disk),
+                             "top-node", layers[top].node, "base-node", layers[top - 1].node);
+    if (!active)
+        json_object_set_new(opts, "backing-file", json_string(layers[top - 1].path));
+    if (speed_bps > 0)
+        json_object_set_new(opts, "speed", json_integer((json_int_t)speed_bps));
+    qmp_drop_events(vm->qsd->qmp, job);
+    return qmp_call(vm->qsd->qmp, "block-commit", opts, NULL, err);
+}
+
+/* Wait for the job's end; a job on the active layer reports READY before and is then completed. */
+static bool finish_commit(struct block_vm *vm, const char *job, struct err *err)
+{
+    static const char *const names[] = {"BLOCK_JOB_COMPLETED", "BLOCK_JOB_CANCELLED",
+                                        "BLOCK_JOB_READY", NULL};
+    for (;;) {
+        json_t *event = qmp_wait_event(vm->qsd->qmp, names, job, -1, err);
+        if (!event)
+            return false;
+        const char *name = json_string_value(json_object_get(event, "event"));
+        const char *error =
+            json_string_value(json_object_get(json_object_get(event, "data"), "error"));
+        bool ready = strcmp(name, "BLOCK_JOB_READY") == 0;
+        bool cancelled = strcmp(name, "BLOCK_JOB_CANCELLED") == 0;
+        if (error)
+            err_set(err, ERR_IO, 0, "the merge job failed: %s", error);
+        else if (cancelled)
+            err_set(err, ERR_CANCELLED, 0, "the merge job was cancelled");
+        json_decref(event);
+        if (err_is_set(err))
+            return false;
+        if (!ready)
+            return true;
+        if (!qmp_call(vm->qsd->qmp, "job-complete", json_pack("{s:s}", "id", job), NULL, err))
+            return false;
+    }
+}
+
+static bool drop_layer(struct block_vm *vm, struct vm_disk *disk, size_t index, struct err *err)
+{
+    struct layer gone = disk->layers[index];
+    memmove(disk->layers + index, disk->layers + index + 1,
+            (disk->layer_count - index - 1) * sizeof *disk->layers);
+    disk->layer_count--;
+    bool ok = qsd_close_node(vm->qsd, gone.node, err);
+    free(gone.path);
+    return ok;
+}
+
+/* Called with the lock, which is released while the job runs; disk->merging keeps the disk. */
+static bool merge(struct block_vm *vm, struct vm_disk *disk, size_t top, uint64_t speed_bps,
+                  struct err *err)
+{
+    struct name job = name_of('m', vm->next_number++);
+    if (!start_commit(vm, disk, top, speed_bps, job.text, err))
+        return false;
+    disk->merging = true;
+    vm->merges++;
+    pthread_mutex_unlock(&vm->lock);
+    bool ok = finish_commit(vm, job.text, err);
+    pthread_mutex_lock(&vm->lock);
+    ok = ok && drop_layer(vm, disk, top, err);
+    disk->merging = false;
+    vm->merges--;
+    pthread_cond_broadcast(&vm->idle);
+    return ok;
+}
+
+bool block_vm_merge(struct block_vm *vm, const char *disk_id, const char *top, const char *base,
+                    uint64_t speed_bps, struct err *err)
+{
+    size_t index = 0;
+    pthread_mutex_lock(&vm->lock);
+    struct vm_disk *disk = get_disk(vm, disk_id, err);
+    bool ok =
+        disk && find_top(disk, top, base, &index, err) && merge(vm, disk, index, speed_bps, err);
+    pthread_mutex_unlock(&vm->lock);
+    return ok || err_wrap(err, "merge");
+}
+
+/* --- Faults ------------------------------------------------------------------------------------
+ */
+
+/* Every operation that changes the disk fails; reads and flushes do not. */
+static json_t *fault_rules(int errnum)
+{
+    static const char *const kinds[] = {"write", "write-zeroes", "discard"};
+    json_t *rules = json_array();
+    for (size_t i = 0; i < ARRAY_LEN(kinds); i++)
+        json_array_append_new(rules, json_pack("{s:s, s:s, s:i, s:b}", "event", "none", "iotype",
+                                               kinds[i], "errno", errnum, "once", 0));
+    return rules;
+}
+
+static bool set_child(struct block_vm *vm, const struct vm_disk *disk, const char *child,
+                      struct err *err)
+{
+    return qmp_call(vm->qsd->qmp, "blockdev-reopen",
+                    json_pack("{s:[{s:s, s:s, s:s, s:s}]}", "options", "driver", "throttle",
+                              "node-name", THROTTLE(disk), "throttle-group", GROUP(disk), "file",
+                              child),
+                    NULL, err);
+}
+
+static bool set_write_error(struct block_vm *vm, const char *disk_id, int errnum, struct err *err)
+{
+    struct vm_disk *disk = get_disk(vm, disk_id, err);
+    if (!disk)
+        return false;
+    if (disk->faulty) {
+        if (!set_child(vm, disk, ACTIVE(disk)->node, err))
+            return false;
+        disk->faulty = false;
+        if (!qsd_close_node(vm->qsd, FAULT(disk), err))
+            return false;
+    }
+    if (errnum == 0)
+        return true;
+    if (!qmp_call(vm->qsd->qmp, "blockdev-add",
+                  json_pack("{s:s, s:s, s:s, s:o}", "driver", "blkdebug", "node-name", FAULT(disk),
+                            "image", ACTIVE(disk)->node, "inject-error", fault_rules(errnum)),
+                  NULL, err))
+        return false;
+    disk->faulty = set_child(vm, disk, FAULT(disk), err);
+    if (!disk->faulty) {
+        struct err ignored = ERR_INIT;
+        (void)qsd_close_node(vm->qsd, FAULT(disk), &ignored);
+    }
+    return disk->faulty;
+}
+
+bool block_vm_set_write_error(struct block_vm *vm, const char *disk_id, int errnum, struct err *err)
+{
+    pthread_mutex_lock(&vm->lock);
+    bool ok = set_write_error(vm, disk_id, errnum, err);
+    pthread_mutex_unlock(&vm->lock);
+    return ok || err_wrap(err, "inject write errors");
+}
+
+bool block_vm_set_speed(struct block_vm *vm, const char *disk_id, uint64_t bps, struct err *err)
+{
+    pthread_mutex_lock(&vm->lock);
+    struct vm_disk *disk = get_disk(vm, disk_id, err);
+    SCOPED_FREE char *path = disk ? xasprintf("/objects/%s", GROUP(disk)) : NULL;
+    bool ok = disk && qmp_call(vm->qsd->qmp, "qom-set",
+                               json_pack("{s:s, s:s, s:{s:I}}", "path", path, "property", "limits",
+                                         "value", "bps-total", (json_int_t)bps),
+                               NULL, err);
+    pthread_mutex_unlock(&vm->lock);
+    return ok || err_wrap(err, "limit the speed of disk '%s'", disk_id);
+}
