@@ -29,31 +29,40 @@ void run_done(struct task_run *run)
     run->point = run->new_vm = NULL;
 }
 
-bool run_is_cancelled(struct task_run *run)
-{
-    if (run->phase != RUN_FORWARD)
-        return false;
-    if (run->ops->is_cancelled(run->ops_ctx, NULL))
-        return true;
-    return run->deadline_mono_ms && clock_mono_ms(run->clock) >= run->deadline_mono_ms;
-}
-
 bool run_check(struct task_run *run, struct err *err)
 {
-    if (run->phase != RUN_FORWARD)
-        return true;
-    const char *why = NULL;
-    if (run->ops->is_cancelled(run->ops_ctx, &why))
-        return err_set(err, ERR_CANCELLED, 0, "stopped: %s", why ? why : "cancelled");
-    if (run->deadline_mono_ms && clock_mono_ms(run->clock) >= run->deadline_mono_ms)
+    struct err why = ERR_INIT;
+    if (run->ops->stopped(run->ops_ctx, &why) &&
+        (run->phase == RUN_FORWARD || why.code == ERR_LEASE_LOST)) {
+        *err = why;
+        return false;
+    }
+    if (run->phase == RUN_FORWARD && run->deadline_mono_ms &&
+        clock_mono_ms(run->clock) >= run->deadline_mono_ms)
         return err_set(err, ERR_TIMEOUT, 0, "the task's deadline of %" PRId64 " s has passed",
                        run->offer->deadline_s);
     return true;
 }
 
+bool run_is_cancelled(struct task_run *run)
+{
+    struct err why = ERR_INIT;
+    return !run_check(run, &why);
+}
+
 bool run_before_mutation(struct task_run *run, struct err *err)
 {
-    return run_check(run, err) && run->ops->lease_check(run->ops_ctx, err);
+    while (run_check(run, err)) {
+        switch (run->ops->lease_check(run->ops_ctx, err)) {
+        case RUN_LEASE_VALID:
+            return true;
+        case RUN_LEASE_PENDING:
+            break;
+        case RUN_LEASE_LOST:
+            return false;
+        }
+    }
+    return false;
 }
 
 bool run_sleep(struct task_run *run, int64_t ms, struct err *err)

@@ -51,15 +51,18 @@ struct step_settings {
     int64_t snapshot_wait_s, merge_wait_s, vm_wait_s;
 };
 
+enum run_lease { RUN_LEASE_VALID, RUN_LEASE_PENDING, RUN_LEASE_LOST };
+
 /* Behind the run: the runner, the --once mode, or a test. */
 struct run_ops {
-    /* May a mutation happen now? Waits for the confirmation of the handles written ahead and for a
-     * valid lease. Errors: lease-lost. Task thread. */
-    bool (*lease_check)(void *ctx, struct err *err);
-    /* Somebody asked this run to stop. Any thread. `ret_why` (may be NULL) is set then; static or
-     * living as long as the run. */
-    bool (*is_cancelled)(void *ctx, const char **ret_why);
-    /* Publish an event. `ahead`: the next lease_check waits for its confirmation. The message is
+    /* May a mutation happen now? Waits a moment at most for a valid lease and for the confirmation
+     * of the handles that were published ahead; PENDING = ask again, LOST = lease-lost in err. Task
+     * thread. */
+    enum run_lease (*lease_check)(void *ctx, struct err *err);
+    /* Should this run stop? True with `cancelled` (somebody asked) or `lease-lost` in err. Any
+     * thread. */
+    bool (*stopped)(void *ctx, struct err *err);
+    /* Publish an event. `ahead`: lease_check is pending until it is confirmed. The message is
      * encoded before the call returns. Any thread. */
     void (*emit)(void *ctx, enum wire_type type, const void *message, bool ahead);
 };
@@ -126,8 +129,8 @@ struct step {
 /* Frees what the run owns (not what it borrows, not `state`). */
 void run_done(struct task_run *run);
 
-/* false with `cancelled` or `timeout` when this run should stop. Always true while tidying or
- * undoing. */
+/* False with `cancelled`, `timeout` or `lease-lost` when this run should stop. While tidying or
+ * undoing only a lost lease stops it. Any thread. */
 bool run_check(struct task_run *run, struct err *err);
 bool run_is_cancelled(struct task_run *run);
 /* For every mutating call: the lease is valid and all handles are known to the coordinator. */

@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The worker's configuration file (oxbow-worker.yaml(5)): the struct, its schema and its checks.
+ * After worker_conf_load() every default is filled in and every limit holds. Threads: load before
+ * threads start; read-only afterwards.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "proto/base/alloc.h"
+#include "proto/base/err.h"
+#include "proto/wire/broker_conf.h"
+
+struct worker_conf_engine {
+    char *url, *user, *password_file, *ca_file;
+    bool insecure_skip_verify;
+};
+struct worker_conf_repository {
+    char *path;
+};
+struct worker_conf_slots {
+    int64_t backup, restore, upkeep;
+};
+struct worker_conf_copy {
+    int64_t threads_per_disk; /* compressing threads of one disk */
+    int64_t disks_at_once;    /* disks of one VM copied at the same time */
+};
+struct worker_conf_lease {
+    int64_t presence_s; /* how often leases are renewed */
+    int64_t claim_s;    /* how long an answer to a claim is waited for */
+    int64_t outage_s;   /* how long a task waits for a lost broker before its next mutation */
+};
+struct worker_conf_wait {
+    int64_t device_s;   /* an attached disk to appear or vanish */
+    int64_t snapshot_s; /* a snapshot to be ready */
+    int64_t merge_s;    /* a snapshot to be merged */
+    int64_t vm_s;       /* a VM or a disk to be made, a VM to start */
+    int64_t drain_s;    /* running tasks after SIGTERM, before they are stopped */
+};
+struct worker_conf_reserve {
+    int64_t repository_mib;
+    int64_t storage_domain_mib;
+};
+struct worker_conf_log {
+    char *level, *format;
+};
+
+struct worker_conf {
+    char *name;                /* slug, unique among all workers of the broker */
+    char *zone;                /* slug */
+    struct broker_conf broker; /* checked by broker_conf_apply() */
+    struct worker_conf_engine engine;
+    char *proxy_vm; /* id or name of the VM that this worker runs in */
+    char *device_dir;
+    struct worker_conf_repository repository;
+    struct worker_conf_slots slots;
+    struct worker_conf_copy copy;
+    struct worker_conf_lease lease;
+    struct worker_conf_wait wait;
+    int64_t quiesce_limit_s;
+    struct worker_conf_reserve reserve;
+    struct worker_conf_log log;
+};
+
+/* Read, fill in defaults, check. NULL with bad-config, naming file and key. `need_broker` is false
+ * for --once, which works without a broker section. */
+struct worker_conf *worker_conf_load(const char *path, bool need_broker, struct err *err);
+void worker_conf_free(struct worker_conf *conf);
+DEFINE_SCOPED(worker_conf, worker_conf_free);
+
+/* As YAML on standard output, defaults included. */
+bool worker_conf_dump(const struct worker_conf *conf, struct err *err);

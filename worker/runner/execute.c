@@ -1,0 +1,135 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "worker/runner/execute.h"
+
+#include <string.h>
+
+#include "proto/base/alloc.h"
+#include "proto/base/log.h"
+#include "worker/ovirt/engine.h"
+#include "worker/runner/steps.h"
+#include "worker/task/task.h"
+
+static bool hook_cancelled(void *ctx, struct err *err)
+{
+    return !run_check(ctx, err);
+}
+
+static bool hook_before_mutation(void *ctx, struct err *err)
+{
+    return run_before_mutation(ctx, err);
+}
+
+static bool check_offer(const struct task_run *run, const struct task_kind *kind, struct err *err)
+{
+    if (!kind)
+        return err_set(err, ERR_UNSUPPORTED, 0, "this worker knows no task of kind '%s'",
+                       run->offer->kind);
+    if (kind->needs_engine && !run->engine)
+        return err_set(err, ERR_BAD_CONFIG, 0, "a %s task needs an engine", kind->name);
+    if (kind->needs_store && !run->store)
+        return err_set(err, ERR_BAD_CONFIG, 0, "a %s task needs a repository", kind->name);
+    return true;
+}
+
+static bool run_kind(struct task_run *run, const struct task_kind *kind, struct err *err)
+{
+    if (!check_offer(run, kind, err))
+        return false;
+    if (kind->state_new) {
+        run->state = kind->state_new(run, err);
+        if (!run->state)
+            return false;
+    }
+    bool ok = steps_run(run, kind->steps, kind->step_count, err);
+    if (kind->state_free)
+        kind->state_free(run->state);
+    run->state = NULL;
+    return ok;
+}
+
+static const char *status_word(const struct execution *what, bool ok, const struct err *err)
+{
+    if (ok)
+        return "succeeded";
+    if (err->code != ERR_CANCELLED)
+        return "failed";
+    return what->is_leaving && what->is_leaving(what->ops_ctx) ? "released" : "cancelled";
+}
+
+static void publish_result(struct task_run *run, const char *status, const struct err *err)
+{
+    char at[WIRE_AT_BYTES];
+    struct wire_error error;
+    if (err)
+        wire_error_of(err, &error, at);
+    if (run->warnings_dropped && run->warnings_count) {
+        struct wire_warning *last = &run->warnings[run->warnings_count - 1];
+        char *message = xasprintf("%s (and %zu more warnings, see the worker's log)", last->message,
+                                  run->warnings_dropped);
+        free(last->message);
+        last->message = message;
+    }
+    /* Whoever took the task over has the handles from the journal. */
+    bool lost = err && err->code == ERR_LEASE_LOST;
+    struct wire_leftovers leftovers = {0};
+    if (!lost)
+        leftovers = handles_leftovers(&run->handles, run->offer->vm);
+    struct wire_result result = {
+        .task = run->offer->task,
+        .worker = (char *)(uintptr_t)run->worker,
+        .attempt = run->offer->attempt,
+        .fence = run->fence,
+        .status = (char *)(uintptr_t)status,
+        .error = err ? &error : NULL,
+        .warnings = {.v = run->warnings, .count = run->warnings_count},
+        .point = run->point,
+        .new_vm = run->new_vm,
+        .stats = &run->stats,
+        .leftovers = leftovers,
+        .pages = run->pages,
+    };
+    run->ops->emit(run->ops_ctx, WIRE_RESULT, &result, false);
+    leftovers_done(&leftovers);
+}
+
+bool execute_task(const struct worker_env *env, const struct execution *what, struct err *err)
+{
+    const struct wire_offer *offer = what->offer;
+    log_set_context(offer->task, offer->vm_name ? offer->vm_name : offer->vm);
+    int64_t start = clock_mono_ms(env->clock);
+    struct task_run run = {
+        .offer = offer,
+        .worker = env->name,
+        .fence = what->fence,
+        .deadline_mono_ms = offer->deadline_s > 0 ? start + offer->deadline_s * 1000 : 0,
+        .settings = &env->settings,
+        .clock = env->clock,
+        .engine = env->engine,
+        .store = env->store,
+        .ops = what->ops,
+        .ops_ctx = what->ops_ctx,
+    };
+    handles_inherit(&run.handles, &offer->journal);
+    SCOPED(engine_session) struct engine_session *session = NULL;
+    if (env->engine) {
+        session = engine_session_new(
+            env->engine, &(struct engine_hooks){.ctx = &run,
+                                                .cancelled = hook_cancelled,
+                                                .before_mutation = hook_before_mutation});
+        run.session = session;
+    }
+    log_info("task_started", LOG_STR("kind", offer->kind), LOG_I64("attempt", offer->attempt),
+             LOG_I64("fence", what->fence));
+    bool ok = run_kind(&run, task_kind_find(offer->kind), err);
+    run.stats.total_ms = clock_mono_ms(env->clock) - start;
+    const char *status = status_word(what, ok, err);
+    if (ok)
+        log_info("task_succeeded", LOG_I64("ms", run.stats.total_ms), LOG_STR("point", run.point),
+                 LOG_U64("warnings", run.warnings_count));
+    else
+        log_err(err->code == ERR_CANCELLED ? LOG_LEVEL_WARN : LOG_LEVEL_ERROR, "task_failed", err);
+    publish_result(&run, status, ok ? NULL : err);
+    run_done(&run);
+    log_set_context(NULL, NULL);
+    return ok;
+}

@@ -1,0 +1,189 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "worker/runner/lease.h"
+
+#include <inttypes.h>
+#include <pthread.h>
+#include <time.h>
+
+struct lease {
+    struct lease_opts opts;
+    pthread_mutex_t mutex; /* guards all below */
+    pthread_cond_t changed;
+    int64_t valid_until_ms;
+    bool connected, denied;
+    uint64_t ahead_sent, ahead_confirmed;
+    /* Of the waiting that is going on; 0 = none. */
+    int64_t waiting_since_ms; /* mono */
+    int64_t last_look_ms;
+    int64_t waited_connected_ms;
+    int64_t asked_ms;
+};
+
+struct lease *lease_new(const struct lease_opts *opts, int64_t sent_ms)
+{
+    struct lease *l = ALLOC_NEW(struct lease);
+    l->opts = *opts;
+    pthread_mutex_init(&l->mutex, NULL);
+    pthread_condattr_t attr;
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(&l->changed, &attr);
+    pthread_condattr_destroy(&attr);
+    l->valid_until_ms = sent_ms + opts->lease_ms;
+    l->connected = true;
+    return l;
+}
+
+void lease_free(struct lease *l)
+{
+    if (!l)
+        return;
+    pthread_cond_destroy(&l->changed);
+    pthread_mutex_destroy(&l->mutex);
+    free(l);
+}
+
+static int64_t now_ms(const struct lease *l)
+{
+    return clock_mono_ms(l->opts.clock);
+}
+
+static void extend(struct lease *l, int64_t sent_ms)
+{
+    if (sent_ms + l->opts.lease_ms > l->valid_until_ms)
+        l->valid_until_ms = sent_ms + l->opts.lease_ms;
+}
+
+void lease_confirmed(struct lease *l, int64_t sent_ms)
+{
+    pthread_mutex_lock(&l->mutex);
+    if (now_ms(l) < l->valid_until_ms)
+        extend(l, sent_ms);
+    pthread_cond_broadcast(&l->changed);
+    pthread_mutex_unlock(&l->mutex);
+}
+
+void lease_granted(struct lease *l, int64_t sent_ms)
+{
+    pthread_mutex_lock(&l->mutex);
+    extend(l, sent_ms);
+    pthread_cond_broadcast(&l->changed);
+    pthread_mutex_unlock(&l->mutex);
+}
+
+void lease_denied(struct lease *l)
+{
+    pthread_mutex_lock(&l->mutex);
+    l->denied = true;
+    pthread_cond_broadcast(&l->changed);
+    pthread_mutex_unlock(&l->mutex);
+}
+
+void lease_set_connected(struct lease *l, bool connected)
+{
+    pthread_mutex_lock(&l->mutex);
+    l->connected = connected;
+    if (connected)
+        l->asked_ms = 0; /* an earlier question may have been lost with the connection */
+    pthread_cond_broadcast(&l->changed);
+    pthread_mutex_unlock(&l->mutex);
+}
+
+void lease_ahead_sent(struct lease *l)
+{
+    pthread_mutex_lock(&l->mutex);
+    l->ahead_sent++;
+    pthread_mutex_unlock(&l->mutex);
+}
+
+void lease_ahead_confirmed(struct lease *l)
+{
+    pthread_mutex_lock(&l->mutex);
+    l->ahead_confirmed++;
+    pthread_cond_broadcast(&l->changed);
+    pthread_mutex_unlock(&l->mutex);
+}
+
+bool lease_is_lost(struct lease *l)
+{
+    pthread_mutex_lock(&l->mutex);
+    bool lost = l->denied;
+    pthread_mutex_unlock(&l->mutex);
+    return lost;
+}
+
+/* Under the mutex: account for the waiting, and give up when it has been too long. */
+static bool waited_too_long(struct lease *l, int64_t now, struct err *err)
+{
+    if (l->waiting_since_ms == 0) {
+        l->waiting_since_ms = l->last_look_ms = now;
+        l->waited_connected_ms = 0;
+    }
+    if (l->connected)
+        l->waited_connected_ms += now - l->last_look_ms;
+    l->last_look_ms = now;
+    if (l->waited_connected_ms > 2 * l->opts.lease_ms) {
+        err_set(err, ERR_LEASE_LOST, 0,
+                "the coordinator has not confirmed the lease within %" PRId64 " s",
+                2 * l->opts.lease_ms / 1000);
+        return true;
+    }
+    if (now - l->waiting_since_ms > l->opts.outage_ms) {
+        err_set(err, ERR_LEASE_LOST, 0, "the broker has been out of reach for %" PRId64 " s",
+                (now - l->waiting_since_ms) / 1000);
+        return true;
+    }
+    return false;
+}
+
+/* Under the mutex. `ret_ask`: the coordinator should be asked now. */
+static enum lease_state look(struct lease *l, bool *ret_ask, struct err *err)
+{
+    int64_t now = now_ms(l);
+    if (l->denied) {
+        err_set(err, ERR_LEASE_LOST, 0, "another run owns the task now");
+        return LEASE_LOST;
+    }
+    bool stale = now >= l->valid_until_ms;
+    if (!stale && l->ahead_confirmed >= l->ahead_sent) {
+        l->waiting_since_ms = 0;
+        return LEASE_VALID;
+    }
+    if (waited_too_long(l, now, err)) {
+        l->denied = true;
+        return LEASE_LOST;
+    }
+    if (stale && l->connected && (l->asked_ms == 0 || now - l->asked_ms > l->opts.lease_ms / 2)) {
+        l->asked_ms = now;
+        *ret_ask = true;
+    }
+    return LEASE_PENDING;
+}
+
+static void wait_change(struct lease *l, int64_t wait_ms)
+{
+    struct timespec until;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_sec += wait_ms / 1000;
+    until.tv_nsec += wait_ms % 1000 * 1000000;
+    if (until.tv_nsec >= 1000000000) {
+        until.tv_sec++;
+        until.tv_nsec -= 1000000000;
+    }
+    (void)pthread_cond_timedwait(&l->changed, &l->mutex, &until);
+}
+
+enum lease_state lease_wait(struct lease *l, int64_t wait_ms, struct err *err)
+{
+    bool ask = false;
+    pthread_mutex_lock(&l->mutex);
+    enum lease_state state = look(l, &ask, err);
+    if (state == LEASE_PENDING && !ask && wait_ms > 0) {
+        wait_change(l, wait_ms);
+        state = look(l, &ask, err);
+    }
+    pthread_mutex_unlock(&l->mutex);
+    if (ask && l->opts.ask)
+        l->opts.ask(l->opts.ctx);
+    return state;
+}
