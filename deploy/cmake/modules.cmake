@@ -11,15 +11,19 @@ function(oxbow_module name)
   target_link_libraries(${name} PUBLIC ${M_DEPS} PRIVATE oxbow_flags ${M_PRIVATE_DEPS})
 endfunction()
 
-# oxbow_program(NAME SOURCES main.c DEPS modules... [DESTINATION dir]): an installed executable.
+# oxbow_program(NAME SOURCES main.c DEPS modules... [DESTINATION dir COMPONENT component]): an
+# installed executable. COMPONENT is its package: coordinator, worker or ctl.
 function(oxbow_program name)
-  cmake_parse_arguments(P "" "DESTINATION" "SOURCES;DEPS" ${ARGN})
+  cmake_parse_arguments(P "" "DESTINATION;COMPONENT" "SOURCES;DEPS" ${ARGN})
   add_executable(${name} ${P_SOURCES})
   target_include_directories(${name} PRIVATE ${CMAKE_SOURCE_DIR})
   target_link_libraries(${name} PRIVATE oxbow_flags ${P_DEPS})
   set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/bin)
+  if(NOT P_COMPONENT)
+    set(P_COMPONENT Unspecified)
+  endif()
   if(P_DESTINATION)
-    install(TARGETS ${name} DESTINATION ${P_DESTINATION})
+    install(TARGETS ${name} DESTINATION ${P_DESTINATION} COMPONENT ${P_COMPONENT})
   endif()
 endfunction()
 

@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <string.h>
+
+#include "coordinator/cli/verbs.h"
+
+error_t args_set(struct argp_state *state, const char *option, char *arg, size_t max, char **member)
+{
+    size_t len = strlen(arg);
+    if (len < 1 || len > max) {
+        argp_error(state, "%s needs 1 to %zu characters, not %zu", option, max, len);
+        return EINVAL;
+    }
+    *member = arg;
+    return 0;
+}
+
+error_t args_add(struct argp_state *state, const char *option, char *arg, struct wire_strings *list)
+{
+    char *checked = NULL;
+    error_t rc = args_set(state, option, arg, WIRE_NAME_MAX, &checked);
+    if (rc)
+        return rc;
+    if (list->count >= WIRE_SELECT_MAX) {
+        argp_error(state,
+                   "more than %d of %s: select by tag, search or all, or use several requests",
+                   WIRE_SELECT_MAX, option);
+        return EINVAL;
+    }
+    list->v = xreallocarray(list->v, list->count + 1, sizeof *list->v);
+    list->v[list->count++] = checked;
+    return 0;
+}
+
+error_t args_zone(struct argp_state *state, char *arg, char **member)
+{
+    if (!id_is_slug(arg, 64)) {
+        argp_error(state, "--zone '%s' is not a zone's name (lower-case letters, digits, . _ -)",
+                   arg);
+        return EINVAL;
+    }
+    *member = arg;
+    return 0;
+}
+
+error_t args_uuid(struct argp_state *state, const char *what, char *arg, char **member)
+{
+    if (!id_is_valid(arg)) {
+        argp_error(state, "%s '%s' is not a UUID: 'oxbow status' lists them", what, arg);
+        return EINVAL;
+    }
+    /* The coordinator's own form, for those who paste from elsewhere. */
+    for (char *c = arg; *c; c++)
+        if (*c >= 'A' && *c <= 'F')
+            *c = (char)(*c - 'A' + 'a');
+    *member = arg;
+    return 0;
+}
+
+error_t args_bad_word(struct argp_state *state, const struct argp_option *options, int key,
+                      const char *arg)
+{
+    const struct argp_option *o = options;
+    while (o->key != key)
+        o++;
+    argp_error(state, "--%s is one of %s, not '%s'", o->name, o->arg, arg);
+    return EINVAL;
+}

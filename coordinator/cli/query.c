@@ -1,0 +1,176 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "coordinator/cli/query.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "coordinator/cli/format.h"
+#include "coordinator/cli/verb.h"
+
+enum { KEY_TIMEOUT = 0x110, TEXT_MAX_BYTES = 1 << 30, PAGES_MAX = 100000 };
+
+/* --- Options ---------------------------------------------------------------------------------- */
+static error_t parse_query(int key, char *arg, struct argp_state *state)
+{
+    struct query_args *args = state->input;
+    struct err err = ERR_INIT;
+    switch (key) {
+    case ARGP_KEY_INIT:
+        state->child_inputs[0] = &args->output;
+        state->child_inputs[1] = &args->connect;
+        return 0;
+    case KEY_TIMEOUT:
+        if (format_parse_duration(arg, &args->timeout_s, &err))
+            return 0;
+        argp_error(state, "--timeout: %s", err.message);
+        return EINVAL;
+    default:
+        return ARGP_ERR_UNKNOWN;
+    }
+}
+
+static const struct argp_option query_options[] = {
+    {.name = "timeout",
+     .key = KEY_TIMEOUT,
+     .arg = "DURATION",
+     .doc = "Give up after this time (default 2m; exit code 7)",
+     .group = 7},
+    {0},
+};
+static const struct argp_child query_children[] = {
+    {.argp = &output_argp}, {.argp = &connect_argp}, {0}};
+const struct argp query_argp = {
+    .options = query_options, .parser = parse_query, .children = query_children};
+
+/* --- The run ---------------------------------------------------------------------------------- */
+struct query {
+    const struct query_args *args;
+    struct wire_message *pages; /* owned copies */
+    size_t count;
+};
+
+static void forget(void *ctx)
+{
+    struct query *q = ctx;
+    for (size_t i = 0; i < q->count; i++)
+        wire_free(&q->pages[i]);
+    free(TAKE(q->pages));
+    q->count = 0;
+}
+
+/* The page is borrowed: keep a copy, made by the codec. */
+static void on_page(void *ctx, const struct wire_page *m)
+{
+    struct query *q = ctx;
+    struct err err = ERR_INIT;
+    struct wire_message copy = {0};
+    size_t len;
+    if (q->count >= PAGES_MAX)
+        return;
+    SCOPED_FREE char *body = wire_encode(WIRE_PAGE, m, &len, &err);
+    if (!body || !wire_decode(wire_type_name(WIRE_PAGE), body, len, &copy, &err)) {
+        output_error(&err, NULL);
+        return;
+    }
+    q->pages = xreallocarray(q->pages, q->count + 1, sizeof *q->pages);
+    q->pages[q->count++] = copy;
+}
+
+static void on_notice(void *ctx, const char *text)
+{
+    struct query *q = ctx;
+    output_hint(&q->args->output, "%s", text);
+}
+
+/* --- All pages as one list: the arrays are ours, what they point at belongs to the pages. -------
+ */
+#define APPEND(all, items, array)                                                                  \
+    do {                                                                                           \
+        if ((items)->array##_count) {                                                              \
+            size_t n_ = (all)->array##_count + (items)->array##_count;                             \
+            (all)->array = xreallocarray((all)->array, n_, sizeof *(all)->array);                  \
+            memcpy((all)->array + (all)->array##_count, (items)->array,                            \
+                   (items)->array##_count * sizeof *(all)->array);                                 \
+            (all)->array##_count = n_;                                                             \
+        }                                                                                          \
+    } while (0)
+
+static void gather(const struct query *q, struct wire_item_list *all)
+{
+    *all = (struct wire_item_list){0};
+    for (size_t i = 0; i < q->count; i++) {
+        const struct wire_page *page = q->pages[i].as;
+        APPEND(all, page->items, vms);
+        APPEND(all, page->items, points);
+        APPEND(all, page->items, requests);
+        APPEND(all, page->items, tasks);
+        APPEND(all, page->items, workers);
+    }
+}
+
+static void gathered_done(struct wire_item_list *all)
+{
+    free(all->vms);
+    free(all->points);
+    free(all->requests);
+    free(all->tasks);
+    free(all->workers);
+}
+
+static bool render_json(const struct query *q, struct buf *out, struct err *err)
+{
+    for (size_t i = 0; i < q->count; i++) {
+        const struct wire_page *page = q->pages[i].as;
+        if (!output_json_items(page->items, out, err))
+            return false;
+    }
+    return true;
+}
+
+static int print_answer(const struct query *q, query_print_fn print, const char *empty)
+{
+    struct err err = ERR_INIT;
+    struct output_style style;
+    SCOPED_BUF struct buf text;
+    buf_init(&text, TEXT_MAX_BYTES);
+    bool ok = true;
+    if (q->args->output.json) {
+        ok = render_json(q, &text, &err);
+    } else {
+        struct wire_item_list all;
+        gather(q, &all);
+        output_init(&style);
+        print(&all, &style, &text);
+        gathered_done(&all);
+    }
+    if (ok && text.len == 0 && !q->args->output.json)
+        output_hint(&q->args->output, "%s", empty);
+    ok = ok && output_write(&text, &err);
+    if (!ok)
+        output_error(&err, NULL);
+    return ok ? CLI_SUCCEEDED : CLI_FAILED;
+}
+
+int query_run(const struct query_args *args, enum wire_type type, const void *message,
+              query_print_fn print, const char *empty)
+{
+    struct query q = {.args = args};
+    int code = request_run(&(struct request_opts){
+        .connect = &args->connect,
+        .output = &args->output,
+        .kind = FLOW_QUERY,
+        .type = type,
+        .message = message,
+        .wait = true,
+        .timeout_ms = (args->timeout_s ? args->timeout_s : QUERY_TIMEOUT_S) * 1000,
+        .events = {.page = on_page, .restarted = forget, .notice = on_notice},
+        .ctx = &q,
+    });
+    /* A part of the answer is worth printing: one zone may be down, the others are not. */
+    if (code == CLI_SUCCEEDED || code == CLI_PARTLY || (code == CLI_FAILED && q.count)) {
+        int printed = print_answer(&q, print, empty);
+        code = code == CLI_SUCCEEDED ? printed : code;
+    }
+    forget(&q);
+    return code;
+}

@@ -1,0 +1,113 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* oxbow status: what runs, what ran, and who works. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "coordinator/cli/report.h"
+#include "coordinator/cli/verb.h"
+#include "coordinator/cli/verbs.h"
+
+enum { KEY_WATCH = 0x400, KEY_LIMIT, LIMIT_MAX = 1000 };
+
+static const struct argp_option options[] = {
+    {.name = "watch",
+     .key = KEY_WATCH,
+     .doc = "Follow REQUEST until it has ended, as if it had been sent from here; the exit code is "
+            "the request's",
+     .group = 1},
+    {.name = "limit",
+     .key = KEY_LIMIT,
+     .arg = "N",
+     .doc = "Without REQUEST: show the newest N requests (default 50)",
+     .group = 1},
+    {0},
+};
+
+static error_t parse_limit(struct argp_state *state, const char *arg, int64_t *ret)
+{
+    char *end;
+    errno = 0;
+    long n = strtol(arg, &end, 10);
+    if (end == arg || *end || errno || n < 1 || n > LIMIT_MAX) {
+        argp_error(state, "--limit '%s' is not a number within 1..%d", arg, LIMIT_MAX);
+        return EINVAL;
+    }
+    *ret = n;
+    return 0;
+}
+
+static error_t parse(int key, char *arg, struct argp_state *state)
+{
+    struct status_args *args = state->input;
+    switch (key) {
+    case ARGP_KEY_INIT:
+        state->child_inputs[0] = &args->job;
+        return 0;
+    case ARGP_KEY_ARG:
+        if (!args->message.request)
+            return args_uuid(state, "REQUEST", arg, &args->message.request);
+        argp_error(state, "only one REQUEST at a time (second one: '%s')", arg);
+        return EINVAL;
+    case KEY_WATCH:
+        args->watch = true;
+        return 0;
+    case KEY_LIMIT:
+        return parse_limit(state, arg, &args->message.limit);
+    case ARGP_KEY_END:
+        if (!args->watch || args->message.request)
+            return 0;
+        argp_error(state, "--watch needs a REQUEST; for the overview use 'watch oxbow status'");
+        return EINVAL;
+    default:
+        return ARGP_ERR_UNKNOWN;
+    }
+}
+
+static const struct argp_child children[] = {{.argp = &job_argp}, {0}};
+static const struct argp argp = {
+    .options = options,
+    .parser = parse,
+    .args_doc = "[REQUEST]",
+    .doc = "Show the workers and the newest requests, or one request with its tasks.",
+    .children = children,
+};
+
+bool status_parse(int argc, char **argv, unsigned argp_flags, struct status_args *ret)
+{
+    *ret = (struct status_args){0};
+    if (argp_parse(&argp, argc, argv, argp_flags, NULL, ret) != 0)
+        return false;
+    ret->query = (struct query_args){
+        .connect = ret->job.connect,
+        .output = ret->job.output,
+        .timeout_s = ret->job.wait.timeout_s,
+    };
+    return true;
+}
+
+static void print(struct wire_item_list *items, const struct output_style *style, struct buf *out)
+{
+    int64_t now = clock_wall_ms(clock_system());
+    report_workers(items->workers, items->workers_count, style->width, style->utf8, now, out);
+    if (items->workers_count && items->requests_count)
+        (void)buf_printf(out, "\n");
+    report_requests(items->requests, items->requests_count, style->width, style->utf8, now, out);
+    if (items->requests_count && items->tasks_count)
+        (void)buf_printf(out, "\n");
+    report_tasks(items->tasks, items->tasks_count, style->width, style->utf8, out);
+}
+
+static int run(int argc, char **argv)
+{
+    struct status_args args;
+    if (!status_parse(argc, argv, 0, &args))
+        return CLI_USAGE;
+    if (args.watch)
+        return job_follow(&args.job, args.message.request);
+    return query_run(&args.query, WIRE_STATUS, &args.message, print,
+                     "no requests yet, and no worker has been heard of");
+}
+
+const struct cli_verb verb_status = {
+    .name = "status", .summary = "show workers, requests and tasks", .argp = &argp, .run = run};

@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The command line of each verb as a request, so that tests can read one without sending it. The
+ * results point at argv and into themselves: they must not be moved, and argv must live as long.
+ *
+ * `argp_flags` is 0 in the program (a mistake prints a usage line and exits with CLI_USAGE) and
+ * ARGP_NO_EXIT in tests. Returns false when something was wrong. Threads: one.
+ */
+#pragma once
+
+#include "coordinator/cli/job.h"
+#include "coordinator/cli/query.h"
+
+struct backup_args {
+    struct job_args job;
+    struct wire_backup message;
+    struct wire_select select;
+    struct wire_backup_opts options;
+};
+bool backup_parse(int argc, char **argv, unsigned argp_flags, struct backup_args *ret);
+void backup_args_done(struct backup_args *args);
+
+struct restore_args {
+    struct job_args job;
+    struct wire_restore message;
+    struct wire_restore_opts options;
+};
+bool restore_parse(int argc, char **argv, unsigned argp_flags, struct restore_args *ret);
+
+struct list_args {
+    struct query_args query;
+    struct wire_list message;
+};
+bool list_parse(int argc, char **argv, unsigned argp_flags, struct list_args *ret);
+
+struct status_args {
+    struct job_args job; /* its waiting options only count with --watch */
+    struct query_args query;
+    struct wire_status message;
+    bool watch;
+};
+bool status_parse(int argc, char **argv, unsigned argp_flags, struct status_args *ret);
+
+struct cancel_args {
+    struct job_args job;
+    struct wire_cancel message;
+};
+bool cancel_parse(int argc, char **argv, unsigned argp_flags, struct cancel_args *ret);
+
+struct inventory_args {
+    struct query_args query;
+    struct wire_inventory message;
+};
+bool inventory_parse(int argc, char **argv, unsigned argp_flags, struct inventory_args *ret);
+
+/* --- Shared by the parsers -------------------------------------------------------------------- */
+/* Each says what is wrong by argp_error() and returns EINVAL, or 0. argv strings are not const in
+ * the wire structs; nobody writes through them. */
+error_t args_set(struct argp_state *state, const char *option, char *arg, size_t max,
+                 char **member);
+error_t args_add(struct argp_state *state, const char *option, char *arg,
+                 struct wire_strings *list);
+error_t args_zone(struct argp_state *state, char *arg, char **member);
+error_t args_bad_word(struct argp_state *state, const struct argp_option *options, int key,
+                      const char *arg);
+error_t args_uuid(struct argp_state *state, const char *what, char *arg, char **member);
