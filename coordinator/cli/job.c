@@ -211,19 +211,20 @@ static void on_notice(void *ctx, const char *text)
     output_hint(&j->args->output, "%s", text);
 }
 
-/* `o` says what to send or follow; the rest is filled in here. */
-static int run(const struct job_args *args, struct request_opts *o)
+/* `what` says what to send or follow; the rest is filled in here. */
+static int run(const struct job_args *args, const struct request_opts *what)
 {
+    struct request_opts o = *what;
     struct job j = {.args = args};
     output_init(&j.style);
     j.mode = resolve(args, &j.style);
     SCOPED(progress) struct progress *progress = progress_new(clock_mono_ms(clock_system()));
     j.progress = progress;
-    o->connect = &args->connect;
-    o->output = &args->output;
-    o->wait = !args->wait.no_wait;
-    o->timeout_ms = args->wait.timeout_s * 1000;
-    o->events = (struct flow_events){
+    o.connect = &args->connect;
+    o.output = &args->output;
+    o.wait = !args->wait.no_wait;
+    o.timeout_ms = args->wait.timeout_s * 1000;
+    o.events = (struct flow_events){
         .accepted = on_accepted,
         .progress = on_progress,
         .outcome = on_outcome,
@@ -231,10 +232,10 @@ static int run(const struct job_args *args, struct request_opts *o)
         .refused = on_refused,
         .notice = on_notice,
     };
-    o->tick = tick;
-    o->clear = clear_live;
-    o->ctx = &j;
-    int code = request_run(o);
+    o.tick = tick;
+    o.clear = clear_live;
+    o.ctx = &j;
+    int code = request_run(&o);
     clear_live(&j);
     return code;
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "coordinator/cli/output.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdarg.h>
 #include <string.h>
@@ -120,6 +121,7 @@ static int sum_of(const int *widths, size_t count)
 /* Natural widths, then one column at a time off the widest that may be cut. */
 static int *fit_widths(const struct table *t, int width, bool utf8)
 {
+    assert(t->count > 0);
     int *widths = xcalloc(t->count, sizeof *widths);
     for (size_t c = 0; c < t->count; c++)
         widths[c] = (int)strlen(t->columns[c].title);

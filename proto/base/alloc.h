@@ -33,7 +33,8 @@ char *xstrdup(const char *s) __attribute__((malloc, returns_nonnull));
 char *xstrndup(const char *s, size_t n) __attribute__((malloc, returns_nonnull));
 /* A copy of s, or NULL for NULL. */
 char *xstrdup_or_null(const char *s) __attribute__((malloc));
-char *xasprintf(const char *fmt, ...) __attribute__((format(printf, 1, 2), malloc, returns_nonnull));
+char *xasprintf(const char *fmt, ...)
+    __attribute__((format(printf, 1, 2), malloc, returns_nonnull));
 
 #define ALLOC_NEW(type) ((type *)xcalloc(1, sizeof(type)))
 

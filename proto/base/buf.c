@@ -45,7 +45,7 @@ bool buf_printf(struct buf *b, const char *fmt, ...)
     char *text = NULL;
     va_list args;
     va_start(args, fmt);
-    int n = vasprintf(&text, fmt, args);
+    int n = vasprintf(&text, fmt, args); /* lint: allow vasprintf: its failure aborts here, too */
     va_end(args);
     if (n < 0)
         abort();

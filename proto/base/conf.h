@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Configuration files: YAML read by libcyaml against a schema table, so that an unknown key, a wrong
- * type and a missing value are refused with line and column. Each program declares its own struct
- * and schema; secrets are only ever paths (`*_file`).
+ * Configuration files: YAML read by libcyaml against a schema table, so that an unknown key, a
+ * wrong type and a missing value are refused with line and column. Each program declares its own
+ * struct and schema; secrets are only ever paths (`*_file`).
  *
  * Threads: call before threads start.
  */

@@ -45,7 +45,10 @@ struct err {
     char message[ERR_MESSAGE_BYTES]; /* UTF-8, cut with "..." when too long */
 };
 
-#define ERR_INIT {0}
+#define ERR_INIT                                                                                   \
+    {                                                                                              \
+        0                                                                                          \
+    }
 
 /*
  * Record a first error. `sys` is an errno value or HTTP status (0 = none); a non-zero errno is NOT

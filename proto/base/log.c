@@ -48,7 +48,8 @@ static void add_quoted(struct buf *b, const char *value)
 {
     buf_add(b, "\"", 1);
     size_t n = 0;
-    for (const unsigned char *c = (const unsigned char *)value; *c && n < VALUE_MAX_BYTES; c++, n++) {
+    for (const unsigned char *c = (const unsigned char *)value; *c && n < VALUE_MAX_BYTES;
+         c++, n++) {
         if (*c == '"' || *c == '\\')
             buf_printf(b, "\\%c", *c);
         else if (*c == '\n')

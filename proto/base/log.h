@@ -3,7 +3,7 @@
  * Logging: one line a record on standard error, logfmt (or JSON) with a journald priority prefix.
  *
  *     log_info("disk_copied", LOG_STR("disk", id), LOG_U64("bytes", n));
- *     <6>ts=2026-11-28T20:06:00Z level=info thread=task-3 task=.. vm=.. event=disk_copied disk=.. bytes=..
+ *     <6>ts=2026-11-28T20:06:00Z level=info thread=task-3 task=.. event=disk_copied disk=..
  *
  * A function logs an error or returns it, never both. No secrets, tokens or disk data, ever.
  * Threads: any; a line is written by one write(2). Context and thread name are per thread.
@@ -31,12 +31,12 @@ struct log_field {
 #define LOG_I64(k, v) ((struct log_field){.key = (k), .type = LOG_FIELD_I64, .i64 = (v)})
 #define LOG_END       ((struct log_field){.key = NULL})
 
-#define log_error(event, ...) LOG_WRITE(LOG_LEVEL_ERROR, event, ##__VA_ARGS__)
-#define log_warn(event, ...)  LOG_WRITE(LOG_LEVEL_WARN, event, ##__VA_ARGS__)
-#define log_info(event, ...)  LOG_WRITE(LOG_LEVEL_INFO, event, ##__VA_ARGS__)
-#define log_debug(event, ...) LOG_WRITE(LOG_LEVEL_DEBUG, event, ##__VA_ARGS__)
+#define log_error(event, ...) LOG_WRITE(LOG_LEVEL_ERROR, event, ##__VA_ARGS__, LOG_END)
+#define log_warn(event, ...)  LOG_WRITE(LOG_LEVEL_WARN, event, ##__VA_ARGS__, LOG_END)
+#define log_info(event, ...)  LOG_WRITE(LOG_LEVEL_INFO, event, ##__VA_ARGS__, LOG_END)
+#define log_debug(event, ...) LOG_WRITE(LOG_LEVEL_DEBUG, event, ##__VA_ARGS__, LOG_END)
 #define LOG_WRITE(level, event, ...)                                                               \
-    log_write((level), (event), (const struct log_field[]){__VA_ARGS__ __VA_OPT__(, ) LOG_END})
+    log_write((level), (event), (const struct log_field[]){__VA_ARGS__})
 
 /* `event` is a short snake_case name; `fields` ends with LOG_END. */
 void log_write(enum log_level level, const char *event, const struct log_field *fields);

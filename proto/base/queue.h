@@ -2,8 +2,8 @@
 /*
  * A bounded queue between threads: any number of pushers and poppers.
  *
- * Items are handed over whole: after queue_push() the pusher may not touch the item. The bound is in
- * bytes, as stated by the pusher, so memory is bounded whatever the sizes are. Closing wakes
+ * Items are handed over whole: after queue_push() the pusher may not touch the item. The bound is
+ * in bytes, as stated by the pusher, so memory is bounded whatever the sizes are. Closing wakes
  * everybody: pushes fail from then on, pops drain what is left and then fail. A stage cannot return
  * an error through a queue: it keeps the error in its job, closes the queue, and all join.
  *
