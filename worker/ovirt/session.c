@@ -213,9 +213,9 @@ static enum outcome judge(struct engine_session *s, json_t **ret, struct err *er
         *ret = json;
         return OUTCOME_OK;
     }
-    json_decref(json);
     err_set(err, ERR_ENGINE_PROTOCOL, (int)r->status, "the answer is not a JSON object: %s",
             json ? "another type" : why.text);
+    json_decref(json);
     return OUTCOME_TRANSIENT;
 }
 

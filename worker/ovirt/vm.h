@@ -98,6 +98,11 @@ bool ovirt_vm_wait(struct engine_session *s, const char *id, const char *status,
                    struct err *err);
 bool ovirt_vm_set_description(struct engine_session *s, const char *id, const char *text,
                               struct err *err);
+/* The end of a restore: puts the description of `saved` (vm.json) in place of our marker, and turns
+ * delete protection on again if it was. Both belong to the original, and could not be set while the
+ * VM was half made. */
+bool ovirt_vm_finish(struct engine_session *s, const char *id, const json_t *saved,
+                     struct err *err);
 /* Starts it; then ovirt_vm_wait(.., "up", ..). A VM that is up or powering up is success. */
 bool ovirt_vm_start(struct engine_session *s, const char *id, struct err *err);
 /* Removes the VM and waits until it is gone; its disks stay (detach_only), always: disks are
