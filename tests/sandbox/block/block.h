@@ -74,12 +74,10 @@ bool block_vm_snapshot(struct block_vm *vm, const struct block_overlay *overlays
  * holds the frozen volume open. */
 bool block_vm_merge(struct block_vm *vm, const char *disk_id, const char *top, const char *base,
                     uint64_t speed_bps, struct err *err);
-/* Inject faults: make every write to this disk fail with errno value `errnum` (0 = heal). */
+/* Inject faults: make every write to this disk fail with errno value `errnum` (0 = heal). NBD knows
+ * EPERM, EIO, ENOMEM, EINVAL and ENOSPC. Guests are disconnected for an instant by the change. */
 bool block_vm_set_write_error(struct block_vm *vm, const char *disk_id, int errnum,
                               struct err *err);
-
-/* Slow storage: at most `bps` bytes a second, 0 = no limit. */
-bool block_vm_set_speed(struct block_vm *vm, const char *disk_id, uint64_t bps, struct err *err);
 
 /* --- A proxy host: shows volumes as devices -------------------------------------------------- */
 struct block_host;
