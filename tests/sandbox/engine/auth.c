@@ -106,8 +106,8 @@ static bool password_right(const struct auth *a, const char *name, const char *p
 {
     struct user *u;
     VEC_EACH(&a->users, u)
-        if (!strcmp(u->name, name) && !strcmp(u->password, password))
-            return true;
+    if (!strcmp(u->name, name) && !strcmp(u->password, password))
+        return true;
     return false;
 }
 
@@ -116,10 +116,10 @@ static bool bearer_lives(struct auth *a, const char *text)
     expire(a);
     struct token *t;
     VEC_EACH(&a->tokens, t)
-        if (!strcmp(t->text, text)) {
-            t->used_ms = engine_mono_ms();
-            return true;
-        }
+    if (!strcmp(t->text, text)) {
+        t->used_ms = engine_mono_ms();
+        return true;
+    }
     return false;
 }
 

@@ -118,11 +118,15 @@ bool engine_sleep(struct engine *e, int64_t ms)
         engine_unlock(e);
         engine_lock(e);
     } else {
-        while (!e->stopping &&
-               pthread_cond_timedwait(&e->changed, &e->lock, &until) != ETIMEDOUT)
+        while (!e->stopping && pthread_cond_timedwait(&e->changed, &e->lock, &until) != ETIMEDOUT)
             continue;
     }
     return !e->stopping;
+}
+
+void engine_wait(struct engine *e)
+{
+    (void)pthread_cond_wait(&e->changed, &e->lock);
 }
 
 struct spawned {

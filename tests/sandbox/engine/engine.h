@@ -4,8 +4,8 @@
  * long operations through the states a client of the real engine sees.
  *
  * Threads: a request handler and a job thread both run with the lock held and give it up around
- * everything that takes time (engine_sleep, calls of the block layer). What was looked up before may
- * have changed after: look at `gone` again.
+ * everything that takes time (engine_sleep, calls of the block layer). What was looked up before
+ * may have changed after: look at `gone` again.
  */
 #pragma once
 
@@ -23,20 +23,20 @@ struct calls;
 
 /* How long each state lasts, in milliseconds: TIMING(name, normal, fast). */
 #define ENGINE_TIMINGS                                                                             \
-    TIMING(snapshot_ms, 1500, 150)      /* snapshot locked -> ok */                                \
-    TIMING(lock_release_ms, 800, 100)   /* ok -> the VM's lock is free */                          \
-    TIMING(merge_ms, 1500, 150)         /* on top of the real merge */                             \
-    TIMING(merge_start_ms, 300, 50)     /* DELETE answered -> snapshot locked */                   \
-    TIMING(attach_ms, 400, 50)          /* hot-plug, synchronous */                                \
-    TIMING(device_ms, 300, 50)          /* attached -> device file there */                        \
-    TIMING(detach_ms, 400, 50)          /* hot-unplug, synchronous */                              \
-    TIMING(settle_ms, 1000, 0)          /* unplug sooner after plug than this fails */             \
-    TIMING(disk_ms, 600, 80)            /* disk created: locked -> ok; deleted: -> 404 */          \
-    TIMING(vm_create_ms, 800, 100)      /* image_locked -> down */                                 \
-    TIMING(start_ms, 800, 80)           /* wait_for_launch -> powering_up -> up */                 \
-    TIMING(stop_ms, 500, 80)            /* powering_down -> down */                                \
+    TIMING(snapshot_ms, 1500, 150)    /* snapshot locked -> ok */                                  \
+    TIMING(lock_release_ms, 800, 100) /* ok -> the VM's lock is free */                            \
+    TIMING(merge_ms, 1500, 150)       /* on top of the real merge */                               \
+    TIMING(merge_start_ms, 300, 50)   /* DELETE answered -> snapshot locked */                     \
+    TIMING(attach_ms, 400, 50)        /* hot-plug, synchronous */                                  \
+    TIMING(device_ms, 300, 50)        /* attached -> device file there */                          \
+    TIMING(detach_ms, 400, 50)        /* hot-unplug, synchronous */                                \
+    TIMING(settle_ms, 1000, 0)        /* unplug sooner after plug than this fails */               \
+    TIMING(disk_ms, 600, 80)          /* disk created: locked -> ok; deleted: -> 404 */            \
+    TIMING(vm_create_ms, 800, 100)    /* image_locked -> down */                                   \
+    TIMING(start_ms, 800, 80)         /* wait_for_launch -> powering_up -> up */                   \
+    TIMING(stop_ms, 500, 80)          /* powering_down -> down */                                  \
     TIMING(freeze_ms, 100, 20)                                                                     \
-    TIMING(transfer_ms, 600, 80)        /* each phase of an image transfer */                      \
+    TIMING(transfer_ms, 600, 80)           /* each phase of an image transfer */                   \
     TIMING(job_keep_ok_ms, 600000, 600000) /* finished jobs are listed that long */                \
     TIMING(job_keep_failed_ms, 3600000, 3600000)                                                   \
     TIMING(transfer_keep_ok_ms, 900000, 900000)                                                    \
@@ -100,6 +100,9 @@ void engine_changed(struct engine *e);
 bool engine_sleep(struct engine *e, int64_t ms);
 /* Like engine_sleep(), but returns true early at any engine_changed(). */
 bool engine_sleep_until_changed(struct engine *e, int64_t ms);
+
+/* Waits for an engine_changed(), also while the engine stops. Lock held. */
+void engine_wait(struct engine *e);
 
 /* Runs `fn(e, arg)` in its own thread with the lock held. Lock held. A thread that can not be made
  * aborts the program. */

@@ -10,9 +10,9 @@ enum { FAULT_RULES_MAX = 1000, FAULT_DELAY_MAX_MS = 3600000 };
 
 struct rule {
     unsigned number;
-    char *name; /* "" = none */
-    char *point; /* NULL for an HTTP rule */
-    char *method; /* NULL = any */
+    char *name;     /* "" = none */
+    char *point;    /* NULL for an HTTP rule */
+    char *method;   /* NULL = any */
     regex_t object; /* path of an HTTP rule; name of a point's object */
     regex_t correlation;
     bool has_correlation;
@@ -29,8 +29,8 @@ struct faults {
 };
 
 static const char *const fault_points[] = {
-    "snapshot-vanish", "snapshot-slow", "merge-fail",     "merge-slow", "hotplug-fail",
-    "device-missing",  "unplug-busy",   "freeze-fail",    "thaw-fail",  "disk-fail",
+    "snapshot-vanish", "snapshot-slow", "merge-fail",    "merge-slow", "hotplug-fail",
+    "device-missing",  "unplug-busy",   "freeze-fail",   "thaw-fail",  "disk-fail",
     "start-fail",      "transfer-fail", "ovf-disk-fail",
 };
 
@@ -93,10 +93,10 @@ static bool rule_regex(const json_t *source, const char *key, regex_t *ret, stru
 
 static bool known_members(const json_t *source, struct err *err)
 {
-    static const char *const known[] = {
-        "name",   "point",  "vm",     "method", "path",   "correlation_id", "when", "skip",
-        "count",  "action", "status", "reason", "detail", "body",           "type", "delay_ms",
-        "number", "hits",   "fired",  "comment"};
+    static const char *const known[] = {"name",           "point",  "vm",     "method", "path",
+                                        "correlation_id", "when",   "skip",   "count",  "action",
+                                        "status",         "reason", "detail", "body",   "type",
+                                        "delay_ms",       "number", "hits",   "fired",  "comment"};
     const char *key;
     json_t *value;
     json_object_foreach ((json_t *)(uintptr_t)source, key, value) {
@@ -248,8 +248,8 @@ bool faults_has(const struct faults *f, unsigned rule)
 {
     struct rule *r;
     VEC_EACH(&f->rules, r)
-        if (r->number == rule)
-            return true;
+    if (r->number == rule)
+        return true;
     return false;
 }
 

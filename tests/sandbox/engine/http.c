@@ -63,8 +63,8 @@ static bool read_api_path(struct request *r)
 {
     char *path = r->path_buffer;
     size_t prefix = strlen(API_PREFIX);
-    if (strncmp(path, API_PREFIX, prefix) != 0 || (path[prefix] != '/' && path[prefix] != '\0' &&
-                                                   path[prefix] != ';'))
+    if (strncmp(path, API_PREFIX, prefix) != 0 ||
+        (path[prefix] != '/' && path[prefix] != '\0' && path[prefix] != ';'))
         return false;
     path += prefix;
     if (!strncmp(path, "/v4", 3) && (path[3] == '/' || path[3] == '\0'))
@@ -267,8 +267,7 @@ static enum MHD_Result answer(struct engine *e, struct MHD_Connection *conn, con
         cut = apply_fault(e, &r, &fault);
     }
     cut = cut || e->stopping;
-    calls_note(e, &r, route ? route->pattern : "-", cut ? 0 : r.status,
-               engine_mono_ms() - begun);
+    calls_note(e, &r, route ? route->pattern : "-", cut ? 0 : r.status, engine_mono_ms() - begun);
     engine_unlock(e);
 
     enum MHD_Result result = cut ? MHD_NO : send_reply(&r);

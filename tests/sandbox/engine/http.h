@@ -20,11 +20,11 @@ struct MHD_Connection;
 struct request {
     struct MHD_Connection *conn;
     const char *method;
-    const char *path;          /* below /ovirt-engine/api, without a version part */
-    char *path_buffer;         /* owns what `path` points into */
-    char *ids_buffer;          /* and what `ids` do */
+    const char *path;             /* below /ovirt-engine/api, without a version part */
+    char *path_buffer;            /* owns what `path` points into */
+    char *ids_buffer;             /* and what `ids` do */
     const char *ids[REQUEST_IDS]; /* the {} parts of the route's pattern */
-    json_t *body;              /* NULL when the route takes none */
+    json_t *body;                 /* NULL when the route takes none */
     char correlation_id[ID_BYTES];
     bool all_content, filter, is_action;
     struct job *job;    /* of a mutating call */
@@ -33,8 +33,8 @@ struct request {
     /* The answer. */
     int status; /* 0 = none yet */
     json_t *reply;
-    char *text;             /* in place of `reply` */
-    const char *text_type;  /* static */
+    char *text;            /* in place of `reply` */
+    const char *text_type; /* static */
     char *location;
 };
 

@@ -36,22 +36,21 @@ static json_t *summary_of(const struct engine *e)
     uint64_t up = 0;
     const struct vm *vm;
     VEC_EACH(&e->model.vms, vm)
-        up += vm->status == VM_UP;
-    return json_pack("{s:o, s:o, s:o, s:o}", "hosts",
-                     tally(e->model.hosts.len, e->model.hosts.len), "storage_domains",
-                     tally(e->model.sds.len, e->model.sds.len), "users", tally(1, 1), "vms",
-                     tally(up, e->model.vms.len));
+    up += vm->status == VM_UP;
+    return json_pack("{s:o, s:o, s:o, s:o}", "hosts", tally(e->model.hosts.len, e->model.hosts.len),
+                     "storage_domains", tally(e->model.sds.len, e->model.sds.len), "users",
+                     tally(1, 1), "vms", tally(up, e->model.vms.len));
 }
 
 void api_root(struct engine *e, struct request *r)
 {
-    static const char *const rels[] = {"vms",      "clusters",     "hosts",          "datacenters",
-                                       "disks",    "networks",     "storagedomains", "templates",
-                                       "tags",     "vnicprofiles", "events",         "jobs",
-                                       "imagetransfers"};
-    json_t *o = json_pack("{s:{s:s, s:s, s:s, s:o}}", "product_info", "name", "oVirt Engine",
-                          "vendor", "ovirt.org", "instance_id", e->instance_id, "version",
-                          version_of(e));
+    static const char *const rels[] = {
+        "vms",      "clusters",       "hosts",         "datacenters", "disks",
+        "networks", "storagedomains", "templates",     "tags",        "vnicprofiles",
+        "events",   "jobs",           "imagetransfers"};
+    json_t *o =
+        json_pack("{s:{s:s, s:s, s:s, s:o}}", "product_info", "name", "oVirt Engine", "vendor",
+                  "ovirt.org", "instance_id", e->instance_id, "version", version_of(e));
     json_t *special = json_object();
     out_ref(special, "blank_template", MODEL_BLANK_TEMPLATE_ID, "templates/%s",
             MODEL_BLANK_TEMPLATE_ID);
@@ -149,10 +148,10 @@ static json_t *sd_body(const struct engine *e, const struct storage_domain *sd, 
     uint64_t used = 0, committed = 0;
     const struct disk *d;
     VEC_EACH(&e->model.disks, d)
-        if (d->sd == sd) {
-            used += disk_actual_bytes(d);
-            committed += d->size_bytes;
-        }
+    if (d->sd == sd) {
+        used += disk_actual_bytes(d);
+        committed += d->size_bytes;
+    }
     if (used > sd->size_bytes)
         used = sd->size_bytes;
     out_str(o, "name", sd->name);
@@ -164,9 +163,9 @@ static json_t *sd_body(const struct engine *e, const struct storage_domain *sd, 
     out_u64(o, "critical_space_action_blocker", 5);
     out_bool(o, "master", e->model.sds.at[0] == sd);
     out_str(o, "storage_format", "v5");
-    json_object_set_new(o, "storage", json_pack("{s:s, s:s, s:s}", "type", sd->storage_type,
-                                                "address", "storage.example", "path",
-                                                "/exports/data"));
+    json_object_set_new(o, "storage",
+                        json_pack("{s:s, s:s, s:s}", "type", sd->storage_type, "address",
+                                  "storage.example", "path", "/exports/data"));
     json_t *dc = json_object();
     out_ref(dc, "x", sd->dc->id, "datacenters/%s", sd->dc->id);
     json_object_set_new(o, "data_centers",
@@ -217,8 +216,8 @@ void dc_sds_list(struct engine *e, struct request *r)
     VEC(struct storage_domain) mine = {0};
     struct storage_domain *sd;
     VEC_EACH(&e->model.sds, sd)
-        if (sd->dc == dc)
-            VEC_ADD(&mine, sd);
+    if (sd->dc == dc)
+        VEC_ADD(&mine, sd);
     listing_reply(e, r, &l, LISTING_OF(mine));
     free(mine.at);
 }
@@ -248,8 +247,9 @@ static json_t *cluster_show(struct engine *e, struct request *r, const void *obj
     out_u64(v, "major", 4);
     out_u64(v, "minor", engine_since(e, 4, 4, 0) ? 6 : 3);
     json_object_set_new(o, "version", v);
-    json_object_set_new(o, "cpu", json_pack("{s:s, s:s}", "architecture", "x86_64", "type",
-                                            "Intel Nehalem Family"));
+    json_object_set_new(
+        o, "cpu",
+        json_pack("{s:s, s:s}", "architecture", "x86_64", "type", "Intel Nehalem Family"));
     if (engine_since(e, 4, 4, 0))
         out_str(o, "bios_type", "q35_sea_bios");
     out_bool(o, "virt_service", true);
@@ -283,7 +283,7 @@ static json_t *host_show(struct engine *e, struct request *r, const void *object
     uint64_t active = 0;
     const struct vm *vm;
     VEC_EACH(&e->model.vms, vm)
-        active += vm->host == h;
+    active += vm->host == h;
     json_t *o = out_entity(h->id, "hosts/%s", h->id);
     out_str(o, "name", h->name);
     out_str(o, "address", h->address);

@@ -51,8 +51,8 @@ void jobs_finish(struct engine *e, struct job *job, bool ok)
 /* Old jobs are no longer listed. They are freed with the engine: a job thread may hold one. */
 static bool is_listed(const struct engine *e, const struct job *job)
 {
-    int64_t keep = !strcmp(job->status, "failed") ? e->timings.job_keep_failed_ms
-                                                  : e->timings.job_keep_ok_ms;
+    int64_t keep =
+        !strcmp(job->status, "failed") ? e->timings.job_keep_failed_ms : e->timings.job_keep_ok_ms;
     return job->end_ms == 0 || engine_now_ms(e) - job->end_ms < keep;
 }
 
@@ -88,16 +88,16 @@ static json_t *job_show(struct engine *e, struct request *r, const void *object)
 
 void jobs_list(struct engine *e, struct request *r)
 {
-    static const char *const fields[] = {"correlation_id", "status", "description", "name", "id",
-                                         NULL};
+    static const char *const fields[] = {"correlation_id", "status", "description",
+                                         "name",           "id",     NULL};
     static const struct listing admin = {"job", fields, job_field, job_show};
     /* A filtered user's search is ignored. */
     static const struct listing filtered = {"job", NULL, NULL, job_show};
     VEC(struct job) alive = {0};
     struct job *job;
     VEC_EACH(&e->model.jobs, job)
-        if (is_listed(e, job))
-            VEC_ADD(&alive, job);
+    if (is_listed(e, job))
+        VEC_ADD(&alive, job);
     listing_reply(e, r, r->filter ? &filtered : &admin, LISTING_OF(alive));
     free(alive.at);
 }
@@ -214,9 +214,9 @@ static bool event_field(const void *object, const char *field, search_found_fn f
 
 void events_list(struct engine *e, struct request *r)
 {
-    static const char *const fields[] = {"type",           "severity",    "name",         "message",
-                                         "correlation_id", "event_vm.id", "event_origin", "time",
-                                         NULL};
+    static const char *const fields[] = {"type",         "severity",       "name",
+                                         "message",      "correlation_id", "event_vm.id",
+                                         "event_origin", "time",           NULL};
     static const struct listing l = {"event", fields, event_field, event_show};
     const char *from = request_param(r, "from");
     uint64_t after = from ? strtoull(from, NULL, 10) : 0;
@@ -233,10 +233,10 @@ void events_get(struct engine *e, struct request *r)
     const struct event *ev;
     uint64_t index = strtoull(r->ids[0], NULL, 10);
     VEC_EACH(&e->model.events, ev)
-        if (ev->index == index) {
-            reply_json(r, 200, event_show(e, r, ev));
-            return;
-        }
+    if (ev->index == index) {
+        reply_json(r, 200, event_show(e, r, ev));
+        return;
+    }
     reply_empty(r, 404);
 }
 
@@ -264,11 +264,12 @@ void events_add(struct engine *e, struct request *r)
     }
     const struct event *old;
     VEC_EACH(&e->model.events, old)
-        if (old->custom_id == (int64_t)custom_id && !strcmp(old->origin, origin)) {
-            reply_refused(r, 409, "Cannot add External Event. An Event with that origin and custom "
-                                  "id exists already.");
-            return;
-        }
+    if (old->custom_id == (int64_t)custom_id && !strcmp(old->origin, origin)) {
+        reply_refused(r, 409,
+                      "Cannot add External Event. An Event with that origin and custom "
+                      "id exists already.");
+        return;
+    }
     const char *vm_id = in_ref_id(r->body, "vm");
     const struct vm *vm = vm_id ? model_vm(&e->model, vm_id) : NULL;
     if (vm_id && !vm) {

@@ -179,8 +179,8 @@ struct vm *model_disk_owner(const struct model *m, const struct disk *d)
     {
         struct attachment *a;
         VEC_EACH(&vm->attachments, a)
-            if (a->disk == d && a->snapshot_id[0] == '\0')
-                return vm;
+        if (a->disk == d && a->snapshot_id[0] == '\0')
+            return vm;
     }
     return NULL;
 }
@@ -192,8 +192,8 @@ struct vm *model_snapshot_disk_holder(const struct model *m, const struct vm *vm
     {
         struct attachment *a;
         VEC_EACH(&other->attachments, a)
-            if (other != vm && a->snapshot_id[0] != '\0' && vm_snapshot(vm, a->snapshot_id))
-                return other;
+        if (other != vm && a->snapshot_id[0] != '\0' && vm_snapshot(vm, a->snapshot_id))
+            return other;
     }
     return NULL;
 }

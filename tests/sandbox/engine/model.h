@@ -92,6 +92,7 @@ struct disk {
     struct storage_domain *sd; /* NULL for a LUN */
     VEC(struct volume) chain;  /* base first, active last */
     int64_t created_ms;
+    unsigned fill_percent, shared_percent, hot_mib; /* what the guest makes of it */
 };
 
 struct attachment {
@@ -103,7 +104,9 @@ struct attachment {
     char *device;       /* file in the proxy's device folder, NULL = none */
     int64_t plugged_ms; /* monotonic */
     bool active, bootable, read_only, pass_discard;
-    bool plugged; /* the block layer has it */
+    bool plugged;      /* the block layer has it */
+    bool plug_pending; /* a thread is about to plug it */
+    bool on_host;      /* as a device of the proxy's host, not in the VM's own daemon */
     bool gone;
 };
 
@@ -125,11 +128,11 @@ struct snapshot {
     bool active; /* the "Active VM" entry */
     bool persist_memory;
     bool gone;
-    char *ovf;    /* configuration at that instant */
-    json_t *nics; /* as the API shows them */
-    json_t *vm;   /* the configuration members of the VM */
+    char *ovf;                         /* configuration at that instant */
+    json_t *nics;                      /* as the API shows them */
+    json_t *vm;                        /* the configuration members of the VM */
     int64_t acked_before, acked_after; /* the guest's acknowledged records around the instant */
-    bool references_made; /* the judge's copies are complete */
+    bool references_made;              /* the judge's copies are complete */
     char *reference_error;
 };
 
@@ -169,8 +172,10 @@ struct vm {
     VEC(struct tag) tags;
     /* The real thing behind it. */
     struct block_vm *block;   /* while it runs */
+    unsigned block_users;     /* threads inside a short call of the block layer */
     struct block_host *proxy; /* a proxy's devices, while it runs */
     char *dev_dir;            /* of a proxy */
+    bool loop_devices;        /* a proxy's devices are true block devices */
     enum guest_kind guest_kind;
     unsigned writer_rate; /* records a second */
     unsigned seed;
@@ -230,7 +235,7 @@ struct transfer {
     bool unplaced; /* the ticket could not be made or was taken away */
     enum transfer_phase phase;
     int inactivity_s;
-    const char *timeout_policy; /* static */
+    const char *timeout_policy;       /* static */
     int64_t last_active_ms, ended_ms; /* monotonic */
     uint64_t transferred;
     struct block_export *export;

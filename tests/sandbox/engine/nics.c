@@ -30,8 +30,8 @@ static bool mac_in_use(const struct engine *e, const char *mac)
     {
         const struct nic *n;
         VEC_EACH(&vm->nics, n)
-            if (!strcmp(n->mac, mac))
-                return true;
+        if (!strcmp(n->mac, mac))
+            return true;
     }
     return false;
 }
@@ -74,7 +74,7 @@ void nics_list(struct engine *e, struct request *r)
     json_t *list = json_array();
     const struct nic *n;
     VEC_EACH(&vm->nics, n)
-        json_array_append_new(list, nic_view(vm, n));
+    json_array_append_new(list, nic_view(vm, n));
     reply_json(r, 200, out_collection("nic", list));
 }
 
@@ -117,8 +117,9 @@ static bool read_profile(struct engine *e, struct request *r, const struct vm *v
         return false;
     }
     if (*ret && (*ret)->network->dc != vm->cluster->dc) {
-        reply_refused(r, 409, "Cannot add Interface. The network does not exist in the data "
-                              "center of the VM.");
+        reply_refused(r, 409,
+                      "Cannot add Interface. The network does not exist in the data "
+                      "center of the VM.");
         return false;
     }
     return true;
@@ -153,10 +154,10 @@ void nics_add(struct engine *e, struct request *r)
     }
     const struct nic *old;
     VEC_EACH(&vm->nics, old)
-        if (!strcmp(old->name, name)) {
-            reply_refused(r, 409, "Cannot add Interface. The Interface name is already in use.");
-            return;
-        }
+    if (!strcmp(old->name, name)) {
+        reply_refused(r, 409, "Cannot add Interface. The Interface name is already in use.");
+        return;
+    }
     if (!read_profile(e, r, vm, &profile) || !check_mac(e, r, mac, NULL))
         return;
     struct nic *n = vms_add_nic(e, vm, name, interface ? interface : "virtio", mac, profile);
@@ -199,8 +200,9 @@ void nics_remove(struct engine *e, struct request *r)
     if (!find(e, r, &vm, &n))
         return;
     if (vm_is_running(vm) && n->plugged) {
-        reply_refused(r, 409, "Cannot remove Interface. The VM Network Interface is plugged to a "
-                              "running VM.");
+        reply_refused(r, 409,
+                      "Cannot remove Interface. The VM Network Interface is plugged to a "
+                      "running VM.");
         return;
     }
     VEC_REMOVE(&vm->nics, n);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A VM's configuration as the engine's own OVF: what `initialization.configuration` carries, and
- * what "create a VM from configuration" reads back. Threads: pure functions; lock held for the model.
+ * what "create a VM from configuration" reads back. Threads: pure functions; lock held for the
+ * model.
  */
 #pragma once
 

@@ -112,7 +112,8 @@ void reply_incomplete(struct request *r, const char *type, const char *members, 
 void reply_bad_syntax(struct engine *e, struct request *r)
 {
     reply_fault(r, 400, "Request syntactically incorrect.",
-                "For correct usage, see: https://localhost:%u/ovirt-engine/apidoc#services", e->port);
+                "For correct usage, see: https://localhost:%u/ovirt-engine/apidoc#services",
+                e->port);
 }
 
 void reply_action_done(struct request *r)

@@ -8,7 +8,7 @@ typedef void (*route_fn)(struct engine *e, struct request *r);
 
 struct route {
     const char *method;
-    const char *pattern;   /* "vms/{}/snapshots" */
+    const char *pattern; /* "vms/{}/snapshots" */
     route_fn fn;
     const char *body_type; /* member table of the body; NULL = none; "Action" makes it an action */
     const char *job;       /* description of the job a call makes; NULL = none */

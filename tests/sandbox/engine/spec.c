@@ -24,7 +24,6 @@ struct filler {
 
 void spec_done(struct spec *s)
 {
-    VEC_DONE(&s->fills, free);
     free(s->start.at);
     free(s->user);
     free(s->password);
@@ -36,8 +35,7 @@ static bool add_dc(struct filler *f, const json_t *o)
 {
     static const char *const known[] = {"name", "id", NULL};
     const char *name;
-    if (!spec_known(o, "data centre", known, f->err) ||
-        !spec_name(o, "data centre", &name, f->err))
+    if (!spec_known(o, "data centre", known, f->err) || !spec_name(o, "data centre", &name, f->err))
         return false;
     struct data_center *dc = ALLOC_NEW(struct data_center);
     dc->name = xstrdup(name);
@@ -93,7 +91,8 @@ static bool add_host(struct filler *f, const json_t *o)
 
 static bool add_sd(struct filler *f, const json_t *o)
 {
-    static const char *const known[] = {"name", "id", "data_center", "type", "status", "size", NULL};
+    static const char *const known[] = {"name",   "id",   "data_center", "type",
+                                        "status", "size", NULL};
     const char *name, *type = in_str(o, "type"), *status = in_str(o, "status");
     uint64_t size = UINT64_C(1) << 40;
     if (!spec_known(o, "storage domain", known, f->err) ||
@@ -169,20 +168,26 @@ static bool add_user(struct filler *f, const json_t *o)
 
 static bool add_disk(struct filler *f, struct vm *vm, const json_t *o, size_t index)
 {
-    static const char *const known[] = {"size",   "format",         "interface", "bootable", "fill",
-                                        "sparse", "storage_domain", "shareable", "lun",      "backup",
-                                        "id",     "alias",          "active",    NULL};
+    static const char *const known[] = {
+        "size",           "format",    "interface", "bootable", "fill", "sparse",
+        "storage_domain", "shareable", "lun",       "backup",   "id",   "alias",
+        "active",         "shared",    "hot_mib",   NULL};
     const char *where = "disk", *format = in_str(o, "format"), *alias = in_str(o, "alias");
     const char *interface = in_str(o, "interface"), *sd_name = in_str(o, "storage_domain");
     const char *backup = in_str(o, "backup");
     uint64_t size = 0;
-    double fill = 0;
+    double fill = 0.3, shared = 0.3;
+    json_int_t hot_mib = 8;
+    if (json_object_get(o, "hot_mib"))
+        hot_mib = json_integer_value(json_object_get(o, "hot_mib"));
     if (!spec_known(o, where, known, f->err) || !spec_size(o, "size", &size, f->err) ||
-        !spec_fraction(o, "fill", &fill, f->err))
+        !spec_fraction(o, "fill", &fill, f->err) || !spec_fraction(o, "shared", &shared, f->err))
         return false;
     if (size == 0 || size % 512 != 0)
         return err_set(f->err, ERR_BAD_CONFIG, 0,
                        "spec: a disk of VM '%s' needs a size that is a multiple of 512", vm->name);
+    if (hot_mib < 1 || hot_mib > 65536)
+        return err_set(f->err, ERR_BAD_CONFIG, 0, "spec: hot_mib is 1 to 65536");
     if (format && strcmp(format, "raw") != 0 && strcmp(format, "qcow2") != 0 &&
         strcmp(format, "cow") != 0)
         return err_set(f->err, ERR_BAD_CONFIG, 0, "spec: disk format '%s': raw or qcow2", format);
@@ -194,6 +199,9 @@ static bool add_disk(struct filler *f, struct vm *vm, const json_t *o, size_t in
     d->sparse = spec_bool(o, "sparse", true);
     d->incremental = backup && !strcmp(backup, "incremental");
     d->size_bytes = size;
+    d->fill_percent = (unsigned)(fill * 100);
+    d->shared_percent = (unsigned)(shared * 100);
+    d->hot_mib = (unsigned)hot_mib;
     d->created_ms = engine_now_ms(f->e);
     d->alias = alias ? xstrdup(alias) : xasprintf("%s_Disk%zu", vm->name, index + 1);
     d->sd = d->lun ? NULL : storage_default_sd(f->e, sd_name, vm->cluster->dc);
@@ -202,16 +210,10 @@ static bool add_disk(struct filler *f, struct vm *vm, const json_t *o, size_t in
                        sd_name ? sd_name : "(any)", vm->name);
     if (!spec_id(o, d->id, f->err))
         return false;
-    struct attachment *a = vms_attach(vm, d, interface ? interface : "virtio_scsi",
-                                      spec_bool(o, "bootable", index == 0),
-                                      spec_bool(o, "active", true));
+    (void)vms_attach(vm, d, interface ? interface : "virtio_scsi",
+                     spec_bool(o, "bootable", index == 0), spec_bool(o, "active", true));
     if (!storage_create_base(f->e, d, NULL, vm_active_snapshot(vm)->id, f->err))
         return err_wrap(f->err, "disk '%s'", d->alias);
-    if (fill > 0 && a->active && !d->lun) {
-        struct spec_disk_fill *item = ALLOC_NEW(struct spec_disk_fill);
-        *item = (struct spec_disk_fill){.disk = d, .fill = fill};
-        VEC_ADD(&f->out->fills, item);
-    }
     return true;
 }
 
@@ -299,6 +301,7 @@ static bool add_vm(struct filler *f, const json_t *o, bool is_proxy, unsigned nu
         out_str(vm->config, "description", description);
     vm->is_proxy = is_proxy;
     vm->seed = f->vm_count;
+    vm->loop_devices = spec_bool(o, "loop_devices", false);
     if (is_proxy)
         vm->dev_dir = xasprintf("%s/proxies/%s/dev", f->e->opts.dir, name);
     const json_t *tags = json_object_get(o, "tags");
@@ -313,9 +316,9 @@ static bool add_vm(struct filler *f, const json_t *o, bool is_proxy, unsigned nu
 
 static bool add_vms(struct filler *f, const json_t *o, bool is_proxy)
 {
-    static const char *const known[] = {"name",        "count", "id",    "cluster", "memory",
-                                        "description", "tags",  "disks", "nics",    "status",
-                                        "guest",       "agent", "writer_rate", NULL};
+    static const char *const known[] = {
+        "name", "count",  "id",    "cluster", "memory",      "description",  "tags", "disks",
+        "nics", "status", "guest", "agent",   "writer_rate", "loop_devices", NULL};
     json_int_t count = 1;
     if (!spec_known(o, is_proxy ? "proxy" : "VM", known, f->err))
         return false;
@@ -350,8 +353,8 @@ static bool add_each(struct filler *f, const json_t *spec, const char *key, add_
     json_t *list = json_incref(json_object_get(spec, key));
     if (!list)
         list = json_loads(fallback, 0, NULL);
-    bool ok = json_is_array(list) ||
-              err_set(f->err, ERR_BAD_CONFIG, 0, "spec: '%s' is not a list", key);
+    bool ok =
+        json_is_array(list) || err_set(f->err, ERR_BAD_CONFIG, 0, "spec: '%s' is not a list", key);
     for (size_t i = 0; ok && i < json_array_size(list); i++)
         ok = add(f, json_array_get(list, i)) || err_wrap(f->err, "%s[%zu]", key, i);
     json_decref(list);
@@ -403,9 +406,9 @@ static bool add_tag_name(struct filler *f, const json_t *o)
 bool spec_apply(struct engine *e, const json_t *spec, struct spec *ret, struct err *err)
 {
     static const char *const known[] = {
-        "version", "users",    "token_life_s",    "basic_auth", "timings",   "data_centers",
-        "clusters", "hosts",   "storage_domains", "networks",   "tags",      "proxies",
-        "vms",      "faults",  "pci_slots",       "comment",    NULL};
+        "version",  "users",  "token_life_s",    "basic_auth", "timings", "data_centers",
+        "clusters", "hosts",  "storage_domains", "networks",   "tags",    "proxies",
+        "vms",      "faults", "pci_slots",       "comment",    NULL};
     struct filler f = {.e = e, .out = ret, .err = err};
     if (!spec_known(spec, "spec", known, err))
         return false;

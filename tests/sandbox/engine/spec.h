@@ -10,14 +10,8 @@
 enum { SPEC_FILE_MAX = 16 * 1024 * 1024, SPEC_VMS_MAX = 5000 };
 
 /* What the model does not keep. */
-struct spec_disk_fill {
-    struct disk *disk;
-    double fill; /* part of the disk that holds data before the guest starts, 0..1 */
-};
-
 struct spec {
-    VEC(struct spec_disk_fill) fills;
-    VEC(struct vm) start; /* VMs to start, proxies first */
+    VEC(struct vm) start;  /* VMs to start, proxies first */
     char *user, *password; /* the first user */
 };
 

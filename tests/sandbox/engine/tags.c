@@ -29,8 +29,8 @@ void tags_list(struct engine *e, struct request *r)
     VEC(struct tag) alive = {0};
     struct tag *t;
     VEC_EACH(&e->model.tags, t)
-        if (!t->gone)
-            VEC_ADD(&alive, t);
+    if (!t->gone)
+        VEC_ADD(&alive, t);
     listing_reply(e, r, &tag_listing, LISTING_OF(alive));
     free(alive.at);
 }
@@ -81,7 +81,7 @@ void tags_remove(struct engine *e, struct request *r)
     t->gone = true;
     struct vm *vm;
     VEC_EACH(&e->model.vms, vm)
-        VEC_REMOVE(&vm->tags, t);
+    VEC_REMOVE(&vm->tags, t);
     reply_action_done(r);
 }
 
@@ -103,7 +103,7 @@ void vm_tags_list(struct engine *e, struct request *r)
     json_t *list = json_array();
     const struct tag *t;
     VEC_EACH(&vm->tags, t)
-        json_array_append_new(list, vm_tag_show(vm, t));
+    json_array_append_new(list, vm_tag_show(vm, t));
     reply_json(r, 200, out_collection("tag", list));
 }
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The certificate authority of the emulated engine, made anew at each start: a CA, and a server
- * certificate for localhost, 127.0.0.1, ::1 and the machine's host name, for the API and the imageio
- * endpoint. Threads: read-only after tls_new().
+ * certificate for localhost, 127.0.0.1, ::1 and the machine's host name, for the API and the
+ * imageio endpoint. Threads: read-only after tls_new().
  */
 #pragma once
 

@@ -64,10 +64,10 @@ json_t *vms_default_config(uint64_t memory_bytes)
 {
     json_t *c = json_pack(
         "{s:{s:s, s:{s:s}}, s:{s:{s:s, s:s, s:s}, s:s}, s:{s:s, s:{s:{s:[s]}}}, s:s, s:s, s:s}",
-        "bios", "type", "q35_sea_bios", "boot_menu", "enabled", "false", "cpu", "topology", "sockets",
-        "1", "cores", "1", "threads", "1", "architecture", "x86_64", "os", "type", "other", "boot",
-        "devices", "device", "hd", "type", "server", "cpu_shares", "0", "storage_error_resume_behaviour",
-        "auto_resume");
+        "bios", "type", "q35_sea_bios", "boot_menu", "enabled", "false", "cpu", "topology",
+        "sockets", "1", "cores", "1", "threads", "1", "architecture", "x86_64", "os", "type",
+        "other", "boot", "devices", "device", "hd", "type", "server", "cpu_shares", "0",
+        "storage_error_resume_behaviour", "auto_resume");
     json_t *policy = json_object();
     out_u64(c, "memory", memory_bytes);
     out_u64(policy, "guaranteed", memory_bytes);
@@ -77,10 +77,10 @@ json_t *vms_default_config(uint64_t memory_bytes)
     json_t *more = json_pack(
         "{s:{s:s,s:s}, s:{s:s,s:s,s:s,s:s}, s:{s:s}, s:{s:s}, s:{s:s}, s:{s:s}, s:{s:s}, "
         "s:{s:s}, s:s, s:s, s:s, s:s, s:{s:s,s:s}}",
-        "high_availability", "enabled", "false", "priority", "1", "display", "type", "vnc", "monitors",
-        "1", "allow_override", "false", "smartcard_enabled", "false", "io", "threads", "1", "usb",
-        "enabled", "false", "time_zone", "name", "Etc/GMT", "placement_policy", "affinity",
-        "migratable", "console", "enabled", "false", "virtio_scsi", "enabled", "true",
+        "high_availability", "enabled", "false", "priority", "1", "display", "type", "vnc",
+        "monitors", "1", "allow_override", "false", "smartcard_enabled", "false", "io", "threads",
+        "1", "usb", "enabled", "false", "time_zone", "name", "Etc/GMT", "placement_policy",
+        "affinity", "migratable", "console", "enabled", "false", "virtio_scsi", "enabled", "true",
         "soundcard_enabled", "false", "multi_queues_enabled", "true", "stateless", "false",
         "start_paused", "false", "migration", "auto_converge", "inherit", "compressed", "inherit");
     json_object_update(c, more);
@@ -137,7 +137,7 @@ struct host *vms_pick_host(const struct engine *e, const struct vm *vm)
         size_t load = 0;
         const struct vm *other;
         VEC_EACH(&e->model.vms, other)
-            load += other->host == h;
+        load += other->host == h;
         if (h->cluster == vm->cluster && (!best || load < best_load)) {
             best = h;
             best_load = load;
@@ -211,14 +211,27 @@ static void add_runtime(json_t *o, const struct request *r, const struct vm *vm)
 
 json_t *vm_view(const struct engine *e, const struct request *r, const struct vm *vm)
 {
-    static const char *const links[] = {
-        "applications",     "cdroms",      "diskattachments", "graphicsconsoles", "hostdevices",
-        "nics",             "numanodes",   "permissions",     "reporteddevices",  "sessions",
-        "snapshots",        "statistics",  "tags",            "watchdogs",        "affinitylabels",
-        "katelloerrata",    "checkpoints", "backups"};
-    static const char *const actions[] = {"start",          "stop",          "shutdown",
-                                          "suspend",        "freezefilesystems",
-                                          "thawfilesystems", "previewsnapshot"};
+    static const char *const links[] = {"applications",
+                                        "cdroms",
+                                        "diskattachments",
+                                        "graphicsconsoles",
+                                        "hostdevices",
+                                        "nics",
+                                        "numanodes",
+                                        "permissions",
+                                        "reporteddevices",
+                                        "sessions",
+                                        "snapshots",
+                                        "statistics",
+                                        "tags",
+                                        "watchdogs",
+                                        "affinitylabels",
+                                        "katelloerrata",
+                                        "checkpoints",
+                                        "backups"};
+    static const char *const actions[] = {
+        "start",           "stop",           "shutdown", "suspend", "freezefilesystems",
+        "thawfilesystems", "previewsnapshot"};
     json_t *o = out_entity(vm->id, "vms/%s", vm->id);
     json_t *config = vm_config_view(e, vm, r->all_content);
     json_object_update(o, config);
@@ -238,8 +251,9 @@ json_t *vm_view(const struct engine *e, const struct request *r, const struct vm
             MODEL_BLANK_TEMPLATE_ID);
     if (r->all_content) {
         SCOPED_FREE char *ovf = ovf_write(e, vm, vm_active_snapshot(vm)->id);
-        json_object_set_new(o, "initialization", json_pack("{s:{s:s, s:s}}", "configuration", "type",
-                                                           "ovf", "data", ovf));
+        json_object_set_new(
+            o, "initialization",
+            json_pack("{s:{s:s, s:s}}", "configuration", "type", "ovf", "data", ovf));
     }
     for (size_t i = 0; i < ARRAY_LEN(links); i++)
         out_link(o, links[i]);
@@ -255,7 +269,7 @@ static json_t *follow_attachments(const struct engine *e, const struct vm *vm, b
     json_t *list = json_array();
     const struct attachment *a;
     VEC_EACH(&vm->attachments, a)
-        json_array_append_new(list, attachment_view(e, vm, a, with_disks));
+    json_array_append_new(list, attachment_view(e, vm, a, with_disks));
     return out_collection("disk_attachment", list);
 }
 
@@ -264,7 +278,7 @@ static json_t *follow_nics(const struct vm *vm)
     json_t *list = json_array();
     const struct nic *n;
     VEC_EACH(&vm->nics, n)
-        json_array_append_new(list, nic_view(vm, n));
+    json_array_append_new(list, nic_view(vm, n));
     return out_collection("nic", list);
 }
 
@@ -273,16 +287,16 @@ static json_t *follow_tags(const struct vm *vm)
     json_t *list = json_array();
     const struct tag *t;
     VEC_EACH(&vm->tags, t)
-        json_array_append_new(list, tag_view(t));
+    json_array_append_new(list, tag_view(t));
     return out_collection("tag", list);
 }
 
 /* Puts one followed link into the view; false for a path that is not a link. */
 static bool follow_one(const struct engine *e, const struct vm *vm, json_t *o, const char *path)
 {
-    static const char *const empty[] = {"cdroms",       "watchdogs",   "graphics_consoles",
-                                        "numa_nodes",   "host_devices", "affinity_labels",
-                                        "applications", "sessions",    "permissions",
+    static const char *const empty[] = {"cdroms",       "watchdogs",       "graphics_consoles",
+                                        "numa_nodes",   "host_devices",    "affinity_labels",
+                                        "applications", "sessions",        "permissions",
                                         "statistics",   "reported_devices"};
     if (!strcmp(path, "nics"))
         json_object_set_new(o, "nics", follow_nics(vm));
@@ -341,9 +355,9 @@ static bool vm_field(const void *object, const char *field, search_found_fn foun
         return listing_found(v, ARRAY_LEN(v), field, found, arg);
     const struct tag *t;
     VEC_EACH(&vm->tags, t)
-        for (const struct tag *above = t; above; above = above->parent)
-            if (above->parent && !found(arg, above->name))
-                return true;
+    for (const struct tag *above = t; above; above = above->parent)
+        if (above->parent && !found(arg, above->name))
+            return true;
     return true;
 }
 
@@ -359,10 +373,9 @@ static json_t *vm_show(struct engine *e, struct request *r, const void *object)
 
 void vms_list(struct engine *e, struct request *r)
 {
-    static const char *const fields[] = {"name",    "id",   "status",      "tag",
-                                         "cluster", "host", "datacenter",  "description",
-                                         "comment", "os",   "type",        "architecture",
-                                         NULL};
+    static const char *const fields[] = {
+        "name",        "id",      "status", "tag",  "cluster",      "host", "datacenter",
+        "description", "comment", "os",     "type", "architecture", NULL};
     static const struct listing l = {"vm", fields, vm_field, vm_show};
     listing_reply(e, r, &l, LISTING_OF(e->model.vms));
 }
