@@ -12,11 +12,21 @@
 
 enum { TIMING_MAX_MS = 86400000, THREAD_STACK_BYTES = 512 * 1024 };
 
-void timings_set_profile(struct timings *t, bool use_fast)
-{
-#define TIMING(name, normal, fast) t->name = use_fast ? (fast) : (normal);
+static const struct timings timings_normal = {
+#define TIMING(name, normal, fast) .name = (normal),
     ENGINE_TIMINGS
 #undef TIMING
+};
+
+static const struct timings timings_fast = {
+#define TIMING(name, normal, fast) .name = (fast),
+    ENGINE_TIMINGS
+#undef TIMING
+};
+
+void timings_set_profile(struct timings *t, bool fast)
+{
+    *t = fast ? timings_fast : timings_normal;
 }
 
 bool timings_set(struct timings *t, const char *name, int64_t value_ms)

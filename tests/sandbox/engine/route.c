@@ -61,7 +61,6 @@ static const struct route routes[] = {
     {"PUT", "vms/{}/nics/{}", nics_update, "Nic", "Editing Network Interface"},
     {"DELETE", "vms/{}/nics/{}", nics_remove, NULL, "Removing Network Interface"},
 
-
     {"GET", "vms/{}/diskattachments", attachments_list, NULL, NULL},
     {"POST", "vms/{}/diskattachments", attachments_add, "DiskAttachment", "Attaching Disk to VM"},
     {"GET", "vms/{}/diskattachments/{}", attachments_get, NULL, NULL},

@@ -116,15 +116,12 @@ static bool change_disk(struct engine *e, struct vm *vm, const char *disk, const
                         struct err *err)
 {
     const json_t *errnum = json_object_get(change, "write_error");
-    const json_t *speed = json_object_get(change, "speed_bps");
     struct block_vm *block = vm->block;
+    if (!json_is_integer(errnum))
+        return err_set(err, ERR_BAD_ARGUMENT, 0, "write_error: an errno value, 0 heals");
     if (!storage_begin(e, vm, err))
         return false;
-    bool ok = true;
-    if (json_is_integer(errnum))
-        ok = block_vm_set_write_error(block, disk, (int)json_integer_value(errnum), err);
-    if (ok && json_is_integer(speed))
-        ok = block_vm_set_speed(block, disk, (uint64_t)json_integer_value(speed), err);
+    bool ok = block_vm_set_write_error(block, disk, (int)json_integer_value(errnum), err);
     storage_end(e, vm);
     return ok;
 }
