@@ -173,7 +173,7 @@ cluster_worker() { # NUMBER
 
 # Workers that the coordinator has heard of.
 cluster_workers_up() {
-    ox status --json | jq -s '[.[] | .workers? // empty | .[] | select(.state == "up")] | length'
+    ox status --json | jq -s '[.[] | select(.item == "worker" and .state == "up")] | length'
 }
 cluster_has_workers() { [ "$(cluster_workers_up)" -ge "$1" ]; }
 
