@@ -65,6 +65,7 @@ struct engine {
     pthread_cond_t changed;
     bool stopping;
     unsigned threads; /* job threads alive */
+    unsigned references_running;
 
     /* Constant after the start. */
     struct engine_opts opts;

@@ -132,7 +132,8 @@ struct snapshot {
     json_t *nics;                      /* as the API shows them */
     json_t *vm;                        /* the configuration members of the VM */
     int64_t acked_before, acked_after; /* the guest's acknowledged records around the instant */
-    bool references_made;              /* the judge's copies are complete */
+    bool references_pending;
+    bool references_made; /* the judge's copies are complete */
     char *reference_error;
 };
 

@@ -36,7 +36,10 @@ static const struct route routes[] = {
     {"GET", "events/{}", events_get, NULL, NULL},
 
     {"GET", "vms", vms_list, NULL, NULL},
+    {"POST", "vms", vms_add, "Vm", "Creating VM"},
     {"GET", "vms/{}", vms_get, NULL, NULL},
+    {"PUT", "vms/{}", vms_update, "Vm", "Editing VM Settings"},
+    {"DELETE", "vms/{}", vms_remove, NULL, "Removing VM"},
     {"POST", "vms/{}/start", vm_start, "Action", "Launching VM"},
     {"POST", "vms/{}/stop", vm_stop, "Action", "Stopping VM"},
     {"POST", "vms/{}/shutdown", vm_shutdown, "Action", "Shutting Down VM"},
@@ -60,6 +63,16 @@ static const struct route routes[] = {
     {"GET", "vms/{}/nics/{}", nics_get, NULL, NULL},
     {"PUT", "vms/{}/nics/{}", nics_update, "Nic", "Editing Network Interface"},
     {"DELETE", "vms/{}/nics/{}", nics_remove, NULL, "Removing Network Interface"},
+
+    {"GET", "vms/{}/snapshots", snapshots_list, NULL, NULL},
+    {"POST", "vms/{}/snapshots", snapshots_add, "Snapshot", "Creating VM Snapshot"},
+    {"GET", "vms/{}/snapshots/{}", snapshots_get, NULL, NULL},
+    {"DELETE", "vms/{}/snapshots/{}", snapshots_remove, NULL, "Removing Snapshot"},
+    {"POST", "vms/{}/snapshots/{}/restore", snapshot_restore, "Action", "Restoring VM Snapshot"},
+    {"GET", "vms/{}/snapshots/{}/disks", snapshot_disks, NULL, NULL},
+    {"GET", "vms/{}/snapshots/{}/disks/{}", snapshot_disk, NULL, NULL},
+    {"GET", "vms/{}/snapshots/{}/nics", snapshot_nics, NULL, NULL},
+    {"GET", "vms/{}/snapshots/{}/cdroms", snapshot_cdroms, NULL, NULL},
 
     {"GET", "vms/{}/diskattachments", attachments_list, NULL, NULL},
     {"POST", "vms/{}/diskattachments", attachments_add, "DiskAttachment", "Attaching Disk to VM"},

@@ -15,6 +15,7 @@
 #include "tests/sandbox/engine/calls.h"
 #include "tests/sandbox/engine/control.h"
 #include "tests/sandbox/engine/faults.h"
+#include "tests/sandbox/engine/guests.h"
 #include "tests/sandbox/engine/http.h"
 #include "tests/sandbox/engine/json_out.h"
 #include "tests/sandbox/engine/power.h"
@@ -80,7 +81,7 @@ static void start_some(struct engine *e, void *arg)
     while (s->next < s->spec->start.len && !err_is_set(&s->err) && !e->stopping) {
         struct vm *vm = s->spec->start.at[s->next++];
         struct err err = ERR_INIT;
-        if (!power_start_now(e, vm, &err))
+        if (!power_start_now(e, vm, &err) || !guests_wait(e, vm, &err))
             err_keep_first(&s->err, &err);
     }
     s->running--;
