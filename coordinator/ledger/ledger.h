@@ -70,9 +70,9 @@ struct request {
     char *id, *kind;
     enum request_state state;
     char *message_id, *correlation_id, *idempotency_key;
-    char *body; /* as it came */
     bool progress;
-    bool cancel; /* somebody asked to cancel all of it */
+    bool cancel;   /* somebody asked to cancel all of it */
+    bool selected; /* it is settled which VMs are meant, and the missing ones were reported */
     int64_t created_ms, finished_ms;
     int64_t open;      /* tasks that have not ended, clean-ups not counted */
     int64_t selecting; /* of these, the ones that find out which VMs are meant */
@@ -90,7 +90,10 @@ struct request_list {
 };
 void request_list_done(struct request_list *list);
 
-bool ledger_request_add(struct ledger *l, struct request *r, struct err *err);
+/* `body` is kept as it came. */
+bool ledger_request_add(struct ledger *l, struct request *r, const char *body, struct err *err);
+/* The body; the caller frees. Errors: not-found. */
+char *ledger_request_body(struct ledger *l, const char *id, struct err *err);
 bool ledger_request_save(struct ledger *l, const struct request *r, struct err *err);
 /* These leave `ret` zeroed and return true when there is none: look at ret->id. */
 bool ledger_request_get(struct ledger *l, const char *id, struct request *ret, struct err *err);
@@ -219,6 +222,9 @@ bool ledger_task_stale_offers(struct ledger *l, int64_t before_ms, struct task_l
                               struct err *err);
 /* The next times at which something waits for the clock; 0 = nothing does. */
 bool ledger_next_not_before(struct ledger *l, int64_t now_ms, int64_t *ret_ms, struct err *err);
+/* Whether a wait ended after `after_ms` and not after `now_ms`. */
+bool ledger_has_retry(struct ledger *l, int64_t after_ms, int64_t now_ms, bool *ret,
+                      struct err *err);
 bool ledger_next_deadline(struct ledger *l, int64_t *ret_ms, struct err *err);
 /* After a start: no time in the ledger may lie further ahead than the longest wait. */
 bool ledger_clamp_times(struct ledger *l, int64_t now_ms, int64_t longest_wait_ms, struct err *err);

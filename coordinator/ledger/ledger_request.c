@@ -20,9 +20,9 @@ static const struct db_field fields[] = {
     {"message_id", AT(message_id), DB_FIELD_TEXT, NULL},
     {"correlation_id", AT(correlation_id), DB_FIELD_TEXT, NULL},
     {"idempotency_key", AT(idempotency_key), DB_FIELD_TEXT, NULL},
-    {"body", AT(body), DB_FIELD_TEXT, NULL},
     {"progress", AT(progress), DB_FIELD_BOOL, NULL},
     {"cancel", AT(cancel), DB_FIELD_BOOL, NULL},
+    {"selected", AT(selected), DB_FIELD_BOOL, NULL},
     {"created_ms", AT(created_ms), DB_FIELD_INT, NULL},
     {"finished_ms", AT(finished_ms), DB_FIELD_INT, NULL},
     {"open", AT(open), DB_FIELD_INT, NULL},
@@ -51,9 +51,24 @@ void request_list_done(struct request_list *list)
     *list = (struct request_list){0};
 }
 
-bool ledger_request_add(struct ledger *l, struct request *r, struct err *err)
+bool ledger_request_add(struct ledger *l, struct request *r, const char *body, struct err *err)
 {
-    return db_row_insert(l->db, &table, r, err);
+    return db_row_insert(l->db, &table, r, err) &&
+           db_exec(l->db, "INSERT INTO request_body(request, body) VALUES(?, ?)",
+                   DB_ARGS(DB_T(r->id), DB_T(body)), err);
+}
+
+char *ledger_request_body(struct ledger *l, const char *id, struct err *err)
+{
+    SCOPED_ROWS struct db_rows rows = DB_ROWS_INIT;
+    if (!db_query(l->db, &rows, "SELECT body FROM request_body WHERE request = ?",
+                  DB_ARGS(DB_T(id)), err))
+        return NULL;
+    if (db_next(&rows, err))
+        return xstrdup(db_text(&rows, 0));
+    if (!err_is_set(err))
+        err_set(err, ERR_NOT_FOUND, 0, "request %s has no body in the ledger", id);
+    return NULL;
 }
 
 bool ledger_request_save(struct ledger *l, const struct request *r, struct err *err)
@@ -91,11 +106,14 @@ bool ledger_request_by_message(struct ledger *l, const char *message_id, const c
 {
     if (message_id)
         return get_one(l,
-                       "SELECT * FROM request WHERE message_id = ? AND correlation_id IS ?"
-                       " AND kind = ? AND body = ?",
+                       "SELECT r.* FROM request r JOIN request_body b ON b.request = r.id"
+                       " WHERE r.message_id = ? AND r.correlation_id IS ?"
+                       " AND r.kind = ? AND b.body = ?",
                        DB_ARGS(DB_T(message_id), DB_T(correlation_id), DB_T(kind), DB_T(body)), ret,
                        err);
-    return get_one(l, "SELECT * FROM request WHERE id = ? AND kind = ? AND body = ?",
+    return get_one(l,
+                   "SELECT r.* FROM request r JOIN request_body b ON b.request = r.id"
+                   " WHERE r.id = ? AND r.kind = ? AND b.body = ?",
                    DB_ARGS(DB_T(correlation_id), DB_T(kind), DB_T(body)), ret, err);
 }
 

@@ -227,6 +227,15 @@ bool ledger_next_not_before(struct ledger *l, int64_t now_ms, int64_t *ret_ms, s
                       DB_ARGS(DB_I(now_ms)), ret_ms, err);
 }
 
+bool ledger_has_retry(struct ledger *l, int64_t after_ms, int64_t now_ms, bool *ret,
+                      struct err *err)
+{
+    return exists(l,
+                  "SELECT 1 FROM task WHERE state = 'waiting' AND not_before_ms > 0"
+                  " AND not_before_ms > ? AND not_before_ms <= ? LIMIT 1",
+                  DB_ARGS(DB_I(after_ms), DB_I(now_ms)), ret, err);
+}
+
 bool ledger_next_deadline(struct ledger *l, int64_t *ret_ms, struct err *err)
 {
     return db_get_int(l->db,

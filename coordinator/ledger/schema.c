@@ -13,8 +13,7 @@ static const char version_1[] =
     " kind TEXT NOT NULL,"
     " state TEXT NOT NULL,"
     " message_id TEXT, correlation_id TEXT, idempotency_key TEXT,"
-    " body TEXT NOT NULL,"
-    " progress INTEGER NOT NULL, cancel INTEGER NOT NULL,"
+    " progress INTEGER NOT NULL, cancel INTEGER NOT NULL, selected INTEGER NOT NULL,"
     " created_ms INTEGER NOT NULL, finished_ms INTEGER NOT NULL,"
     " open INTEGER NOT NULL, selecting INTEGER NOT NULL, total INTEGER NOT NULL,"
     " succeeded INTEGER NOT NULL, failed INTEGER NOT NULL, cancelled INTEGER NOT NULL,"
@@ -25,6 +24,11 @@ static const char version_1[] =
     " WHERE idempotency_key IS NOT NULL;"
     "CREATE INDEX request_message ON request(message_id) WHERE message_id IS NOT NULL;"
     "CREATE INDEX request_finished ON request(finished_ms) WHERE finished_ms > 0;"
+
+    /* Apart from the request, whose row is rewritten at the end of each of its tasks. */
+    "CREATE TABLE request_body("
+    " request TEXT PRIMARY KEY REFERENCES request(id) ON DELETE CASCADE,"
+    " body TEXT NOT NULL) WITHOUT ROWID;"
 
     "CREATE TABLE reply_to("
     " n INTEGER PRIMARY KEY,"
