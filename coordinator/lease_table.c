@@ -53,7 +53,7 @@ struct lease *lease_begin(struct lease_table *t, const char *task, const char *w
 {
     lease_end(t, task);
     struct lease *lease = ALLOC_NEW(struct lease);
-    strncpy(lease->task, task, sizeof lease->task - 1);
+    snprintf(lease->task, sizeof lease->task, "%s", task);
     lease->worker = xstrdup(worker);
     lease->fence = fence;
     lease->renewed_ms = now_ms;
