@@ -2,9 +2,14 @@
 /*
  * The judge's copies: KEEP/<vm id>/<snapshot id>/<disk id>.raw, the guest's view of each disk at
  * the snapshot's instant, made by qemu-img from the frozen volume, which no part of the product
- * under test has touched.
+ * under test has touched. Beside them, for a VM with a synthetic guest, acked.json: the bracket for
+ * sandbox-judge, {"after": the number acknowledged before the instant, "before": the highest that
+ * can have been issued when it was over}.
  */
+#include <fcntl.h>
+#include <inttypes.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "proto/base/file.h"
 #include "proto/base/log.h"
@@ -22,6 +27,7 @@ struct references {
     struct snapshot *snapshot;
     char *dir;
     VEC(struct copy) copies;
+    int64_t acked_before, acked_after; /* -1: no synthetic guest */
 };
 
 static void copy_free(struct copy *c)
@@ -30,9 +36,22 @@ static void copy_free(struct copy *c)
     free(c);
 }
 
+/* One write is outstanding at most, and its acknowledgement may not be noted yet. */
+enum { WRITES_UNDER_WAY = 2 };
+
+static bool write_bracket(const struct references *x, struct err *err)
+{
+    if (x->acked_before < 0)
+        return true;
+    SCOPED_FREE char *path = xasprintf("%s/acked.json", x->dir);
+    SCOPED_FREE char *text = xasprintf("{\"after\": %" PRId64 ", \"before\": %" PRId64 "}\n",
+                                       x->acked_before, x->acked_after + WRITES_UNDER_WAY);
+    return file_write_atomic(AT_FDCWD, path, text, strlen(text), 0644, err);
+}
+
 static bool make_copies(const struct references *x, struct err *err)
 {
-    if (!file_make_dirs(x->dir, 0755, err))
+    if (!file_make_dirs(x->dir, 0755, err) || !write_bracket(x, err))
         return false;
     const struct copy *c;
     VEC_EACH(&x->copies, c)
@@ -76,6 +95,8 @@ void references_begin(struct engine *e, struct vm *vm, struct snapshot *s)
         return;
     struct references *x = ALLOC_NEW(struct references);
     x->snapshot = s;
+    x->acked_before = s->acked_before;
+    x->acked_after = s->acked_after;
     x->dir = xasprintf("%s/%s/%s", e->opts.keep_dir, vm->id, s->id);
     const struct attachment *a;
     VEC_EACH(&vm->attachments, a)
