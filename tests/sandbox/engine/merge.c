@@ -19,7 +19,7 @@ static bool check_disks(const struct engine *e, struct request *r, const struct 
     {
         if (a->snapshot_id[0] != '\0')
             continue;
-        if (a->disk->status == DISK_LOCKED)
+        if (disk_is_locked(a->disk))
             reply_refused(r, 409,
                           "Cannot remove Snapshot: The following disks are locked: %s. Please try "
                           "again in a few minutes.",

@@ -87,6 +87,14 @@ static const struct route routes[] = {
     {"DELETE", "disks/{}", disks_remove, NULL, "Removing Disk"},
     {"GET", "disks/{}/disksnapshots", disk_disksnapshots, NULL, NULL},
 
+    {"GET", "imagetransfers", transfers_list, NULL, NULL},
+    {"POST", "imagetransfers", transfers_add, "ImageTransfer", "Transferring Image"},
+    {"GET", "imagetransfers/{}", transfers_get, NULL, NULL},
+    {"POST", "imagetransfers/{}/finalize", transfer_finalize, "Action", NULL},
+    {"POST", "imagetransfers/{}/cancel", transfer_cancel, "Action", NULL},
+    {"POST", "imagetransfers/{}/pause", transfer_pause, "Action", NULL},
+    {"POST", "imagetransfers/{}/resume", transfer_resume, "Action", NULL},
+    {"POST", "imagetransfers/{}/extend", transfer_extend, "Action", NULL},
 };
 
 /* Does `path` fit? Gives the {} parts as offsets and lengths. */

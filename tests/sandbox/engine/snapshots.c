@@ -237,7 +237,7 @@ static bool check_disks(struct request *r, const struct freeze_set *set)
 {
     for (size_t i = 0; i < set->count; i++) {
         const struct disk *d = set->disks[i];
-        if (d->status == DISK_LOCKED)
+        if (disk_is_locked(d))
             reply_refused(r, 409,
                           "Cannot create Snapshot: The following disks are locked: %s. Please try "
                           "again in a few minutes.",
