@@ -116,7 +116,7 @@ static bool ticket_size(const struct transfer *t, const struct volume *v, uint64
 static bool place(struct engine *e, struct transfer *t, struct err *err)
 {
     const struct volume *v = disk_volume(t->disk, t->volume_id);
-    uint64_t size;
+    uint64_t size = 0;
     if (!v)
         return err_set(err, ERR_NOT_FOUND, 0, "the volume is gone");
     if (!ticket_size(t, v, &size, err))
