@@ -454,7 +454,7 @@ static enum outcome look_up(struct engine_session *s, struct change *c, json_t *
         err_wrap(err, "look up the outcome of a request whose answer was lost");
         return OUTCOME_FINAL;
     }
-    log_info("engine_lost_answer_settled", LOG_STR("method", c->call.method),
+    log_info("engine_outcome_looked_up", LOG_STR("method", c->call.method),
              LOG_STR("path", c->call.path), LOG_STR("found", done ? "done" : "not-done"));
     return done ? OUTCOME_OK : OUTCOME_LOST;
 }
