@@ -101,6 +101,12 @@ static bool check_options(const struct store *store, const struct store_session_
     return true;
 }
 
+static void retract(const struct store_session *s)
+{
+    SCOPED_FREE char *path = xasprintf("sessions/%s", s->id);
+    (void)unlinkat(s->store->dirfd, path, 0);
+}
+
 /* sessions/<session>: for people and for garbage collection. */
 static bool announce(const struct store_session *s, struct err *err)
 {
@@ -118,13 +124,9 @@ static bool announce(const struct store_session *s, struct err *err)
     free(text);
     if (outcome == PUT_EXISTS)
         return err_set(err, ERR_EXISTS, 0, "it was begun before");
+    if (outcome == PUT_UNKNOWN)
+        retract(s);
     return outcome == PUT_CREATED;
-}
-
-static void retract(const struct store_session *s)
-{
-    SCOPED_FREE char *path = xasprintf("sessions/%s", s->id);
-    (void)unlinkat(s->store->dirfd, path, 0);
 }
 
 static bool check_fate(const struct store_session *s, struct err *err)

@@ -46,8 +46,8 @@ static bool set_options(struct store *store, const struct store_opts *opts, stru
         o.dedup_hooks_max = 4 << 20;
     if (o.zstd_level < -50 || o.zstd_level > 19)
         return err_set(err, ERR_BAD_ARGUMENT, 0, "zstd level %d is not in -50..19", o.zstd_level);
-    if (o.pack_bytes < 1 << 20 || o.pack_bytes > UINT64_C(4) << 30)
-        return err_set(err, ERR_BAD_ARGUMENT, 0, "pack size %" PRIu64 " is not in 1 MiB..4 GiB",
+    if (o.pack_bytes < 64 << 10 || o.pack_bytes > UINT64_C(4) << 30)
+        return err_set(err, ERR_BAD_ARGUMENT, 0, "pack size %" PRIu64 " is not in 64 KiB..4 GiB",
                        o.pack_bytes);
     store->opts = o;
     return true;
