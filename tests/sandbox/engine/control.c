@@ -17,6 +17,7 @@
 #include "tests/sandbox/engine/faults.h"
 #include "tests/sandbox/engine/guests.h"
 #include "tests/sandbox/engine/state.h"
+#include "tests/sandbox/engine/storage.h"
 
 enum { CONTROL_BODY_MAX = 1024 * 1024, CONTROL_BACKLOG = 64, CONTROL_ERROR = 400 };
 
@@ -137,6 +138,18 @@ static unsigned set_vm(struct engine *e, const char *rest, const json_t *body, j
     return say(ret, 200, "VM changed");
 }
 
+static unsigned set_devices(struct engine *e, const char *rest, const json_t *body, json_t **ret)
+{
+    (void)rest;
+    const json_t *limit = json_object_get(body, "read_bps");
+    if (!json_is_integer(limit) || json_integer_value(limit) < 0)
+        return say(ret, 400, "devices: {\"read_bps\": 8388608} (0 = no limit)");
+    struct err err = ERR_INIT;
+    if (!storage_limit_reads(e, (uint64_t)json_integer_value(limit), &err))
+        return say(ret, 500, err.message);
+    return say(ret, 200, "devices changed");
+}
+
 static unsigned set_sd(struct engine *e, const char *rest, const json_t *body, json_t **ret)
 {
     struct storage_domain *sd = model_sd(&e->model, rest);
@@ -171,6 +184,7 @@ static const struct {
     {"POST", "/sandbox/version", false, set_version},
     {"POST", "/sandbox/timings", false, set_timings},
     {"POST", "/sandbox/clock", false, set_clock},
+    {"POST", "/sandbox/devices", false, set_devices},
     {"POST", "/sandbox/vms/", true, set_vm},
     {"POST", "/sandbox/storagedomains/", true, set_sd},
 };

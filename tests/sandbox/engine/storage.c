@@ -297,3 +297,20 @@ bool storage_unplug(struct engine *e, struct vm *vm, struct attachment *a, struc
     a->plugged = a->on_host = false;
     return true;
 }
+
+bool storage_limit_reads(struct engine *e, uint64_t bytes_per_second, struct err *err)
+{
+    for (size_t i = 0; i < e->model.vms.len; i++) {
+        struct vm *vm = e->model.vms.at[i];
+        struct block_host *proxy = vm->proxy;
+        if (!proxy)
+            continue;
+        if (!storage_begin(e, vm, err))
+            return false;
+        bool ok = block_host_set_read_limit(proxy, bytes_per_second, err);
+        storage_end(e, vm);
+        if (!ok)
+            return err_wrap(err, "proxy '%s'", vm->name);
+    }
+    return true;
+}

@@ -35,3 +35,7 @@ bool storage_unplug(struct engine *e, struct vm *vm, struct attachment *a, struc
  * storage_stop_vm() waits for the end. False (lock kept): the VM does not run. */
 bool storage_begin(struct engine *e, struct vm *vm, struct err *err);
 void storage_end(struct engine *e, struct vm *vm);
+
+/* Limits what all proxies read from their devices, each on its own; 0 = no limit. Gives up the
+ * lock. */
+bool storage_limit_reads(struct engine *e, uint64_t bytes_per_second, struct err *err);
