@@ -219,7 +219,7 @@ static bool hot_plug(struct engine *e, struct request *r, struct vm *vm, struct 
     if (failed)
         (void)engine_sleep(e, delay);
     bool missing = !failed && faults_point(e->faults, "device-missing", vm->name, NULL);
-    if (!failed && !missing && vm->is_proxy) {
+    if (!failed && !missing && a->on_host) {
         struct late_device *x = ALLOC_NEW(struct late_device);
         *x = (struct late_device){.vm = vm, .a = a};
         a->plug_pending = true;
@@ -296,6 +296,7 @@ static void attach_new(struct engine *e, struct request *r, struct vm *vm, const
                                       in_bool(r->body, "active", false));
     a->pass_discard = in_bool(r->body, "pass_discard", false);
     a->read_only = in_bool(r->body, "read_only", false);
+    a->on_host = vm->is_proxy;
     reply_attached(e, r, vm, a, 202);
     if (!a->active || !vm_is_running(vm))
         return;
@@ -348,6 +349,7 @@ static void attach_existing(struct engine *e, struct request *r, struct vm *vm,
     struct attachment *a = vms_attach(vm, d, interface, in_bool(r->body, "bootable", false),
                                       in_bool(r->body, "active", false));
     a->read_only = read_only;
+    a->on_host = vm->is_proxy;
     a->pass_discard = in_bool(r->body, "pass_discard", false);
     if (snapshot_id) {
         (void)snprintf(a->snapshot_id, sizeof a->snapshot_id, "%s", snapshot_id);

@@ -137,7 +137,7 @@ static bool basic_right(const struct auth *a, struct MHD_Connection *conn)
 
 bool auth_check(struct engine *e, struct request *r)
 {
-    const char *header = request_header(r, "Authorization");
+    const char *header = request_http_header(r, "Authorization");
     if (header && !strncmp(header, "Bearer ", 7) && bearer_lives(e->auth, header + 7))
         return true;
     if (header && !strncmp(header, "Basic ", 6) && e->auth->basic && basic_right(e->auth, r->conn))
@@ -190,7 +190,7 @@ static void refuse(struct request *r, const char *code, const char *text)
 
 static bool accepts_json(struct request *r)
 {
-    const char *accept = request_header(r, "Accept");
+    const char *accept = request_http_header(r, "Accept");
     if (accept && !strcmp(accept, "application/json"))
         return true;
     refuse(r, "invalid_request", "Missing parameter: 'Accept Header'");

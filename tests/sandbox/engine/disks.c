@@ -78,7 +78,8 @@ json_t *disk_view_in_snapshot(const struct engine *e, const struct vm *vm, const
     add_format(o, v->format);
     out_u64(o, "actual_size", volume_actual_bytes(v));
     out_str(o, "image_id", v->id);
-    out_str(o, "status", v->illegal ? "illegal" : disk_status_name(d->status));
+    out_str(o, "status",
+            v->illegal ? "illegal" : (v->locked ? "locked" : disk_status_name(d->status)));
     out_ref(o, "snapshot", v->snapshot_id, "vms/%s/snapshots/%s", vm->id, v->snapshot_id);
     return o;
 }
@@ -91,7 +92,8 @@ json_t *disksnapshot_view(const struct engine *e, const struct disk *d, size_t i
     add_format(o, v->format);
     (void)json_object_del(o, "image_id");
     out_u64(o, "actual_size", volume_actual_bytes(v));
-    out_str(o, "status", v->illegal ? "illegal" : disk_status_name(d->status));
+    out_str(o, "status",
+            v->illegal ? "illegal" : (v->locked ? "locked" : disk_status_name(d->status)));
     out_ref(o, "disk", d->id, "disks/%s", d->id);
     if (v->snapshot_id[0])
         json_object_set_new(o, "snapshot", json_pack("{s:s}", "id", v->snapshot_id));

@@ -20,6 +20,7 @@ struct tls;
 struct http;
 struct control;
 struct calls;
+struct imageio_server;
 
 /* How long each state lasts, in milliseconds: TIMING(name, normal, fast). */
 #define ENGINE_TIMINGS                                                                             \
@@ -65,6 +66,7 @@ struct engine {
     pthread_cond_t changed;
     bool stopping;
     unsigned threads; /* job threads alive */
+    unsigned references_running;
 
     /* Constant after the start. */
     struct engine_opts opts;
@@ -74,6 +76,7 @@ struct engine {
     struct control *control;
     struct faults *faults;
     struct calls *calls;
+    struct imageio_server *imageio;
     char instance_id[ID_BYTES];
     uint16_t port;
     uint16_t imageio_port;

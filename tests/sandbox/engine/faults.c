@@ -93,10 +93,10 @@ static bool rule_regex(const json_t *source, const char *key, regex_t *ret, stru
 
 static bool known_members(const json_t *source, struct err *err)
 {
-    static const char *const known[] = {"name",           "point",  "vm",     "method", "path",
-                                        "correlation_id", "when",   "skip",   "count",  "action",
-                                        "status",         "reason", "detail", "body",   "type",
-                                        "delay_ms",       "number", "hits",   "fired",  "comment"};
+    static const char *const known[] = {
+        "name", "point",    "vm",     "method", "path",   "correlation_id", "when",
+        "skip", "count",    "action", "status", "reason", "detail",         "body",
+        "type", "delay_ms", "number", "hits",   "fired",  "comment",        "cut_after_bytes"};
     const char *key;
     json_t *value;
     json_object_foreach ((json_t *)(uintptr_t)source, key, value) {
@@ -120,12 +120,14 @@ static bool rule_action(struct rule *r, struct err *err)
     if (r->fault.action == FAULT_NONE)
         return err_set(err, ERR_BAD_CONFIG, 0, "fault rule: unknown action '%s'",
                        word ? word : "(none)");
-    json_int_t status = 500, delay = 0;
-    if (!rule_int(s, "status", 599, &status, err) ||
+    json_int_t status = 500, delay = 0, cut = 0;
+    if (!rule_int(s, "cut_after_bytes", INT64_C(1) << 50, &cut, err) ||
+        !rule_int(s, "status", 599, &status, err) ||
         !rule_int(s, "delay_ms", FAULT_DELAY_MAX_MS, &delay, err))
         return false;
     r->fault.status = (int)status;
     r->fault.delay_ms = delay;
+    r->fault.cut_after_bytes = (uint64_t)cut;
     r->fault.reason = json_string_value(json_object_get(s, "reason"));
     r->fault.detail = json_string_value(json_object_get(s, "detail"));
     r->fault.body = json_string_value(json_object_get(s, "body"));

@@ -27,6 +27,7 @@ struct fault {
     enum fault_action action;
     unsigned rule; /* its number, to see whether it is still there */
     int64_t delay_ms;
+    uint64_t cut_after_bytes; /* of an image transfer that is dropped */
     int status;
     const char *reason, *detail; /* a fault body, or */
     const char *body, *type;     /* any body */

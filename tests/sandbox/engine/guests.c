@@ -9,7 +9,7 @@
 #include "tests/sandbox/guest/guest.h"
 #include "tests/sandbox/guest/pattern.h"
 
-enum { GUESTS_TIMEOUT_MS = 60000 };
+enum { GUESTS_TIMEOUT_MS = 60000, GUESTS_FILL_TIMEOUT_MS = 600000 };
 
 char *guests_spec_path(const struct engine *e, const struct vm *vm)
 {
@@ -85,6 +85,18 @@ bool guests_start(struct engine *e, struct vm *vm, struct err *err)
     vm->guest = g;
     free(spec);
     return ok;
+}
+
+bool guests_wait(struct engine *e, struct vm *vm, struct err *err)
+{
+    struct guest *g = vm->guest;
+    if (!g)
+        return true;
+    if (!storage_begin(e, vm, err))
+        return false;
+    bool ok = guest_wait(g, 0, GUESTS_FILL_TIMEOUT_MS, err);
+    storage_end(e, vm);
+    return ok || err_wrap(err, "guest of VM '%s'", vm->name);
 }
 
 void guests_stop(struct guest *g)

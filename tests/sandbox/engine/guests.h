@@ -9,6 +9,8 @@
 
 /* Starts the VM's guest, if its kind has one. Gives up the lock. */
 bool guests_start(struct engine *e, struct vm *vm, struct err *err);
+/* Waits until the guest has laid down its initial content and writes. Gives up the lock. */
+bool guests_wait(struct engine *e, struct vm *vm, struct err *err);
 /* Ends the process; without the lock. NULL is fine. */
 void guests_stop(struct guest *g);
 /* No write of the guest is under way, and none begins, until the thaw. Give up the lock. */

@@ -39,7 +39,7 @@ struct exchange {
 /* Characters outside [0-9A-Za-z_-] are taken out, 36 are kept; absent: a fresh id. */
 static void read_correlation(struct request *r)
 {
-    const char *text = request_header(r, "Correlation-Id");
+    const char *text = request_http_header(r, "Correlation-Id");
     if (!text)
         text = request_param(r, "correlation_id");
     size_t out = 0;
@@ -53,7 +53,7 @@ static void read_correlation(struct request *r)
 
 static bool header_flag(const struct request *r, const char *name)
 {
-    const char *value = request_header(r, name);
+    const char *value = request_http_header(r, name);
     return value && (!strcmp(value, "true") || !strcmp(value, "1"));
 }
 
@@ -88,7 +88,7 @@ static bool read_body(struct engine *e, struct request *r, const struct route *r
 {
     if (!route->body_type)
         return true;
-    const char *type = request_header(r, "Content-Type");
+    const char *type = request_http_header(r, "Content-Type");
     if (!type || strncmp(type, "application/json", 16) != 0) {
         reply_text(r, 415, "text/html;charset=UTF-8",
                    xstrdup("<html><body>Unsupported Media Type: this engine speaks "
@@ -113,7 +113,7 @@ static bool accepts_json(struct request *r)
 {
     const char *accept = request_param(r, "accept");
     if (!accept)
-        accept = request_header(r, "Accept");
+        accept = request_http_header(r, "Accept");
     if (accept && strstr(accept, "application/json"))
         return true;
     reply_text(r, 406, "text/html;charset=UTF-8",
@@ -124,7 +124,7 @@ static bool accepts_json(struct request *r)
 
 static bool version_known(struct request *r)
 {
-    const char *version = request_header(r, "Version");
+    const char *version = request_http_header(r, "Version");
     if (!version || !strcmp(version, "4"))
         return true;
     reply_fault(r, 400, "Operation Failed", "[Version %s is not supported.]", version);

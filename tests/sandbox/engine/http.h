@@ -43,7 +43,7 @@ const char *request_param(const struct request *r, const char *name);
 /* A parameter that is a boolean: t true y yes 1; absent or unknown words give `otherwise`, an empty
  * value means true. */
 bool request_flag(const struct request *r, const char *name, bool otherwise);
-const char *request_header(const struct request *r, const char *name);
+const char *request_http_header(const struct request *r, const char *name);
 
 /* Takes the reference of `body`. */
 void reply_json(struct request *r, int status, json_t *body);

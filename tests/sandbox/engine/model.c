@@ -210,6 +210,15 @@ bool disk_is_snapable(const struct disk *d)
     return !d->shareable && !d->lun;
 }
 
+bool disk_is_locked(const struct disk *d)
+{
+    const struct volume *v;
+    VEC_EACH(&d->chain, v)
+    if (v->locked)
+        return true;
+    return d->status == DISK_LOCKED;
+}
+
 void volume_free(struct volume *v)
 {
     free(v->path);

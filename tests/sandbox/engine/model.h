@@ -78,7 +78,7 @@ struct volume {
     char snapshot_id[ID_BYTES];
     char *path;
     enum block_format format;
-    bool illegal;
+    bool illegal, locked;
 };
 
 struct disk {
@@ -106,7 +106,7 @@ struct attachment {
     bool active, bootable, read_only, pass_discard;
     bool plugged;      /* the block layer has it */
     bool plug_pending; /* a thread is about to plug it */
-    bool on_host;      /* as a device of the proxy's host, not in the VM's own daemon */
+    bool on_host;      /* of a proxy: a device of its host, not a disk of the VM itself */
     bool gone;
 };
 
@@ -132,7 +132,8 @@ struct snapshot {
     json_t *nics;                      /* as the API shows them */
     json_t *vm;                        /* the configuration members of the VM */
     int64_t acked_before, acked_after; /* the guest's acknowledged records around the instant */
-    bool references_made;              /* the judge's copies are complete */
+    bool references_pending;
+    bool references_made; /* the judge's copies are complete */
     char *reference_error;
 };
 
@@ -231,8 +232,9 @@ struct transfer {
     char ticket[ID_BYTES];
     struct disk *disk;
     char volume_id[ID_BYTES];
-    bool upload, raw, shallow;
-    bool unplaced; /* the ticket could not be made or was taken away */
+    bool upload, raw, of_snapshot;
+    bool placed; /* ticket and export are there */
+    bool active; /* a client is connected */
     enum transfer_phase phase;
     int inactivity_s;
     const char *timeout_policy;       /* static */
@@ -298,6 +300,8 @@ struct vm *model_snapshot_disk_holder(const struct model *m, const struct vm *vm
 bool vm_is_running(const struct vm *vm);
 /* Is the disk part of snapshots: image, not shareable. */
 bool disk_is_snapable(const struct disk *d);
+/* The disk or one of its volumes is locked, e.g. by a transfer. */
+bool disk_is_locked(const struct disk *d);
 
 const char *vm_status_name(enum vm_status s);
 /* false for an unknown word. */

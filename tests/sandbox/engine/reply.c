@@ -46,7 +46,7 @@ bool request_flag(const struct request *r, const char *name, bool otherwise)
     return flag_value(request_param(r, name), otherwise);
 }
 
-const char *request_header(const struct request *r, const char *name)
+const char *request_http_header(const struct request *r, const char *name)
 {
     return MHD_lookup_connection_value(r->conn, MHD_HEADER_KIND, name);
 }

@@ -36,7 +36,10 @@ static const struct route routes[] = {
     {"GET", "events/{}", events_get, NULL, NULL},
 
     {"GET", "vms", vms_list, NULL, NULL},
+    {"POST", "vms", vms_add, "Vm", "Creating VM"},
     {"GET", "vms/{}", vms_get, NULL, NULL},
+    {"PUT", "vms/{}", vms_update, "Vm", "Editing VM Settings"},
+    {"DELETE", "vms/{}", vms_remove, NULL, "Removing VM"},
     {"POST", "vms/{}/start", vm_start, "Action", "Launching VM"},
     {"POST", "vms/{}/stop", vm_stop, "Action", "Stopping VM"},
     {"POST", "vms/{}/shutdown", vm_shutdown, "Action", "Shutting Down VM"},
@@ -61,6 +64,16 @@ static const struct route routes[] = {
     {"PUT", "vms/{}/nics/{}", nics_update, "Nic", "Editing Network Interface"},
     {"DELETE", "vms/{}/nics/{}", nics_remove, NULL, "Removing Network Interface"},
 
+    {"GET", "vms/{}/snapshots", snapshots_list, NULL, NULL},
+    {"POST", "vms/{}/snapshots", snapshots_add, "Snapshot", "Creating VM Snapshot"},
+    {"GET", "vms/{}/snapshots/{}", snapshots_get, NULL, NULL},
+    {"DELETE", "vms/{}/snapshots/{}", snapshots_remove, NULL, "Removing Snapshot"},
+    {"POST", "vms/{}/snapshots/{}/restore", snapshot_restore, "Action", "Restoring VM Snapshot"},
+    {"GET", "vms/{}/snapshots/{}/disks", snapshot_disks, NULL, NULL},
+    {"GET", "vms/{}/snapshots/{}/disks/{}", snapshot_disk, NULL, NULL},
+    {"GET", "vms/{}/snapshots/{}/nics", snapshot_nics, NULL, NULL},
+    {"GET", "vms/{}/snapshots/{}/cdroms", snapshot_cdroms, NULL, NULL},
+
     {"GET", "vms/{}/diskattachments", attachments_list, NULL, NULL},
     {"POST", "vms/{}/diskattachments", attachments_add, "DiskAttachment", "Attaching Disk to VM"},
     {"GET", "vms/{}/diskattachments/{}", attachments_get, NULL, NULL},
@@ -74,6 +87,14 @@ static const struct route routes[] = {
     {"DELETE", "disks/{}", disks_remove, NULL, "Removing Disk"},
     {"GET", "disks/{}/disksnapshots", disk_disksnapshots, NULL, NULL},
 
+    {"GET", "imagetransfers", transfers_list, NULL, NULL},
+    {"POST", "imagetransfers", transfers_add, "ImageTransfer", "Transferring Image"},
+    {"GET", "imagetransfers/{}", transfers_get, NULL, NULL},
+    {"POST", "imagetransfers/{}/finalize", transfer_finalize, "Action", NULL},
+    {"POST", "imagetransfers/{}/cancel", transfer_cancel, "Action", NULL},
+    {"POST", "imagetransfers/{}/pause", transfer_pause, "Action", NULL},
+    {"POST", "imagetransfers/{}/resume", transfer_resume, "Action", NULL},
+    {"POST", "imagetransfers/{}/extend", transfer_extend, "Action", NULL},
 };
 
 /* Does `path` fit? Gives the {} parts as offsets and lengths. */

@@ -15,6 +15,7 @@
 #include "tests/sandbox/engine/calls.h"
 #include "tests/sandbox/engine/control.h"
 #include "tests/sandbox/engine/faults.h"
+#include "tests/sandbox/engine/guests.h"
 #include "tests/sandbox/engine/http.h"
 #include "tests/sandbox/engine/json_out.h"
 #include "tests/sandbox/engine/power.h"
@@ -22,9 +23,11 @@
 #include "tests/sandbox/engine/storage.h"
 #include "tests/sandbox/engine/tls.h"
 #include "tests/sandbox/engine/wipe.h"
+#include "tests/sandbox/imageio/imageio.h"
 
 enum {
     SERVER_STARTERS = 4,
+    SERVER_HANG_STEP_MS = 200,
     /* "/r/h12345678/qmp.sock" and the like have to fit into a socket address. */
     SERVER_DIR_MAX = 70,
 };
@@ -80,7 +83,7 @@ static void start_some(struct engine *e, void *arg)
     while (s->next < s->spec->start.len && !err_is_set(&s->err) && !e->stopping) {
         struct vm *vm = s->spec->start.at[s->next++];
         struct err err = ERR_INIT;
-        if (!power_start_now(e, vm, &err))
+        if (!power_start_now(e, vm, &err) || !guests_wait(e, vm, &err))
             err_keep_first(&s->err, &err);
     }
     s->running--;
@@ -139,6 +142,45 @@ static bool write_files(const struct engine *e, const struct spec *spec, struct 
            file_write_atomic(AT_FDCWD, path, line, strlen(line), 0644, err);
 }
 
+/* --- The imageio endpoint
+ * ------------------------------------------------------------------------- */
+
+/* The fault table holds for image transfers as well: paths begin with /images/. */
+static struct imageio_fault imageio_fault(void *arg, const struct imageio_request *request)
+{
+    struct engine *e = arg;
+    struct imageio_fault out = {0};
+    engine_lock(e);
+    struct fault f =
+        faults_http(e->faults, FAULT_BEFORE, request->method, request->path, request->ticket);
+    unsigned rule = f.rule;
+    out.delay_ms = f.delay_ms;
+    out.status = f.action == FAULT_STATUS ? (unsigned)f.status : 0;
+    out.cut = f.action == FAULT_DROP || f.action == FAULT_HANG;
+    out.cut_after_bytes = f.cut_after_bytes;
+    while (f.action == FAULT_HANG && faults_has(e->faults, rule) &&
+           engine_sleep(e, SERVER_HANG_STEP_MS))
+        continue;
+    engine_unlock(e);
+    return out;
+}
+
+static bool start_imageio(struct engine *e, struct err *err)
+{
+    SCOPED_FREE char *cert = xasprintf("%s/server-cert.pem", e->opts.dir);
+    SCOPED_FREE char *key = xasprintf("%s/server-key.pem", e->opts.dir);
+    const struct imageio_opts opts = {.address = "127.0.0.1",
+                                      .cert_path = cert,
+                                      .key_path = key,
+                                      .fault = imageio_fault,
+                                      .fault_arg = e};
+    e->imageio = imageio_server_start(&opts, err);
+    if (!e->imageio)
+        return false;
+    e->imageio_port = imageio_server_port(e->imageio);
+    return true;
+}
+
 /* --- Start and end -------------------------------------------------------------------------------
  */
 
@@ -166,7 +208,7 @@ static bool open_all(struct engine *e, const struct server_opts *opts, struct sp
         return err_set(err, ERR_BAD_ARGUMENT, 0, "version '%s' is not like 4.4.10", opts->version);
     if (opts->fast)
         timings_set_profile(&e->timings, true);
-    if (!start_vms(e, spec, err))
+    if (!start_vms(e, spec, err) || !start_imageio(e, err))
         return false;
     e->http = http_start(e, err);
     if (!e->http)
@@ -221,6 +263,7 @@ void server_close(struct engine *e)
     http_stop(e->http);
     control_stop(e->control);
     engine_stop_threads(e);
+    imageio_server_stop(e->imageio);
     faults_free(e->faults);
     calls_free(e->calls);
     auth_free(e->auth);

@@ -116,7 +116,7 @@ void storage_end(struct engine *e, struct vm *vm)
 static bool fill_block_disk(const struct attachment *a, struct block_disk *out)
 {
     const struct volume *v = disk_active_volume(a->disk);
-    if (!v || !a->active || a->snapshot_id[0] != '\0')
+    if (!v || !a->active || a->on_host || a->snapshot_id[0] != '\0')
         return false;
     (void)snprintf(out->id, sizeof out->id, "%s", a->disk->id);
     out->path = v->path;
@@ -161,12 +161,10 @@ static bool start_proxy(struct engine *e, struct vm *vm, struct err *err)
     vm->proxy = host;
     for (size_t i = 0; i < vm->attachments.len; i++) {
         struct attachment *a = vm->attachments.at[i];
-        if (a->active && a->snapshot_id[0] == '\0' && !a->gone && a->plugged) {
-            if (!show_own_disk(vm, a, err))
-                return false;
-        } else if (a->active && !a->gone && !a->plugged && !storage_plug(e, vm, a, err)) {
+        if (a->plugged && !show_own_disk(vm, a, err))
             return false;
-        }
+        if (a->active && a->on_host && !storage_plug(e, vm, a, err))
+            return false;
     }
     return true;
 }
@@ -178,7 +176,6 @@ bool storage_start_vm(struct engine *e, struct vm *vm, struct err *err)
     size_t count = 0;
     for (size_t i = 0; i < vm->attachments.len; i++) {
         struct attachment *a = vm->attachments.at[i];
-        /* Only a proxy can hold a snapshot's disk; its live disks of others come and go there. */
         if (fill_block_disk(a, &disks[count])) {
             a->plugged = true;
             count++;
@@ -212,7 +209,7 @@ void storage_stop_vm(struct engine *e, struct vm *vm)
             (void)unlink(a->device);
         free(a->device);
         a->device = NULL;
-        a->plugged = a->on_host = false;
+        a->plugged = false;
     }
     engine_unlock(e);
     guests_stop(guest);
@@ -241,7 +238,6 @@ static bool plug_into_proxy(struct engine *e, struct vm *vm, struct attachment *
     if (ok) {
         free(a->device);
         a->device = xasprintf("%s/%s", vm->dev_dir, name);
-        a->on_host = true;
     }
     return ok;
 }
@@ -249,7 +245,7 @@ static bool plug_into_proxy(struct engine *e, struct vm *vm, struct attachment *
 bool storage_plug(struct engine *e, struct vm *vm, struct attachment *a, struct err *err)
 {
     bool ok;
-    if (vm->is_proxy && vm->proxy) {
+    if (a->on_host && vm->proxy) {
         ok = plug_into_proxy(e, vm, a, err);
     } else if (a->snapshot_id[0] != '\0') {
         return err_set(err, ERR_UNSUPPORTED, 0,
@@ -268,6 +264,7 @@ bool storage_plug(struct engine *e, struct vm *vm, struct attachment *a, struct 
             return false;
         ok = block_vm_plug(block, &disk, err);
         storage_end(e, vm);
+        ok = ok && (!vm->is_proxy || show_own_disk(vm, a, err));
     }
     if (ok) {
         a->plugged = true;
@@ -281,7 +278,7 @@ bool storage_unplug(struct engine *e, struct vm *vm, struct attachment *a, struc
     SCOPED_FREE char *name = device_name(a);
     struct block_host *proxy = vm->proxy;
     struct block_vm *block = vm->block;
-    bool own = a->snapshot_id[0] == '\0' && !a->on_host;
+    bool own = !a->on_host;
     char disk_id[ID_BYTES];
     memcpy(disk_id, a->disk->id, sizeof disk_id);
     if (!storage_begin(e, vm, err))
@@ -294,7 +291,7 @@ bool storage_unplug(struct engine *e, struct vm *vm, struct attachment *a, struc
         (void)unlink(a->device);
     free(a->device);
     a->device = NULL;
-    a->plugged = a->on_host = false;
+    a->plugged = false;
     return true;
 }
 
