@@ -189,15 +189,13 @@ static bool open_socket(struct mq *mq, struct err *err)
     if (use_tls && !set_up_tls(mq, socket, err))
         return false;
     struct timeval limit = timeval_of(mq->operation_ms);
-    errno = 0;
     int status = amqp_socket_open_noblock(socket, mq->opts.host, mq->opts.port, &limit);
     if (status == AMQP_STATUS_OK)
         return true;
-    int sys = status == AMQP_STATUS_SOCKET_ERROR || status == AMQP_STATUS_TCP_ERROR ? errno : 0;
-    status_error(err, status);
-    if (sys)
-        err_wrap(err, "%s", strerror(sys));
-    return false;
+    if (status == AMQP_STATUS_SOCKET_ERROR) /* the library does not keep the reason */
+        return err_set(err, ERR_BROKER_UNREACHABLE, 0,
+                       "cannot connect (is the broker running, and is this its port?)");
+    return status_error(err, status);
 }
 
 static bool log_in(struct mq *mq, struct err *err)
