@@ -98,7 +98,7 @@ cluster_sandbox() { # SPEC [oxbow-sandbox option]...
     local spec=$1
     shift
     cluster_spawn sandbox "$bin/oxbow-sandbox" --spec "$spec" --dir "$cluster/sandbox" \
-        --keep-frozen "$cluster/frozen" "$@"
+        --keep "$cluster/frozen" "$@"
     cluster_wait_for 180 "the sandbox is ready" cluster_sandbox_is_ready
 }
 
@@ -143,9 +143,9 @@ engine:
   url: $(sandbox_info .url)
   user: $(sandbox_info .user)
   password_file: $(sandbox_info .password_file)
-  ca_file: $(sandbox_info .ca_file)
+  ca_file: $(sandbox_info .ca)
 proxy_vm: $(sandbox_info ".proxies[$((i - 1))].name")
-device_dir: $(sandbox_info ".proxies[$((i - 1))].device_dir")
+device_dir: $(sandbox_info ".proxies[$((i - 1))].dev_dir")
 repository:
   path: $cluster/repository
 slots:
@@ -173,7 +173,7 @@ cluster_worker() { # NUMBER
 
 # Workers that the coordinator has heard of.
 cluster_workers_up() {
-    ox status --json | jq -s '[.[] | .workers? // empty | .[] | select(.state == "up")] | length'
+    ox status --json | jq -s '[.[] | select(.item == "worker" and .state == "up")] | length'
 }
 cluster_has_workers() { [ "$(cluster_workers_up)" -ge "$1" ]; }
 
@@ -215,7 +215,7 @@ cluster_stop() {
 # Nothing of ours is left: no snapshot on any VM but the active entry, no foreign disk on a proxy.
 cluster_leftovers() {
     sandbox_control /sandbox/state | jq -c '
-        [ (.vms[] | .name as $vm | .snapshots[]? | select(.type != "active") | {vm: $vm, snapshot: .id}),
+        [ (.vms[] | .name as $vm | .snapshots[]? | select(.active | not) | {vm: $vm, snapshot: .id}),
           (.vms[] | select(.proxy) | .name as $vm | .attachments[]? | {vm: $vm, disk: .disk}) ]'
 }
 cluster_nothing_left() { [ "$(cluster_leftovers)" = "[]" ]; }

@@ -96,7 +96,7 @@ struct target_file_opts {
 struct target *target_file_open(const char *path, const struct target_file_opts *opts,
                                 struct err *err);
 
-/* Counts and discards: restore drills and benchmarks. */
+/* Discards: restore drills, which check every byte, and benchmarks. */
 struct target *target_null_open(uint64_t size_bytes);
 
 /* ---- the pipeline --------------------------------------------------------------------------- */

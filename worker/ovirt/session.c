@@ -447,14 +447,19 @@ static enum outcome look_up(struct engine_session *s, struct change *c, json_t *
                             struct err *err)
 {
     bool done = false;
+    json_t *found = NULL;
     s->settling = true;
-    bool told = c->m->probe(s, c->m->probe_ctx, &done, ret, err);
+    bool told = c->m->probe(s, c->m->probe_ctx, &done, &found, err);
     s->settling = false;
+    if (told && done)
+        *ret = found;
+    else
+        json_decref(found);
     if (!told) {
         err_wrap(err, "look up the outcome of a request whose answer was lost");
         return OUTCOME_FINAL;
     }
-    log_info("engine_lost_answer_settled", LOG_STR("method", c->call.method),
+    log_info("engine_outcome_looked_up", LOG_STR("method", c->call.method),
              LOG_STR("path", c->call.path), LOG_STR("found", done ? "done" : "not-done"));
     return done ? OUTCOME_OK : OUTCOME_LOST;
 }

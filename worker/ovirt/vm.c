@@ -141,17 +141,31 @@ bool ovirt_vm_thaw(struct engine_session *s, const char *id, struct err *err)
     return guest_action(s, id, "thawfilesystems", err);
 }
 
+static bool is_starting(const char *status)
+{
+    return is(status, "up") || is(status, "powering_up") || is(status, "wait_for_launch") ||
+           is(status, "reboot_in_progress");
+}
+
 struct status_watch {
     const char *id, *wanted;
+    bool was_starting;
 };
 
 static enum engine_verdict look_status(struct engine_session *s, void *ctx, struct err *err)
 {
-    const struct status_watch *w = ctx;
+    struct status_watch *w = ctx;
     SCOPED_FREE char *status = ovirt_vm_status(s, w->id, err);
     if (!status)
         return ENGINE_FAILED;
-    return is(status, w->wanted) ? ENGINE_REACHED : ENGINE_AGAIN;
+    if (is(status, w->wanted))
+        return ENGINE_REACHED;
+    if (w->was_starting && is(status, "down")) {
+        err_set(err, ERR_ENGINE_FAULT, 0, "VM %s began to start and is down again", w->id);
+        return ENGINE_FAILED;
+    }
+    w->was_starting = is(w->wanted, "up") && is_starting(status);
+    return ENGINE_AGAIN;
 }
 
 bool ovirt_vm_wait(struct engine_session *s, const char *id, const char *status, int64_t limit_ms,
@@ -196,12 +210,6 @@ bool ovirt_vm_finish(struct engine_session *s, const char *id, const json_t *sav
     if (member_bool_or(saved, "delete_protected", false))
         json_object_set_new(body, "delete_protected", json_string("true"));
     return put_vm(s, id, body, err);
-}
-
-static bool is_starting(const char *status)
-{
-    return is(status, "up") || is(status, "powering_up") || is(status, "wait_for_launch") ||
-           is(status, "reboot_in_progress");
 }
 
 /* ctx is the id (char *). */

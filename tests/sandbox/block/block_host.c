@@ -27,9 +27,9 @@ enum { PLUGS_MAX = 256, NAME_BYTES_MAX = 64 };
 struct plug {
     char *name;
     unsigned number;
-    bool snapshot_open, disk_open, exported, linked; /* how far it got */
-    char *overlay;                                   /* the transient overlay, NULL = none */
-    char *mount;                                     /* the file with the FUSE export on it */
+    bool snapshot_open, disk_open, limited, exported, linked; /* how far it got */
+    char *overlay; /* the transient overlay, NULL = none */
+    char *mount;   /* the file with the FUSE export on it */
     struct loop_device loop;
 };
 
@@ -55,7 +55,11 @@ static struct node_name node_of(const char *kind, const struct plug *p)
 
 #define SNAPSHOT(p) (node_of("snapshot", p).text)
 #define DISK(p)     (node_of("disk", p).text)
+#define LIMITED(p)  (node_of("limited", p).text)
 #define EXPORT(p)   (node_of("vd", p).text)
+
+/* The throttle group of all devices of a host. */
+#define READ_LIMIT "read-limit"
 
 static char *link_path(const struct block_host *h, const struct plug *p)
 {
@@ -150,7 +154,10 @@ static bool start(struct block_host *h, const char *run_dir, const char *dev_dir
         return false;
     h->qsd = qsd_start(h->run_dir, err); /* ends the predecessor, whose mounts are dead then */
     SCOPED_FREE char *devices = xasprintf("%s/dev", h->run_dir);
-    return h->qsd && clean_up(h, err) && file_make_dirs(devices, 0755, err);
+    return h->qsd && clean_up(h, err) && file_make_dirs(devices, 0755, err) &&
+           qmp_call(h->qsd->qmp, "object-add",
+                    json_pack("{s:s, s:s}", "qom-type", "throttle-group", "id", READ_LIMIT), NULL,
+                    err);
 }
 
 struct block_host *block_host_start(const char *run_dir, const char *dev_dir, struct err *err)
@@ -321,6 +328,9 @@ static bool take_down(struct block_host *h, struct plug *p, struct err *err)
     if (p->exported && !qsd_unexport(h->qsd, EXPORT(p), err))
         return false;
     p->exported = false;
+    if (p->limited && !qsd_close_node(h->qsd, LIMITED(p), err))
+        return false;
+    p->limited = false;
     if (p->disk_open && !qsd_close_node(h->qsd, DISK(p), err))
         return false;
     p->disk_open = false;
@@ -382,15 +392,37 @@ static bool open_transient(struct block_host *h, struct plug *p, const struct bl
     return p->disk_open;
 }
 
+/* The filter through which the device is read: without effect until a limit is set. */
+static bool put_under_limit(struct block_host *h, struct plug *p, struct err *err)
+{
+    p->limited = qmp_call(h->qsd->qmp, "blockdev-add",
+                          json_pack("{s:s, s:s, s:s, s:s}", "driver", "throttle", "node-name",
+                                    LIMITED(p), "throttle-group", READ_LIMIT, "file", DISK(p)),
+                          NULL, err);
+    return p->limited;
+}
+
+bool block_host_set_read_limit(struct block_host *h, uint64_t bytes_per_second, struct err *err)
+{
+    pthread_mutex_lock(&h->lock);
+    bool ok = qmp_call(h->qsd->qmp, "qom-set",
+                       json_pack("{s:s, s:s, s:{s:I}}", "path", "/objects/" READ_LIMIT, "property",
+                                 "limits", "value", "bps-read", (json_int_t)bytes_per_second),
+                       NULL, err);
+    pthread_mutex_unlock(&h->lock);
+    return ok || err_wrap(err, "limit reads");
+}
+
 static bool export_as_file(struct block_host *h, struct plug *p, struct err *err)
 {
     SCOPED_FD int fd = open(p->mount, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (fd < 0)
         return err_set_errno(err, errno, "create '%s'", p->mount);
-    p->exported = qmp_call(h->qsd->qmp, "block-export-add",
-                           json_pack("{s:s, s:s, s:s, s:s, s:b}", "type", "fuse", "id", EXPORT(p),
-                                     "node-name", DISK(p), "mountpoint", p->mount, "writable", 1),
-                           NULL, err);
+    p->exported =
+        qmp_call(h->qsd->qmp, "block-export-add",
+                 json_pack("{s:s, s:s, s:s, s:s, s:b}", "type", "fuse", "id", EXPORT(p),
+                           "node-name", LIMITED(p), "mountpoint", p->mount, "writable", 1),
+                 NULL, err);
     return p->exported;
 }
 
@@ -405,7 +437,8 @@ static bool put_up(struct block_host *h, struct plug *p, const struct block_plug
         if (!p->disk_open)
             return false;
     }
-    if (!export_as_file(h, p, err) || (opts->loop && !loop_attach(&p->loop, p->mount, err)))
+    if (!put_under_limit(h, p, err) || !export_as_file(h, p, err) ||
+        (opts->loop && !loop_attach(&p->loop, p->mount, err)))
         return false;
     SCOPED_FREE char *link = link_path(h, p);
     p->linked = symlink(opts->loop ? p->loop.path : p->mount, link) == 0;

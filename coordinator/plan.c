@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "coordinator/plan.h"
+
+#include <string.h>
+
+#include "coordinator/work.h"
+#include "proto/base/buf.h"
+
+/* --- Zones --- */
+static bool check_zone(const struct core *core, const char *zone, struct err *why)
+{
+    if (!zone || coordinator_conf_zone(core->conf, zone) >= 0)
+        return true;
+    SCOPED_BUF struct buf known;
+    buf_init(&known, 400);
+    for (unsigned i = 0; i < core->conf->zones_count; i++)
+        buf_printf(&known, "%s%s", i ? ", " : "", core->conf->zones[i].name);
+    return err_set(why, ERR_BAD_ARGUMENT, 0, "there is no zone '%s'; known: %s", zone,
+                   buf_str(&known));
+}
+
+/* Add one task per zone that is meant. */
+static bool add_per_zone(struct core *core, struct request *r, const char *zone,
+                         struct work_spec *spec, struct err *err)
+{
+    for (unsigned i = 0; i < core->conf->zones_count; i++) {
+        spec->zone = core->conf->zones[i].name;
+        if ((!zone || strcmp(zone, spec->zone) == 0) && !work_add(core, r, spec, NULL, err))
+            return false;
+    }
+    return true;
+}
+
+static int64_t deadline_s(const struct core *core, int64_t asked)
+{
+    return asked ? asked : core->conf->deadline_s;
+}
+
+/* --- backup --- */
+bool plan_check_backup(struct core *core, const void *message, struct err *why)
+{
+    const struct wire_backup *b = message;
+    return check_zone(core, b->zone, why);
+}
+
+bool plan_backup(struct core *core, struct request *r, const void *message, struct err *err)
+{
+    const struct wire_backup *b = message;
+    struct work_spec spec = {
+        .role = TASK_SELECT,
+        .kind = "inventory",
+        .lane = LANE_UPKEEP,
+        .deadline_s = deadline_s(core, b->deadline_s),
+        .offer = {.select = b->select},
+    };
+    r->selected = false; /* select.c settles it */
+    return add_per_zone(core, r, b->zone, &spec, err) && work_settle(core, r, err);
+}
+
+/* --- restore --- */
+bool plan_check_restore(struct core *core, const void *message, struct err *why)
+{
+    const struct wire_restore *b = message;
+    if (!b->zone && core->conf->zones_count > 1)
+        return err_set(why, ERR_BAD_ARGUMENT, 0,
+                       "there are %u zones: say in which one to restore (\"zone\")",
+                       core->conf->zones_count);
+    return check_zone(core, b->zone, why);
+}
+
+bool plan_restore(struct core *core, struct request *r, const void *message, struct err *err)
+{
+    const struct wire_restore *b = message;
+    const struct work_spec spec = {
+        .role = TASK_MAIN,
+        .kind = "restore",
+        .zone = b->zone ? b->zone : core->conf->zones[0].name,
+        .lane = LANE_RESTORE,
+        .vm_name = b->options->name,
+        .deadline_s = deadline_s(core, b->deadline_s),
+        .offer = {.restore = b->options},
+    };
+    return work_add(core, r, &spec, NULL, err) && work_settle(core, r, err);
+}
+
+/* --- inventory --- */
+bool plan_check_inventory(struct core *core, const void *message, struct err *why)
+{
+    const struct wire_inventory *b = message;
+    return check_zone(core, b->zone, why);
+}
+
+bool plan_inventory(struct core *core, struct request *r, const void *message, struct err *err)
+{
+    const struct wire_inventory *b = message;
+    struct wire_select select = {.search = b->search, .all = b->search == NULL};
+    struct work_spec spec = {
+        .role = TASK_MAIN,
+        .kind = "inventory",
+        .lane = LANE_UPKEEP,
+        .deadline_s = core->conf->deadline_s,
+        .offer = {.select = &select},
+    };
+    return add_per_zone(core, r, b->zone, &spec, err) && work_settle(core, r, err);
+}
+
+/* --- list --- */
+bool plan_check_list(struct core *core, const void *message, struct err *why)
+{
+    const struct wire_list *b = message;
+    return check_zone(core, b->zone, why);
+}
+
+bool plan_list(struct core *core, struct request *r, const void *message, struct err *err)
+{
+    const struct wire_list *b = message;
+    struct wire_list list = *b;
+    struct work_spec spec = {
+        .role = TASK_MAIN,
+        .kind = "list",
+        .lane = LANE_UPKEEP,
+        .deadline_s = core->conf->deadline_s,
+        .offer = {.list = &list},
+    };
+    return add_per_zone(core, r, b->zone, &spec, err) && work_settle(core, r, err);
+}

@@ -1,0 +1,159 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "coordinator/select.h"
+
+#include <ctype.h>
+#include <inttypes.h>
+#include <string.h>
+
+#include "coordinator/work.h"
+
+static bool decode_backup(struct core *core, const struct request *r, struct wire_message *ret,
+                          struct err *err)
+{
+    SCOPED_FREE char *body = ledger_request_body(core->ledger, r->id, err);
+    return body && wire_decode(wire_type_name(WIRE_BACKUP), body, strlen(body), ret, err);
+}
+
+static bool contains(const struct wire_strings *list, const char *text)
+{
+    for (size_t i = 0; i < list->count; i++) {
+        if (strcmp(list->v[i], text) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* The engine's ids are lower-case; requesters may write them otherwise. */
+static char *lower(const char *text)
+{
+    char *copy = xstrdup(text);
+    for (char *c = copy; *c; c++)
+        *c = (char)tolower((unsigned char)*c);
+    return copy;
+}
+
+static bool add_vm(struct core *core, struct request *r, const struct task *select,
+                   const struct wire_backup *b, const struct wire_vm_item *item, struct err *err)
+{
+    SCOPED_FREE char *id = lower(item->id);
+    bool known = false;
+    if (!ledger_task_has_vm(core->ledger, r->id, id, &known, err))
+        return false;
+    if (known || contains(&b->select->exclude, item->name))
+        return true;
+    const struct work_spec spec = {
+        .role = TASK_MAIN,
+        .kind = "backup",
+        .zone = select->zone,
+        .lane = LANE_BACKUP,
+        .vm = id,
+        .vm_name = item->name,
+        .deadline_s = b->deadline_s ? b->deadline_s : core->conf->deadline_s,
+        .offer = {.backup = b->options},
+    };
+    return work_add(core, r, &spec, NULL, err);
+}
+
+static bool take_page(struct core *core, struct request *r, const struct task *select,
+                      const struct wire_backup *b, int64_t page, struct err *err)
+{
+    SCOPED_FREE char *body = NULL;
+    if (!ledger_items_get(core->ledger, select->id, select->attempt, page, &body, err))
+        return false;
+    struct wire_message m = {0};
+    if (!body)
+        return err_set(err, ERR_INTERNAL, 0, "page %" PRId64 " of task %s is gone", page,
+                       select->id);
+    if (!wire_decode(wire_type_name(WIRE_ITEMS), body, strlen(body), &m, err))
+        return err_wrap(err, "page %" PRId64 " of task %s", page, select->id);
+    const struct wire_items *items = m.as;
+    bool ok = true;
+    for (size_t i = 0; i < items->items->vms_count && ok; i++)
+        ok = add_vm(core, r, select, b, &items->items->vms[i], err);
+    wire_free(&m);
+    return ok;
+}
+
+bool select_take_pages(struct core *core, const struct task *t, int64_t pages, struct err *err)
+{
+    SCOPED_REQUEST struct request r = {0};
+    if (!ledger_request_get(core->ledger, t->request, &r, err))
+        return false;
+    struct wire_message m = {0};
+    if (!decode_backup(core, &r, &m, err))
+        return false;
+    bool ok = true;
+    for (int64_t page = 1; page <= pages && ok; page++)
+        ok = take_page(core, &r, t, m.as, page, err);
+    wire_free(&m);
+    return ok && ledger_request_save(core->ledger, &r, err);
+}
+
+/* --- The missing --- */
+/* Not found is certain only when every zone has answered. */
+static bool why_missing(struct core *core, const struct request *r, const char *what,
+                        const char *value, struct err *why, struct err *err)
+{
+    SCOPED_FREE char *code = NULL;
+    SCOPED_FREE char *zone = NULL;
+    if (!ledger_select_failure(core->ledger, r->id, &code, &zone, err))
+        return false;
+    err_clear(why);
+    if (zone)
+        err_set(why, code ? err_code_from_name(code) : ERR_INTERNAL, 0,
+                "VM with %s '%s' was not found where it could be looked for; zone '%s' did not "
+                "answer",
+                what, value, zone);
+    else
+        err_set(why, ERR_NOT_FOUND, 0, "no VM with %s '%s'", what, value);
+    return true;
+}
+
+static bool missing_ids(struct core *core, struct request *r, const struct wire_select *select,
+                        select_missing_fn missing, struct err *err)
+{
+    for (size_t i = 0; i < select->ids.count; i++) {
+        SCOPED_FREE char *id = lower(select->ids.v[i]);
+        bool known = false;
+        struct err why = ERR_INIT;
+        if (!ledger_task_has_vm(core->ledger, r->id, id, &known, err))
+            return false;
+        if (known)
+            continue;
+        const struct select_missing what = {.id = id, .why = &why};
+        if (!why_missing(core, r, "id", id, &why, err) || !missing(core, r, &what, err))
+            return false;
+    }
+    return true;
+}
+
+static bool missing_names(struct core *core, struct request *r, const struct wire_select *select,
+                          select_missing_fn missing, struct err *err)
+{
+    for (size_t i = 0; i < select->names.count; i++) {
+        char *name = select->names.v[i];
+        bool known = false;
+        struct err why = ERR_INIT;
+        if (!ledger_task_has_vm_name(core->ledger, r->id, name, &known, err))
+            return false;
+        if (known || contains(&select->exclude, name))
+            continue;
+        const struct select_missing what = {.name = name, .why = &why};
+        if (!why_missing(core, r, "name", name, &why, err) || !missing(core, r, &what, err))
+            return false;
+    }
+    return true;
+}
+
+bool select_each_missing(struct core *core, struct request *r, select_missing_fn missing,
+                         struct err *err)
+{
+    struct wire_message m = {0};
+    if (!decode_backup(core, r, &m, err))
+        return false;
+    const struct wire_select *select = ((const struct wire_backup *)m.as)->select;
+    bool ok =
+        missing_ids(core, r, select, missing, err) && missing_names(core, r, select, missing, err);
+    wire_free(&m);
+    return ok;
+}

@@ -1,0 +1,184 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "coordinator/timers.h"
+
+#include <string.h>
+
+#include "coordinator/admission.h"
+#include "coordinator/lease.h"
+#include "coordinator/plan.h"
+
+enum {
+    OFFERS_EVERY_MS = 30 * 1000,
+    WORKERS_EVERY_MS = 5 * 1000,
+    RETENTION_EVERY_MS = 600 * 1000,
+    RETENTION_AGAIN_MS = 1000, /* when there is more to forget */
+    PRUNE_AT_ONCE = 50,
+    WORKER_FORGET_MS = 7 * 24 * 3600 * 1000,
+};
+
+/* --- Leases --- */
+static bool next_lease(struct core *core, const struct timers *t, int64_t *ret, struct err *err)
+{
+    (void)t;
+    (void)err;
+    *ret = lease_next_ms(core);
+    return true;
+}
+
+static bool run_leases(struct core *core, struct timers *t, struct err *err)
+{
+    (void)t;
+    return lease_expire(core, err);
+}
+
+/* --- Retries: their time has come, admission does the rest --- */
+static bool next_retry(struct core *core, const struct timers *t, int64_t *ret, struct err *err)
+{
+    (void)t;
+    return ledger_next_not_before(core->ledger, core->now_ms, ret, err);
+}
+
+static bool run_retries(struct core *core, struct timers *t, struct err *err)
+{
+    bool any = false;
+    if (!ledger_has_retry(core->ledger, t->retries_ms, core->now_ms, &any, err))
+        return false;
+    core->admission_due |= any;
+    t->retries_ms = core->now_ms;
+    return true;
+}
+
+/* --- Deadlines --- */
+static bool next_deadline(struct core *core, const struct timers *t, int64_t *ret, struct err *err)
+{
+    (void)t;
+    return ledger_next_deadline(core->ledger, ret, err);
+}
+
+static bool run_deadlines(struct core *core, struct timers *t, struct err *err)
+{
+    (void)t;
+    SCOPED_TASKS struct task_list due = {0};
+    if (!ledger_task_past_deadline(core->ledger, core->now_ms, &due, err))
+        return false;
+    for (size_t i = 0; i < due.count; i++) {
+        if (!cancel_at_deadline(core, &due.v[i], err))
+            return false;
+    }
+    return true;
+}
+
+/* --- Offers that nobody takes --- */
+static bool next_offers(struct core *core, const struct timers *t, int64_t *ret, struct err *err)
+{
+    (void)core;
+    (void)err;
+    *ret = t->offers_ms;
+    return true;
+}
+
+static bool run_offers(struct core *core, struct timers *t, struct err *err)
+{
+    if (core->now_ms < t->offers_ms)
+        return true;
+    t->offers_ms = core->now_ms + OFFERS_EVERY_MS;
+    return core->connected_ms < 0 || admission_refresh_offers(core, err);
+}
+
+/* --- Workers --- */
+static bool next_workers(struct core *core, const struct timers *t, int64_t *ret, struct err *err)
+{
+    (void)core;
+    (void)err;
+    *ret = t->workers_ms;
+    return true;
+}
+
+static bool check_worker(struct core *core, struct worker *w, struct err *err)
+{
+    int64_t heard_ms = w->seen_ms > core->connected_ms ? w->seen_ms : core->connected_ms;
+    int64_t silent_ms = core->now_ms - heard_ms;
+    if (w->state == WORKER_LOST)
+        return core->now_ms - w->seen_ms < WORKER_FORGET_MS ||
+               ledger_worker_delete(core->ledger, w->name, err);
+    /* seen_ms is written only every 15 s */
+    if (silent_ms < core_lease_limit_ms(core) + 15 * 1000)
+        return true;
+    log_warn("worker_lost", LOG_STR("worker", w->name), LOG_STR("zone", w->zone),
+             LOG_I64("silent_ms", silent_ms));
+    w->state = WORKER_LOST;
+    core->admission_due = true;
+    return ledger_worker_save(core->ledger, w, err);
+}
+
+static bool run_workers(struct core *core, struct timers *t, struct err *err)
+{
+    if (core->now_ms < t->workers_ms)
+        return true;
+    t->workers_ms = core->now_ms + WORKERS_EVERY_MS;
+    if (core->connected_ms < 0)
+        return true;
+    struct worker_list list;
+    if (!ledger_worker_list(core->ledger, &list, err))
+        return false;
+    bool ok = true;
+    for (size_t i = 0; i < list.count && ok; i++)
+        ok = check_worker(core, &list.v[i], err);
+    worker_list_done(&list);
+    return ok;
+}
+
+/* --- Retention --- */
+static bool next_retention(struct core *core, const struct timers *t, int64_t *ret, struct err *err)
+{
+    (void)core;
+    (void)err;
+    *ret = t->retention_ms;
+    return true;
+}
+
+static bool run_retention(struct core *core, struct timers *t, struct err *err)
+{
+    if (core->now_ms < t->retention_ms)
+        return true;
+    int64_t keep_ms = (int64_t)core->conf->keep_days * 24 * 3600 * 1000;
+    int64_t count = 0;
+    if (!ledger_request_prune(core->ledger, core->now_ms - keep_ms, PRUNE_AT_ONCE, &count, err))
+        return false;
+    if (count > 0)
+        log_info("requests_forgotten", LOG_I64("count", count));
+    t->retention_ms =
+        core->now_ms + (count == PRUNE_AT_ONCE ? RETENTION_AGAIN_MS : RETENTION_EVERY_MS);
+    return true;
+}
+
+static const struct {
+    bool (*next)(struct core *core, const struct timers *t, int64_t *ret, struct err *err);
+    bool (*run)(struct core *core, struct timers *t, struct err *err);
+} timers[] = {
+    {next_lease, run_leases},  {next_retry, run_retries},   {next_deadline, run_deadlines},
+    {next_offers, run_offers}, {next_workers, run_workers}, {next_retention, run_retention},
+};
+
+bool timers_next_ms(struct core *core, const struct timers *t, int64_t *ret_ms, struct err *err)
+{
+    int64_t next = core->now_ms + RETENTION_EVERY_MS;
+    for (size_t i = 0; i < ARRAY_LEN(timers); i++) {
+        int64_t due = 0;
+        if (!timers[i].next(core, t, &due, err))
+            return false;
+        if (due > 0 && due < next)
+            next = due;
+    }
+    *ret_ms = next;
+    return true;
+}
+
+bool timers_run(struct core *core, struct timers *t, struct err *err)
+{
+    for (size_t i = 0; i < ARRAY_LEN(timers); i++) {
+        if (!timers[i].run(core, t, err))
+            return false;
+    }
+    return true;
+}

@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "tests/sandbox/engine/guests.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "proto/base/file.h"
+#include "tests/sandbox/engine/storage.h"
+#include "tests/sandbox/guest/guest.h"
+#include "tests/sandbox/guest/pattern.h"
+
+enum { GUESTS_TIMEOUT_MS = 60000, GUESTS_FILL_TIMEOUT_MS = 600000 };
+
+char *guests_spec_path(const struct engine *e, const struct vm *vm)
+{
+    return xasprintf("%s/guests/%s/spec.json", e->opts.dir, vm->id);
+}
+
+/* Live image disks take part; a LUN or a shared disk has no one guest that could judge it. */
+static bool takes_part(const struct attachment *a)
+{
+    return a->plugged && !a->on_host && a->snapshot_id[0] == '\0' && !a->read_only &&
+           disk_is_snapable(a->disk);
+}
+
+static void fill_spec(const struct vm *vm, struct pattern_spec *spec)
+{
+    (void)snprintf(spec->vm, sizeof spec->vm, "%s", vm->name);
+    spec->seed = 1000 + vm->seed;
+    spec->common_seed = 1;
+    const struct attachment *a;
+    VEC_EACH(&vm->attachments, a)
+    {
+        if (!takes_part(a) || spec->disk_count == PATTERN_DISKS_MAX)
+            continue;
+        struct pattern_disk *d = &spec->disks[spec->disk_count++];
+        (void)snprintf(d->id, sizeof d->id, "%s", a->disk->id);
+        d->size_bytes = a->disk->size_bytes;
+        d->fill_percent = a->disk->fill_percent;
+        d->shared_percent = a->disk->shared_percent;
+        d->hot_mib = a->disk->hot_mib;
+    }
+}
+
+static struct guest *start_writer(struct engine *e, struct vm *vm, const struct pattern_spec *spec,
+                                  struct err *err)
+{
+    SCOPED_FREE char *spec_path = guests_spec_path(e, vm);
+    SCOPED_FREE char *run_dir = xasprintf("%s/r/g%.8s", e->opts.dir, vm->id);
+    SCOPED_FREE char *spec_dir = xstrndup(spec_path, (size_t)(strrchr(spec_path, '/') - spec_path));
+    struct guest_disk disks[PATTERN_DISKS_MAX];
+    char *uris[PATTERN_DISKS_MAX] = {0};
+    struct guest_opts opts = {.program = e->opts.writer,
+                              .run_dir = run_dir,
+                              .spec_path = spec_path,
+                              .disks = disks,
+                              .disk_count = spec->disk_count,
+                              .writes_per_s = vm->writer_rate,
+                              .fill = true};
+    for (size_t i = 0; i < spec->disk_count; i++) {
+        uris[i] = block_vm_nbd_uri(vm->block, spec->disks[i].id);
+        disks[i] = (struct guest_disk){.id = spec->disks[i].id, .uri = uris[i]};
+    }
+    struct guest *g = NULL;
+    if (file_make_dirs(spec_dir, 0755, err) && pattern_spec_save(spec, spec_path, err))
+        g = guest_start(&opts, err);
+    for (size_t i = 0; i < spec->disk_count; i++)
+        free(uris[i]);
+    return g;
+}
+
+bool guests_start(struct engine *e, struct vm *vm, struct err *err)
+{
+    if (vm->guest_kind == GUEST_NONE)
+        return true;
+    struct pattern_spec *spec = ALLOC_NEW(struct pattern_spec);
+    fill_spec(vm, spec);
+    struct guest *g = NULL;
+    bool ok = spec->disk_count == 0;
+    if (!ok && storage_begin(e, vm, err)) {
+        g = start_writer(e, vm, spec, err);
+        storage_end(e, vm);
+        ok = g != NULL;
+    }
+    vm->guest = g;
+    free(spec);
+    return ok;
+}
+
+bool guests_wait(struct engine *e, struct vm *vm, struct err *err)
+{
+    struct guest *g = vm->guest;
+    if (!g)
+        return true;
+    if (!storage_begin(e, vm, err))
+        return false;
+    bool ok = guest_wait(g, 0, GUESTS_FILL_TIMEOUT_MS, err);
+    storage_end(e, vm);
+    return ok || err_wrap(err, "guest of VM '%s'", vm->name);
+}
+
+void guests_stop(struct guest *g)
+{
+    guest_stop(g);
+}
+
+bool guests_freeze(struct engine *e, struct vm *vm, struct err *err)
+{
+    if (!vm->guest || !storage_begin(e, vm, err))
+        return err_is_set(err)
+                   ? false
+                   : err_set(err, ERR_UNSUPPORTED, 0, "VM '%s' has no guest agent", vm->name);
+    bool ok = guest_freeze(vm->guest, GUESTS_TIMEOUT_MS, NULL, err);
+    storage_end(e, vm);
+    return ok;
+}
+
+bool guests_thaw(struct engine *e, struct vm *vm, struct err *err)
+{
+    if (!vm->guest || !storage_begin(e, vm, err))
+        return err_is_set(err)
+                   ? false
+                   : err_set(err, ERR_UNSUPPORTED, 0, "VM '%s' has no guest agent", vm->name);
+    bool ok = guest_thaw(vm->guest, GUESTS_TIMEOUT_MS, err);
+    storage_end(e, vm);
+    return ok;
+}
+
+int64_t guests_acked(const struct vm *vm)
+{
+    struct guest_state state;
+    struct err err = ERR_INIT;
+    if (!vm->guest || !guest_state(vm->guest, &state, &err))
+        return -1;
+    return (int64_t)state.acked;
+}

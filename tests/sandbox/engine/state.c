@@ -1,0 +1,144 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "tests/sandbox/engine/state.h"
+
+#include <signal.h>
+#include <string.h>
+
+#include "tests/sandbox/engine/auth.h"
+#include "tests/sandbox/engine/guests.h"
+#include "tests/sandbox/engine/json_out.h"
+#include "tests/sandbox/engine/storage.h"
+#include "tests/sandbox/engine/views.h"
+
+static json_t *show_snapshots(const struct vm *vm)
+{
+    json_t *list = json_array();
+    const struct snapshot *s;
+    VEC_EACH(&vm->snapshots, s)
+    {
+        json_t *o = json_pack("{s:s, s:s, s:s, s:b, s:I, s:I, s:b}", "id", s->id, "description",
+                              s->description, "status", snapshot_status_name(s->status), "active",
+                              s->active, "acked_before", (json_int_t)s->acked_before, "acked_after",
+                              (json_int_t)s->acked_after, "references_made", s->references_made);
+        if (s->reference_error)
+            json_object_set_new(o, "reference_error", json_string(s->reference_error));
+        json_array_append_new(list, o);
+    }
+    return list;
+}
+
+static json_t *show_attachments(const struct vm *vm)
+{
+    json_t *list = json_array();
+    const struct attachment *a;
+    VEC_EACH(&vm->attachments, a)
+    {
+        json_t *o = json_pack("{s:s, s:s, s:s, s:b, s:b, s:b}", "disk", a->disk->id, "snapshot",
+                              a->snapshot_id, "interface", a->interface, "active", a->active,
+                              "bootable", a->bootable, "plugged", a->plugged);
+        if (a->device)
+            json_object_set_new(o, "device", json_string(a->device));
+        json_array_append_new(list, o);
+    }
+    return list;
+}
+
+static json_t *show_vm(const struct engine *e, const struct vm *vm)
+{
+    static const char *const locks[] = {"free", "snapshot-create", "snapshot", "other"};
+    SCOPED_FREE char *spec = guests_spec_path(e, vm);
+    return json_pack("{s:s, s:s, s:s, s:s, s:b, s:b, s:I, s:i, s:s, s:o, s:o}", "id", vm->id,
+                     "name", vm->name, "status", vm_status_name(vm->status), "lock",
+                     locks[vm->lock], "proxy", vm->is_proxy, "frozen", vm->frozen, "acked",
+                     (json_int_t)guests_acked(vm), "daemon_pid",
+                     vm->block ? (int)block_vm_pid(vm->block) : 0, "guest_spec", spec, "snapshots",
+                     show_snapshots(vm), "attachments", show_attachments(vm));
+}
+
+static json_t *show_disk(const struct engine *e, const struct disk *d)
+{
+    const struct vm *owner = model_disk_owner(&e->model, d);
+    json_t *chain = json_array();
+    const struct volume *v;
+    VEC_EACH(&d->chain, v)
+    json_array_append_new(
+        chain, json_pack("{s:s, s:s, s:s, s:s, s:b, s:I}", "id", v->id, "snapshot", v->snapshot_id,
+                         "path", v->path, "format", v->format == BLOCK_RAW ? "raw" : "qcow2",
+                         "illegal", v->illegal, "actual_size", (json_int_t)volume_actual_bytes(v)));
+    return json_pack("{s:s, s:s, s:I, s:s, s:b, s:b, s:b, s:s, s:o}", "id", d->id, "alias",
+                     d->alias, "size_bytes", (json_int_t)d->size_bytes, "status",
+                     disk_status_name(d->status), "busy", d->busy, "shareable", d->shareable, "lun",
+                     d->lun, "vm", owner ? owner->id : "", "chain", chain);
+}
+
+static json_t *show_transfer(const struct transfer *t)
+{
+    return json_pack("{s:s, s:s, s:s, s:s}", "id", t->id, "disk", t->disk->id, "direction",
+                     t->upload ? "upload" : "download", "phase", transfer_phase_name(t->phase));
+}
+
+json_t *state_show(const struct engine *e)
+{
+    json_t *vms = json_array(), *disks = json_array(), *transfers = json_array();
+    const struct vm *vm;
+    const struct disk *d;
+    const struct transfer *t;
+    VEC_EACH(&e->model.vms, vm)
+    json_array_append_new(vms, show_vm(e, vm));
+    VEC_EACH(&e->model.disks, d)
+    json_array_append_new(disks, show_disk(e, d));
+    VEC_EACH(&e->model.transfers, t)
+    json_array_append_new(transfers, show_transfer(t));
+    return json_pack("{s:s, s:I, s:i, s:i, s:o, s:o, s:o}", "version", e->version_text, "time_ms",
+                     (json_int_t)engine_now_ms(e), "tokens", (int)auth_token_count(e->auth),
+                     "threads", (int)e->threads, "vms", vms, "disks", disks, "transfers",
+                     transfers);
+}
+
+/* --- Changes ------------------------------------------------------------------------------------
+ */
+
+static bool act(struct vm *vm, const char *action, struct err *err)
+{
+    if (!strcmp(action, "pause") && vm->status == VM_UP)
+        vm->status = VM_PAUSED;
+    else if (!strcmp(action, "resume") && vm->status == VM_PAUSED)
+        vm->status = VM_UP;
+    else if (!strcmp(action, "kill-daemon") && vm->block)
+        (void)kill(block_vm_pid(vm->block), SIGKILL);
+    else
+        return err_set(err, ERR_BAD_ARGUMENT, 0, "action '%s' does not fit VM '%s' (%s)", action,
+                       vm->name, vm_status_name(vm->status));
+    return true;
+}
+
+static bool change_disk(struct engine *e, struct vm *vm, const char *disk, const json_t *change,
+                        struct err *err)
+{
+    const json_t *errnum = json_object_get(change, "write_error");
+    struct block_vm *block = vm->block;
+    if (!json_is_integer(errnum))
+        return err_set(err, ERR_BAD_ARGUMENT, 0, "write_error: an errno value, 0 heals");
+    if (!storage_begin(e, vm, err))
+        return false;
+    bool ok = block_vm_set_write_error(block, disk, (int)json_integer_value(errnum), err);
+    storage_end(e, vm);
+    return ok;
+}
+
+bool state_change_vm(struct engine *e, struct vm *vm, const json_t *change, struct err *err)
+{
+    const char *action = json_string_value(json_object_get(change, "action"));
+    const char *disk = json_string_value(json_object_get(change, "disk"));
+    const json_t *agent = json_object_get(change, "agent");
+    if (action)
+        return act(vm, action, err);
+    if (disk)
+        return change_disk(e, vm, disk, change, err);
+    if (!json_is_boolean(agent))
+        return err_set(err, ERR_BAD_ARGUMENT, 0,
+                       "say action, agent, or disk with write_error or "
+                       "speed_bps");
+    vm->agent = json_is_true(agent);
+    return true;
+}

@@ -1,0 +1,241 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Tables, reports and JSON Lines. */
+#include <locale.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+#include <time.h>
+
+#include <cmocka.h>
+
+#include "coordinator/cli/output.h"
+#include "coordinator/cli/report.h"
+
+#define NOW INT64_C(1000000000000)
+
+/* A message of a type from JSON; the caller frees it with wire_free(). */
+static struct wire_message message(const char *name, const char *json)
+{
+    SCOPED_FREE char *type = xasprintf("oxbow.%s.v1", name);
+    struct wire_message m = {0};
+    struct err err = ERR_INIT;
+    if (!wire_decode(type, json, strlen(json), &m, &err))
+        fail_msg("%s", err.message);
+    return m;
+}
+
+static void tables(void **state)
+{
+    (void)state;
+    static const struct table_column columns[] = {
+        {"NAME", TABLE_LEFT, 4}, {"N", TABLE_RIGHT, 0}, {"LAST", TABLE_LEFT, 6}};
+    SCOPED(table) struct table *t = table_new(columns, ARRAY_LEN(columns));
+    const char *const cells[] = {"web1", "7",  "x", "long-name-of-a-vm", "12345",
+                                 "yz",   NULL, "",  "a\033b\n"};
+    for (size_t i = 0; i < ARRAY_LEN(cells); i++)
+        table_cell(t, cells[i]);
+    assert_int_equal(table_rows(t), 3);
+    SCOPED_BUF struct buf out;
+    buf_init(&out, 4096);
+    table_render(t, 0, true, &out);
+    assert_string_equal(buf_str(&out), "NAME                   N  LAST\n"
+                                       "web1                   7  x\n"
+                                       "long-name-of-a-vm  12345  yz\n"
+                                       "-                      -  a?b?\n");
+    buf_reset(&out);
+    table_render(t, 20, true, &out);
+    assert_string_equal(buf_str(&out), "NAME         N  LAST\n"
+                                       "web1         7  x\n"
+                                       "long-n…  12345  yz\n"
+                                       "-            -  a?b?\n");
+    buf_reset(&out);
+    table_render(t, 3, true, &out); /* as narrow as it may get, and no narrower */
+    assert_string_equal(buf_str(&out), "NAME      N  LAST\n"
+                                       "web1      7  x\n"
+                                       "lon…  12345  yz\n"
+                                       "-         -  a?b?\n");
+}
+
+static void point_list(void **state)
+{
+    (void)state;
+    struct wire_message m = message(
+        "page",
+        "{\"request\":\"0c0ffee0-0000-4000-8000-000000000001\",\"page\":1,\"items\":{\"points\":["
+        "{\"id\":\"p1\",\"vm\":\"1\",\"vm_name\":\"web1\",\"zone\":\"dc1\",\"time_ms\":"
+        "999996400000,\"disks\":2,\"size_bytes\":1073741824,\"stored_bytes\":1048576,"
+        "\"quiesced\":\"yes\",\"state\":\"good\"},"
+        "{\"id\":\"p2\",\"state\":\"damaged\",\"message\":\"torn\"}]}}");
+    const struct wire_page *page = m.as;
+    SCOPED_BUF struct buf out;
+    buf_init(&out, 4096);
+    report_points(page->items->points, page->items->points_count, 0, true, NOW, &out);
+    assert_string_equal(
+        buf_str(&out),
+        "VM    TIME              AGE  DISKS     SIZE   STORED  QUIESCED  STATE    ZONE  POINT\n"
+        "web1  2001-09-09 00:46   1h      2  1.0 GiB  1.0 MiB  yes       good     dc1   p1\n"
+        "-     -                   -      0      0 B      0 B  -         damaged  -     p2\n"
+        "p2: torn\n");
+    wire_free(&m);
+    buf_reset(&out);
+    report_points(NULL, 0, 0, true, NOW, &out);
+    report_vms(NULL, 0, 0, true, &out);
+    report_requests(NULL, 0, 0, true, NOW, &out);
+    report_tasks(NULL, 0, 0, true, &out);
+    report_workers(NULL, 0, 0, true, NOW, &out);
+    assert_string_equal(buf_str(&out), "");
+}
+
+static void request_and_task_lists(void **state)
+{
+    (void)state;
+    char id[] = "id-1", kind[] = "backup", running[] = "running", why[] = "because", vm[] = "web1";
+    char step[] = "copy", code[] = "no-space", retry[] = "later";
+    struct wire_request_item r[] = {
+        {.id = id,
+         .kind = kind,
+         .state = running,
+         .time_ms = NOW - 65000,
+         .tasks_total = 9,
+         .tasks_done = 4,
+         .tasks_failed = 1},
+        {.id = id,
+         .kind = kind,
+         .state = running,
+         .time_ms = NOW - 65000,
+         .finished_ms = NOW - 60000,
+         .message = why},
+    };
+    SCOPED_BUF struct buf out;
+    buf_init(&out, 4096);
+    report_requests(r, ARRAY_LEN(r), 0, true, NOW, &out);
+    assert_string_equal(
+        buf_str(&out),
+        "REQUEST  KIND    STATE    ACCEPTED           TOOK  DONE  FAILED  MESSAGE\n"
+        "id-1     backup  running  2001-09-09 01:45  1m05s   4/9       1  -\n"
+        "id-1     backup  running  2001-09-09 01:45     5s   0/0       0  because\n");
+    struct wire_error error = {.code = code, .retry = retry, .message = why};
+    struct wire_task_item t[] = {
+        {.id = id,
+         .kind = kind,
+         .state = running,
+         .vm_name = vm,
+         .step = step,
+         .attempt = 2,
+         .bytes_done = 999,
+         .bytes_total = 1000},
+        {.id = id, .kind = kind, .state = running, .error = &error},
+    };
+    buf_reset(&out);
+    report_tasks(t, ARRAY_LEN(t), 0, true, &out);
+    assert_string_equal(buf_str(&out),
+                        "VM    KIND    STATE    STEP  COPIED  ATTEMPT  WORKER  TASK\n"
+                        "web1  backup  running  copy     99%        2  -       id-1\n"
+                        "-     backup  running  -          -        0  -       id-1\n"
+                        "backup: because (no-space)\n");
+}
+
+static void assert_outcome(const char *json, const char *expected)
+{
+    SCOPED_FREE char *whole = xasprintf("{\"request\":\"0c0ffee0-0000-4000-8000-000000000001\","
+                                        "\"task\":\"0c0ffee0-0000-4000-8000-000000000002\",%s}",
+                                        json);
+    struct wire_message m = message("outcome", whole);
+    SCOPED_BUF struct buf out;
+    buf_init(&out, 8192);
+    report_outcome(m.as, true, false, &out);
+    assert_string_equal(buf_str(&out), expected);
+    wire_free(&m);
+}
+
+static void outcomes(void **state)
+{
+    (void)state;
+    assert_outcome("\"kind\":\"backup\",\"vm_name\":\"web1\",\"status\":\"succeeded\",\"point\":"
+                   "\"p1\",\"stats\":{\"total_ms\":61000,\"bytes_read\":1048576,"
+                   "\"bytes_stored\":10}",
+                   "web1: backed up in 1m01s, 1.0 MiB read, 10 B stored; restore point p1\n");
+    assert_outcome(
+        "\"kind\":\"backup\",\"vm\":\"id\",\"status\":\"succeeded\",\"warnings\":["
+        "{\"code\":\"x\",\"message\":\"a\\u0007b\"},"
+        "{\"code\":\"x\",\"disk\":\"d1\",\"message\":\"c\"}],\"cleanup_open\":true",
+        "id: backed up\n    warning: a?b\n    warning: disk d1: c\n    something of it is "
+        "left in the cluster; the coordinator keeps trying to clean it up (oxbow "
+        "status)\n");
+    assert_outcome("\"kind\":\"restore\",\"status\":\"succeeded\",\"point\":\"p\",\"new_vm\":\"i\"",
+                   "restore: restored from restore point p; the new VM has id i\n");
+    assert_outcome("\"kind\":\"backup\",\"vm_name\":\"w\",\"status\":\"cancelled\"",
+                   "w: cancelled\n");
+    assert_outcome("\"kind\":\"backup\",\"vm_name\":\"w\",\"status\":\"failed\"", "w: FAILED\n");
+    assert_outcome("\"kind\":\"backup\",\"vm_name\":\"w\",\"status\":\"failed\",\"attempts\":3,"
+                   "\"worker\":\"px1\",\"error\":{\"code\":\"io-error\",\"retry\":\"elsewhere\","
+                   "\"message\":\"read\"}",
+                   "w: FAILED: read\n    (io-error, 3 attempts, worker px1)\n");
+}
+
+static void endings(void **state)
+{
+    (void)state;
+    char kind[] = "backup", partly[] = "partly", good[] = "succeeded";
+    struct wire_finished m = {.kind = kind,
+                              .status = partly,
+                              .tasks_total = 12,
+                              .tasks_succeeded = 10,
+                              .tasks_failed = 1,
+                              .tasks_cancelled = 1};
+    SCOPED_BUF struct buf out;
+    buf_init(&out, 4096);
+    report_finished(&m, false, &out);
+    m = (struct wire_finished){.kind = kind, .status = good};
+    report_finished(&m, true, &out);
+    assert_string_equal(buf_str(&out),
+                        "backup partly failed: 10 of 12 succeeded, 1 failed, 1 cancelled\n"
+                        "\033[32mbackup succeeded\033[0m\n");
+}
+
+static void json_lines(void **state)
+{
+    (void)state;
+    struct err err = ERR_INIT;
+    SCOPED_BUF struct buf out;
+    buf_init(&out, 1 << 20);
+    struct wire_message m =
+        message("accepted", "{\"request\":\"0c0ffee0-0000-4000-8000-000000000001\"}");
+    assert_true(output_json_reply(WIRE_ACCEPTED, m.as, &out, &err));
+    wire_free(&m);
+    assert_string_equal(buf_str(&out),
+                        "{\"reply\":\"accepted\",\"request\":"
+                        "\"0c0ffee0-0000-4000-8000-000000000001\",\"duplicate\":false}\n");
+    buf_reset(&out);
+    m = message("page",
+                "{\"request\":\"0c0ffee0-0000-4000-8000-000000000001\",\"page\":3,\"items\":"
+                "{\"workers\":[{\"name\":\"a\",\"state\":\"up\"},{\"name\":\"b\","
+                "\"version\":\"\\u009b\\u202e\"}]}}");
+    const struct wire_page *page = m.as;
+    assert_true(output_json_items(page->items, &out, &err));
+    wire_free(&m);
+    char *second = strchr(buf_str(&out), '\n') + 1;
+    assert_memory_equal(buf_str(&out), "{\"item\":\"worker\",\"name\":\"a\"", 27);
+    assert_memory_equal(second, "{\"item\":\"worker\",\"name\":\"b\"", 27);
+    assert_non_null(strstr(second, "\\u009B\\u202E"));
+    assert_null(strchr(strchr(second, '\n') + 1, '\n'));
+}
+
+int main(void)
+{
+    if (!setlocale(LC_CTYPE, "C.UTF-8"))
+        return 77;
+    setenv("TZ", "UTC", 1);
+    tzset();
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(tables),
+        cmocka_unit_test(point_list),
+        cmocka_unit_test(request_and_task_lists),
+        cmocka_unit_test(outcomes),
+        cmocka_unit_test(endings),
+        cmocka_unit_test(json_lines),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

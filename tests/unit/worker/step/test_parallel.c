@@ -1,0 +1,108 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Several disks at once: the slot limit, the first error, cancel, progress. */
+#include <assert.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "tests/unit/worker/fake_run.h"
+#include "worker/step/parallel.h"
+
+enum { DISKS = 12 };
+
+struct load {
+    struct fake_run fake;
+    uint64_t sizes[DISKS];
+    _Atomic int now, most, done;
+    int fail_at; /* -1 = none */
+};
+
+static int setup(void **state)
+{
+    struct load *l = ALLOC_NEW(struct load);
+    fake_run_init(&l->fake);
+    l->fake.settings.disks_at_once = 3;
+    l->fake.settings.copy_threads = 2;
+    l->fake.run.clock = clock_system();
+    l->fail_at = -1;
+    for (int i = 0; i < DISKS; i++)
+        l->sizes[i] = 1000;
+    *state = l;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    struct load *l = *state;
+    fake_run_done(&l->fake);
+    free(l);
+    return 0;
+}
+
+/* "Copies" until told to stop, at most 20 ms. */
+static bool work(void *ctx, size_t index, const struct copy_opts *copy, struct err *err)
+{
+    struct load *l = ctx;
+    int now = atomic_fetch_add(&l->now, 1) + 1;
+    int most = atomic_load(&l->most);
+    while (now > most && !atomic_compare_exchange_weak(&l->most, &most, now)) {
+    }
+    assert(copy->threads == 2);
+    bool ok = true;
+    for (int i = 0; ok && i < 20; i++) {
+        clock_sleep_ms(clock_system(), 1);
+        copy->progress(copy->context, (uint64_t)(i + 1) * 50, 1000);
+        if (copy->cancelled(copy->context))
+            ok = err_set(err, ERR_CANCELLED, 0, "cancelled");
+        if (ok && (int)index == l->fail_at && i == 5)
+            ok = err_set(err, ERR_IO, 5, "broken disk");
+    }
+    atomic_fetch_sub(&l->now, 1);
+    atomic_fetch_add(&l->done, ok);
+    return ok;
+}
+
+static void test_all_within_the_limit(void **state)
+{
+    struct load *l = *state;
+    struct err err = ERR_INIT;
+    assert_true(parallel_run(&l->fake.run, DISKS, l->sizes, work, l, &err));
+    assert_int_equal(l->done, DISKS);
+    assert_in_range(l->most, 1, 3);
+    assert_true(l->fake.copyings >= 1);
+}
+
+static void test_the_first_error_stops_the_others(void **state)
+{
+    struct load *l = *state;
+    l->fail_at = 1;
+    struct err err = ERR_INIT;
+    assert_false(parallel_run(&l->fake.run, DISKS, l->sizes, work, l, &err));
+    assert_int_equal(err.code, ERR_IO);
+    assert_true(l->done < DISKS);
+    assert_int_equal(l->now, 0); /* all threads have ended */
+}
+
+static void test_stop(void **state)
+{
+    struct load *l = *state;
+    l->fake.stopped = ERR_LEASE_LOST;
+    struct err err = ERR_INIT;
+    assert_false(parallel_run(&l->fake.run, DISKS, l->sizes, work, l, &err));
+    assert_int_equal(err.code, ERR_LEASE_LOST); /* the true reason, not `cancelled` */
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_all_within_the_limit, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_the_first_error_stops_the_others, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_stop, setup, teardown),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

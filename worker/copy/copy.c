@@ -1,0 +1,443 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The pipeline. A plan walks the extents of the disk and hands out units: up to 4 MiB of data that
+ * do not cross a multiple of 4 MiB, or a hole. Each of a few threads takes a unit, does all of it
+ * (read, hash, compress, write) with a buffer of its own, and takes the next. While one thread
+ * waits for its read, another has the processor; nothing but the plan and the counters is shared.
+ * The calling thread watches: progress and cancellation.
+ */
+#include "worker/copy/copy.h"
+
+#include <assert.h>
+#include <inttypes.h>
+#include <pthread.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "proto/base/clock.h"
+
+enum {
+    ALIGN_BYTES = STORE_BLOCK_BYTES,
+    DATA_UNIT_BYTES = 4 << 20,
+    THREADS_MAX = 64,
+    THREADS_DEFAULT_MAX = 8,
+    WATCH_MS = 200,
+};
+#define HOLE_UNIT_BYTES  (UINT64_C(64) << 20)
+#define PLAN_BYTES       (UINT64_C(256) << 20) /* of the map asked for at once */
+#define THREAD_MIN_BYTES (UINT64_C(16) << 20)  /* a disk this small is not worth another thread */
+
+void source_close(struct source *source)
+{
+    if (source)
+        source->ops->close(source);
+}
+
+void target_close(struct target *target)
+{
+    if (target)
+        target->ops->close(target);
+}
+
+struct job;
+
+/* A direction. Each function works for one thread; `thread` is what begin returned. */
+struct job_ops {
+    bool (*extents)(struct job *job, uint64_t offset, uint64_t len, struct extents *out,
+                    struct err *err);
+    bool (*begin)(struct job *job, void **ret_thread, struct err *err);
+    bool (*data)(struct job *job, void *thread, uint8_t *buf, const struct extent *unit,
+                 struct err *err);
+    bool (*hole)(struct job *job, const struct extent *unit, struct err *err);
+    void (*end)(void *thread);
+};
+
+struct job {
+    const struct job_ops *ops;
+    const struct copy_opts *opts;
+    uint64_t size_bytes; /* of what is to be covered */
+    struct source *source;
+    struct store_session *session;
+    struct store_disk *disk;
+    struct store_reader *reader;
+    struct target *target;
+
+    pthread_mutex_t lock; /* guards what follows */
+    pthread_cond_t ended; /* a thread has ended */
+    unsigned n_running;
+    bool is_stopped;
+    struct err first;
+    uint64_t data_bytes, hole_bytes;
+    /* The plan: [0, cursor) has been handed out; `map` covers [.., planned). */
+    uint64_t cursor, planned;
+    struct extents map;
+    size_t at; /* in map */
+};
+
+/* ---- the plan; with the lock held */
+
+static uint64_t round_down(uint64_t n)
+{
+    return n - n % ALIGN_BYTES;
+}
+
+static uint64_t round_up(uint64_t n, uint64_t limit)
+{
+    uint64_t up = n + (ALIGN_BYTES - n % ALIGN_BYTES) % ALIGN_BYTES;
+    return up < limit ? up : limit;
+}
+
+static bool plan_more(struct job *job, struct err *err)
+{
+    uint64_t len = job->size_bytes - job->planned;
+    len = len < PLAN_BYTES ? len : PLAN_BYTES;
+    extents_reset(&job->map);
+    job->at = 0;
+    if (!job->ops->extents(job, job->planned, len, &job->map, err))
+        return err_wrap(err, "map at offset %" PRIu64, job->planned);
+    job->planned += len;
+    return true;
+}
+
+/* The end of the hole that begins at the cursor: where the next data begins, rounded down to whole
+ * blocks, so that units are aligned whatever the source's granularity is. */
+static uint64_t hole_end(const struct job *job)
+{
+    uint64_t end = job->map.items[job->at].offset + job->map.items[job->at].len;
+    if (end != job->size_bytes && job->at + 1 < job->map.count)
+        end = round_down(end);
+    return end;
+}
+
+/* 1 = a unit, 0 = all has been handed out, -1 = error. */
+static int plan_next(struct job *job, struct extent *ret_unit, struct err *err)
+{
+    for (;;) {
+        while (job->at < job->map.count &&
+               job->map.items[job->at].offset + job->map.items[job->at].len <= job->cursor)
+            job->at++;
+        if (job->at == job->map.count) {
+            if (job->planned >= job->size_bytes)
+                return 0;
+            if (!plan_more(job, err))
+                return -1;
+            continue;
+        }
+        bool is_data = job->map.items[job->at].is_data;
+        uint64_t begin = job->cursor, end = hole_end(job);
+        if (is_data)
+            end = round_up(job->map.items[job->at].offset + job->map.items[job->at].len,
+                           job->size_bytes);
+        if (end <= begin) { /* a hole within one block: the data around it covers it */
+            job->at++;
+            continue;
+        }
+        uint64_t unit = is_data ? DATA_UNIT_BYTES : HOLE_UNIT_BYTES;
+        uint64_t boundary = begin - begin % unit + unit;
+        end = end < boundary ? end : boundary;
+        job->cursor = end;
+        *ret_unit = (struct extent){.offset = begin, .len = end - begin, .is_data = is_data};
+        return 1;
+    }
+}
+
+/* ---- threads */
+
+static void job_fail(struct job *job, const struct err *err)
+{
+    pthread_mutex_lock(&job->lock);
+    err_keep_first(&job->first, err);
+    job->is_stopped = true;
+    pthread_mutex_unlock(&job->lock);
+}
+
+static int job_next(struct job *job, const struct extent *done, struct extent *ret_unit,
+                    struct err *err)
+{
+    pthread_mutex_lock(&job->lock);
+    *(done->is_data ? &job->data_bytes : &job->hole_bytes) += done->len;
+    int got = job->is_stopped ? 0 : plan_next(job, ret_unit, err);
+    pthread_mutex_unlock(&job->lock);
+    return got;
+}
+
+static bool run_units(struct job *job, struct err *err)
+{
+    void *thread = NULL;
+    if (!job->ops->begin(job, &thread, err))
+        return false;
+    SCOPED_FREE uint8_t *buf = xaligned(ALIGN_BYTES, DATA_UNIT_BYTES);
+    struct extent unit = {0}, done = {0};
+    int got;
+    bool ok = true;
+    while (ok && (got = job_next(job, &done, &unit, err)) != 0) {
+        if (got < 0)
+            ok = false;
+        else if (unit.is_data)
+            ok = job->ops->data(job, thread, buf, &unit, err) ||
+                 err_wrap(err, "at offset %" PRIu64, unit.offset);
+        else
+            ok =
+                job->ops->hole(job, &unit, err) || err_wrap(err, "at offset %" PRIu64, unit.offset);
+        done = unit;
+    }
+    job->ops->end(thread);
+    return ok;
+}
+
+static void *thread_main(void *arg)
+{
+    struct job *job = arg;
+    struct err err = ERR_INIT;
+    if (!run_units(job, &err))
+        job_fail(job, &err);
+    pthread_mutex_lock(&job->lock);
+    job->n_running--;
+    pthread_cond_signal(&job->ended);
+    pthread_mutex_unlock(&job->lock);
+    return NULL;
+}
+
+static unsigned thread_count(const struct job *job, unsigned most)
+{
+    unsigned n = job->opts->threads;
+    if (n == 0) {
+        long cores = sysconf(_SC_NPROCESSORS_ONLN);
+        n = cores < 1 ? 2 : (unsigned)cores + 1;
+        n = n < THREADS_DEFAULT_MAX ? n : THREADS_DEFAULT_MAX;
+    }
+    if (most > 0 && n > most)
+        n = most;
+    if (n > job->size_bytes / THREAD_MIN_BYTES + 1)
+        n = (unsigned)(job->size_bytes / THREAD_MIN_BYTES + 1);
+    return n < THREADS_MAX ? n : THREADS_MAX;
+}
+
+/* ---- the watch */
+
+static void watch_once(struct job *job, bool is_last)
+{
+    pthread_mutex_lock(&job->lock);
+    uint64_t done = job->data_bytes + job->hole_bytes;
+    bool is_stopped = job->is_stopped;
+    pthread_mutex_unlock(&job->lock);
+    const struct copy_opts *opts = job->opts;
+    if (opts->progress && (!is_last || !is_stopped))
+        opts->progress(opts->context, done < job->size_bytes ? done : job->size_bytes,
+                       job->size_bytes);
+    if (!is_last && !is_stopped && opts->cancelled && opts->cancelled(opts->context)) {
+        struct err err = ERR_INIT;
+        err_set(&err, ERR_CANCELLED, 0, "the copy was cancelled after %" PRIu64 " bytes", done);
+        job_fail(job, &err);
+    }
+}
+
+/* Until all threads have ended. */
+static void watch(struct job *job)
+{
+    pthread_mutex_lock(&job->lock);
+    while (job->n_running > 0) {
+        struct timespec until;
+        clock_gettime(CLOCK_MONOTONIC, &until);
+        until.tv_nsec += WATCH_MS * 1000000L;
+        if (until.tv_nsec >= 1000000000L) {
+            until.tv_nsec -= 1000000000L;
+            until.tv_sec++;
+        }
+        bool is_due = false;
+        while (job->n_running > 0 && !is_due)
+            is_due = pthread_cond_timedwait(&job->ended, &job->lock, &until) != 0;
+        pthread_mutex_unlock(&job->lock);
+        watch_once(job, false);
+        pthread_mutex_lock(&job->lock);
+    }
+    pthread_mutex_unlock(&job->lock);
+}
+
+static bool job_run(struct job *job, unsigned threads_max, struct err *err)
+{
+    pthread_condattr_t attr;
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_mutex_init(&job->lock, NULL);
+    pthread_cond_init(&job->ended, &attr);
+    pthread_condattr_destroy(&attr);
+    pthread_t threads[THREADS_MAX];
+    unsigned want = thread_count(job, threads_max), n = 0;
+    job->n_running = want;
+    while (n < want) {
+        int errnum = pthread_create(&threads[n], NULL, thread_main, job);
+        if (errnum != 0) { /* fewer will do, but for none */
+            if (n == 0)
+                err_set_errno(&job->first, errnum, "start a thread");
+            pthread_mutex_lock(&job->lock);
+            job->n_running -= want - n;
+            pthread_mutex_unlock(&job->lock);
+            break;
+        }
+        n++;
+    }
+    watch(job);
+    for (unsigned i = 0; i < n; i++)
+        pthread_join(threads[i], NULL);
+    watch_once(job, true);
+    pthread_cond_destroy(&job->ended);
+    pthread_mutex_destroy(&job->lock);
+    extents_done(&job->map);
+    if (!err_is_set(&job->first))
+        return true;
+    *err = job->first;
+    return false;
+}
+
+/* ---- backup */
+
+static bool backup_extents(struct job *job, uint64_t offset, uint64_t len, struct extents *out,
+                           struct err *err)
+{
+    return job->source->ops->extents(job->source, offset, len, out, err);
+}
+
+static bool backup_begin(struct job *job, void **ret_thread, struct err *err)
+{
+    *ret_thread = store_stream_begin(job->session, err);
+    return *ret_thread != NULL;
+}
+
+static bool backup_data(struct job *job, void *thread, uint8_t *buf, const struct extent *unit,
+                        struct err *err)
+{
+    return job->source->ops->pread(job->source, buf, (size_t)unit->len, unit->offset, err) &&
+           store_stream_write(thread, job->disk, unit->offset, buf, (size_t)unit->len, err);
+}
+
+static bool backup_hole(struct job *job, const struct extent *unit, struct err *err)
+{
+    (void)job;
+    (void)unit;
+    (void)err;
+    return true; /* what is not written reads as zeroes */
+}
+
+static void backup_end(void *thread)
+{
+    store_stream_end(thread);
+}
+
+static const struct job_ops backup_ops = {
+    .extents = backup_extents,
+    .begin = backup_begin,
+    .data = backup_data,
+    .hole = backup_hole,
+    .end = backup_end,
+};
+
+static const struct copy_opts default_opts;
+
+bool copy_backup(struct source *source, struct store_session *session, struct store_disk *disk,
+                 const struct copy_opts *opts, struct copy_stats *ret_stats, struct err *err)
+{
+    struct job job = {
+        .ops = &backup_ops,
+        .opts = opts ? opts : &default_opts,
+        .size_bytes = source->size_bytes,
+        .source = source,
+        .session = session,
+        .disk = disk,
+    };
+    int64_t started_ms = clock_mono_ms(clock_system());
+    if (!job_run(&job, source->threads_max, err))
+        return false;
+    if (ret_stats) {
+        *ret_stats = (struct copy_stats){
+            .size_bytes = source->size_bytes,
+            .data_bytes = job.data_bytes,
+            .hole_bytes = job.hole_bytes,
+            .elapsed_ms = clock_mono_ms(clock_system()) - started_ms,
+        };
+        store_disk_stats(disk, &ret_stats->store);
+    }
+    return true;
+}
+
+/* ---- restore */
+
+static bool restore_extents(struct job *job, uint64_t offset, uint64_t len, struct extents *out,
+                            struct err *err)
+{
+    uint64_t size = store_reader_size(job->reader), end = offset + len;
+    uint64_t disk_end = size < end ? size : end;
+    if (offset < disk_end && !store_disk_extents(job->reader, offset, disk_end - offset, out, err))
+        return false;
+    uint64_t rest = offset > disk_end ? offset : disk_end;
+    extents_add(out, rest, end - rest, false);
+    return true;
+}
+
+static bool restore_begin(struct job *job, void **ret_thread, struct err *err)
+{
+    (void)job;
+    (void)err;
+    *ret_thread = NULL;
+    return true;
+}
+
+static bool restore_data(struct job *job, void *thread, uint8_t *buf, const struct extent *unit,
+                         struct err *err)
+{
+    (void)thread;
+    /* The last block of an odd-sized disk is filled up with zeroes where the target has room. */
+    uint64_t have = store_reader_size(job->reader) - unit->offset;
+    have = have < unit->len ? have : unit->len;
+    memset(buf + have, 0, (size_t)(unit->len - have));
+    return store_disk_read(job->reader, buf, (size_t)have, unit->offset, err) &&
+           job->target->ops->pwrite(job->target, buf, (size_t)unit->len, unit->offset, err);
+}
+
+static bool restore_hole(struct job *job, const struct extent *unit, struct err *err)
+{
+    return job->target->is_zero ||
+           job->target->ops->zero(job->target, unit->offset, unit->len, err);
+}
+
+static void restore_end(void *thread)
+{
+    (void)thread;
+}
+
+static const struct job_ops restore_ops = {
+    .extents = restore_extents,
+    .begin = restore_begin,
+    .data = restore_data,
+    .hole = restore_hole,
+    .end = restore_end,
+};
+
+bool copy_restore(struct store_reader *reader, struct target *target, const struct copy_opts *opts,
+                  struct copy_stats *ret_stats, struct err *err)
+{
+    uint64_t size = store_reader_size(reader);
+    if (target->size_bytes < size)
+        return err_set(err, ERR_BAD_ARGUMENT, 0,
+                       "the target has %" PRIu64 " bytes, the disk needs %" PRIu64,
+                       target->size_bytes, size);
+    struct job job = {
+        .ops = &restore_ops,
+        .opts = opts ? opts : &default_opts,
+        .size_bytes = target->size_bytes,
+        .reader = reader,
+        .target = target,
+    };
+    int64_t started_ms = clock_mono_ms(clock_system());
+    if (!job_run(&job, target->threads_max, err) || !target->ops->flush(target, err))
+        return false;
+    if (ret_stats)
+        *ret_stats = (struct copy_stats){
+            .size_bytes = size,
+            .data_bytes = job.data_bytes,
+            .hole_bytes = job.hole_bytes,
+            .elapsed_ms = clock_mono_ms(clock_system()) - started_ms,
+        };
+    return true;
+}

@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What the steps of a backup tell each other, and the steps themselves. The path is `attach`:
+ * snapshot, attach its disks to the proxy VM, read the devices, detach, merge.
+ */
+#pragma once
+
+#include <jansson.h>
+
+#include "worker/ovirt/snapshot.h"
+#include "worker/ovirt/vm.h"
+#include "worker/step/site.h"
+#include "worker/step/step.h"
+#include "worker/step/thaw.h"
+#include "worker/store/store.h"
+
+/* One disk that is backed up. Borrowed strings live in struct backup. */
+struct backup_disk {
+    const struct ovirt_disk *disk; /* of backup.disks */
+    uint64_t size_bytes;           /* as the snapshot has it */
+    char *device;                  /* while it is attached */
+    struct store_disk *stored;     /* once it is copied */
+};
+
+struct backup {
+    struct wire_backup_opts opts;
+    bool stands; /* an earlier attempt committed: only tidy up */
+    struct site site;
+    struct ovirt_vm vm;
+    struct ovirt_disks disks; /* all that the VM has, in its order */
+    struct ovirt_storage_domains domains;
+    struct backup_disk *plan; /* those that are backed up */
+    size_t plan_count;
+
+    struct frozen *frozen; /* while the guest is frozen */
+    bool quiesced;
+    int64_t snapshot_ms; /* the engine's time of it */
+
+    json_t *vm_json;
+    struct buf ovf;
+    struct store_session *session;
+};
+
+void *backup_new(struct task_run *run, struct err *err);
+void backup_free(void *state);
+
+/* The steps, one file each; tables in worker/task/backup.c. */
+bool step_revoke_earlier(struct task_run *run, struct err *err);
+
+enum probe_answer probe_stands(struct task_run *run, struct err *err);
+bool step_precheck(struct task_run *run, struct err *err);
+
+enum probe_answer probe_quiesce(struct task_run *run, struct err *err);
+bool step_quiesce(struct task_run *run, struct err *err);
+bool undo_quiesce(struct task_run *run, struct err *err);
+
+enum probe_answer probe_snapshot(struct task_run *run, struct err *err);
+bool step_snapshot(struct task_run *run, struct err *err);
+
+bool step_describe(struct task_run *run, struct err *err);
+
+bool step_attach(struct task_run *run, struct err *err);
+bool step_copy(struct task_run *run, struct err *err);
+bool undo_copy(struct task_run *run, struct err *err);
+bool step_commit(struct task_run *run, struct err *err);
+
+/* Take off every disk that is attached by the handles; also the undo of attach. */
+bool step_detach(struct task_run *run, struct err *err);
+/* Remove our snapshot; also the undo of snapshot. */
+bool step_merge(struct task_run *run, struct err *err);

@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The state of a backup, and what several of its steps use. */
+#include "proto/base/alloc.h"
+#include "proto/base/id.h"
+#include "worker/step/backup.h"
+
+void *backup_new(struct task_run *run, struct err *err)
+{
+    if (!run->offer->vm || !id_is_valid(run->offer->vm)) {
+        err_set(err, ERR_BAD_MESSAGE, 0, "a backup task must name its VM by id");
+        return NULL;
+    }
+    struct backup *b = ALLOC_NEW(struct backup);
+    if (run->offer->backup)
+        b->opts = *run->offer->backup;
+    buf_init(&b->ovf, STORE_BLOB_MAX);
+    return b;
+}
+
+void backup_free(void *state)
+{
+    struct backup *b = state;
+    if (!b)
+        return;
+    /* Only a bug could leave it frozen; a guest must not pay for it. */
+    bool in_time;
+    struct err ignored = ERR_INIT;
+    (void)frozen_end(b->frozen, &in_time, &ignored);
+    store_session_free(b->session);
+    for (size_t i = 0; i < b->plan_count; i++)
+        free(b->plan[i].device);
+    free(b->plan);
+    site_done(&b->site);
+    ovirt_vm_done(&b->vm);
+    ovirt_disks_done(&b->disks);
+    ovirt_storage_domains_done(&b->domains);
+    json_decref(b->vm_json);
+    buf_done(&b->ovf);
+    free(b);
+}
+
+enum probe_answer probe_stands(struct task_run *run, struct err *err)
+{
+    (void)err;
+    const struct backup *b = run->state;
+    return b->stands ? PROBE_DONE : PROBE_TODO;
+}

@@ -1,0 +1,133 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "worker/step/cleanup.h"
+
+#include <string.h>
+
+#include "proto/base/alloc.h"
+#include "proto/base/id.h"
+#include "proto/base/log.h"
+#include "worker/ovirt/attachment.h"
+#include "worker/ovirt/snapshot.h"
+#include "worker/ovirt/vm.h"
+#include "worker/step/made.h"
+#include "worker/step/thaw.h"
+
+enum { DETACH_LIMIT_MS = 15 * 60 * 1000 };
+
+void *cleanup_new(struct task_run *run, struct err *err)
+{
+    if (!run->offer->cleanup_task || !id_is_valid(run->offer->cleanup_task) ||
+        run->offer->cleanup.count == 0) {
+        err_set(err, ERR_BAD_MESSAGE, 0,
+                "a cleanup task must name the task that left something behind, and what");
+        return NULL;
+    }
+    return ALLOC_NEW(char); /* no state */
+}
+
+void cleanup_free(void *state)
+{
+    free(state);
+}
+
+/* Take the disk off the proxy. The VM that owns the disk is not a proxy of it: never from there. */
+static bool clean_attachment(struct task_run *run, const struct wire_leftover *l, struct err *err)
+{
+    if (!l->vm || !l->id)
+        return err_set(err, ERR_BAD_MESSAGE, 0, "an attachment needs a VM and a disk");
+    if (run->offer->vm && strcmp(run->offer->vm, l->vm) == 0)
+        return err_set(err, ERR_REFUSED, 0, "disk %s is not detached from its own VM %s", l->id,
+                       l->vm);
+    return ovirt_detach(run->session, l->vm, l->id, DETACH_LIMIT_MS, err);
+}
+
+static bool clean_snapshot(struct task_run *run, const struct wire_leftover *l, struct err *err)
+{
+    if (!l->vm || !l->id)
+        return err_set(err, ERR_BAD_MESSAGE, 0, "a snapshot needs a VM and an id");
+    thaw_in_case(run, l->vm);
+    SCOPED_FREE char *prefix = xasprintf("oxbow task=%s ", run->offer->cleanup_task);
+    struct ovirt_merge how = {.limit_ms = run->settings->merge_wait_s * 1000};
+    return ovirt_snapshot_delete(run->session, l->vm, l->id, prefix, &how, err);
+}
+
+static bool clean_vm(struct task_run *run, const struct wire_leftover *l, struct err *err)
+{
+    const char *vm = l->id ? l->id : l->vm;
+    if (!vm)
+        return err_set(err, ERR_BAD_MESSAGE, 0, "a VM needs an id");
+    return made_vm_remove(run, vm, run->offer->cleanup_task, err);
+}
+
+static bool clean_disk(struct task_run *run, const struct wire_leftover *l, struct err *err)
+{
+    if (!l->id)
+        return err_set(err, ERR_BAD_MESSAGE, 0, "a disk needs an id");
+    return made_disk_remove(run, l->id, run->offer->cleanup_task, err);
+}
+
+static const struct {
+    const char *kind;
+    bool (*clean)(struct task_run *run, const struct wire_leftover *l, struct err *err);
+} kinds[] = {
+    /* In the order in which they must go: attachments hold snapshots and disks. */
+    {"attachment", clean_attachment},
+    {"snapshot", clean_snapshot},
+    {"vm", clean_vm},
+    {"disk", clean_disk},
+};
+
+/* The handle under which a leftover stays one; the caller frees. */
+static char *handle_name(const struct wire_leftover *l, size_t index, const char **ret_value)
+{
+    *ret_value = l->id ? l->id : l->vm;
+    if (strcmp(l->kind, "attachment") == 0) {
+        *ret_value = l->vm;
+        return xasprintf(HANDLE_ATTACHMENT "%s", l->id ? l->id : "");
+    }
+    if (strcmp(l->kind, "disk") == 0)
+        return xasprintf(HANDLE_DISK "%zu", index);
+    return xstrdup(strcmp(l->kind, "vm") == 0 ? HANDLE_VM : HANDLE_SNAPSHOT);
+}
+
+/* True when it is gone, or not ours to remove. */
+static bool clean_one(struct task_run *run, size_t kind, const struct wire_leftover *l,
+                      struct err *err)
+{
+    if (kinds[kind].clean(run, l, err)) {
+        log_info("leftover_removed", LOG_STR("kind", l->kind), LOG_STR("on", l->vm),
+                 LOG_STR("id", l->id));
+        return true;
+    }
+    if (err->code != ERR_REFUSED && err->code != ERR_BAD_MESSAGE)
+        return false;
+    run_warn_err(run, NULL, err);
+    err_clear(err);
+    return true;
+}
+
+bool step_cleanup(struct task_run *run, struct err *err)
+{
+    const struct wire_leftovers *left = &run->offer->cleanup;
+    handles_done(&run->handles); /* what is left is counted anew */
+    for (size_t k = 0; k < ARRAY_LEN(kinds); k++) {
+        for (size_t i = 0; i < left->count; i++) {
+            const struct wire_leftover *l = &left->v[i];
+            if (strcmp(l->kind, kinds[k].kind) != 0)
+                continue;
+            struct err one = ERR_INIT;
+            if (run_check(run, &one) && clean_one(run, k, l, &one))
+                continue;
+            const char *value;
+            SCOPED_FREE char *name = handle_name(l, i, &value);
+            handles_set(&run->handles, name, value ? value : "");
+            if (one.code == ERR_LEASE_LOST || !err_is_set(err)) {
+                err_clear(err);
+                *err = one;
+            }
+            if (one.code == ERR_LEASE_LOST)
+                return false;
+        }
+    }
+    return !err_is_set(err);
+}

@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Read the attached devices into a session of the repository. */
+#include "worker/copy/copy.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+#include "proto/base/alloc.h"
+#include "proto/base/log.h"
+#include "worker/step/backup.h"
+#include "worker/step/parallel.h"
+#include "worker/step/point_meta.h"
+
+/* The newest usable point of this VM: unchanged blocks refer to it. NULL without an error when
+ * there is none: then everything new is stored, which is right as well, only larger. */
+static struct store_point *open_parent(struct task_run *run, const struct backup *b)
+{
+    struct err err = ERR_INIT;
+    struct store_point_list list = {0};
+    struct store_point_filter filter = {.vm_id = b->vm.id};
+    if (!store_points_list(run->store, &filter, &list, &err)) {
+        log_warn("parent_not_listed", LOG_STR("message", err.message));
+        return NULL;
+    }
+    struct store_point *parent = NULL;
+    for (size_t i = list.count; i-- > 0 && !parent;) {
+        err_clear(&err);
+        if (!list.items[i].damage)
+            parent = store_point_open(run->store, list.items[i].id, &err);
+    }
+    store_point_list_done(&list);
+    return parent;
+}
+
+struct job {
+    struct task_run *run;
+    struct backup *b;
+    struct store_point *parent;
+};
+
+static bool copy_disk(void *ctx, size_t index, const struct copy_opts *copy, struct err *err)
+{
+    struct job *job = ctx;
+    struct backup_disk *d = &job->b->plan[index];
+    SCOPED(source) struct source *from = source_file_open(d->device, NULL, err);
+    if (!from)
+        return err_wrap(err, "disk %s", d->disk->id);
+    if (from->size_bytes != d->size_bytes)
+        return err_set(err, ERR_DEVICE_MISMATCH, 0,
+                       "device '%s' has %" PRIu64 " bytes, but disk %s has %" PRIu64, d->device,
+                       from->size_bytes, d->disk->id, d->size_bytes);
+    struct err none = ERR_INIT; /* a parent that cannot be read costs space, nothing else */
+    SCOPED(store_reader)
+    struct store_reader *parent =
+        job->parent ? store_disk_open(job->parent, d->disk->id, &none) : NULL;
+    struct store_disk_opts opts = {
+        .id = d->disk->id, .size_bytes = d->size_bytes, .parent = parent};
+    d->stored = store_disk_begin(job->b->session, &opts, err);
+    struct copy_stats stats = {0};
+    if (!d->stored || !copy_backup(from, job->b->session, d->stored, copy, &stats, err) ||
+        !store_disk_finish(d->stored, NULL, err))
+        return err_wrap(err, "disk %s", d->disk->id);
+    log_info("disk_copied", LOG_STR("disk", d->disk->id), LOG_U64("bytes", stats.size_bytes),
+             LOG_U64("read", stats.data_bytes), LOG_U64("stored", stats.store.stored_bytes),
+             LOG_I64("ms", stats.elapsed_ms));
+    return true;
+}
+
+static bool put_blobs(struct backup *b, struct err *err)
+{
+    SCOPED_FREE char *json = json_dumps(b->vm_json, JSON_INDENT(1) | JSON_SORT_KEYS);
+    if (!json)
+        return err_set(err, ERR_INTERNAL, 0, "vm.json cannot be written as JSON");
+    return store_session_put_blob(b->session, POINT_BLOB_JSON, json, strlen(json), err) &&
+           store_session_put_blob(b->session, POINT_BLOB_OVF, b->ovf.data, b->ovf.len, err);
+}
+
+static bool begin_session(struct task_run *run, struct backup *b, struct err *err)
+{
+    SCOPED_FREE char *id = xasprintf("%s.%" PRId64, run->offer->task, run->fence);
+    if (!run_before_mutation(run, err))
+        return false;
+    run_handle_set(run, HANDLE_SESSION, id);
+    struct store_session_opts opts = {
+        .id = id, .vm_id = b->vm.id, .vm_name = b->vm.name, .worker = run->worker};
+    b->session = store_session_begin(run->store, &opts, err);
+    return b->session && put_blobs(b, err);
+}
+
+static void take_stats(struct task_run *run, struct backup *b)
+{
+    struct store_stats s = {0};
+    store_session_stats(b->session, &s);
+    run->stats.disks = (int64_t)b->plan_count;
+    for (size_t i = 0; i < b->plan_count; i++)
+        run->stats.bytes_total += (int64_t)b->plan[i].size_bytes;
+    run->stats.bytes_read = (int64_t)s.read_bytes;
+    run->stats.bytes_zero = run->stats.bytes_total - (int64_t)(s.read_bytes - s.zero_bytes);
+    run->stats.bytes_known = (int64_t)(s.dedup_bytes + s.unchanged_bytes);
+    run->stats.bytes_stored = (int64_t)s.stored_bytes;
+}
+
+bool step_copy(struct task_run *run, struct err *err)
+{
+    struct backup *b = run->state;
+    if (!begin_session(run, b, err))
+        return false;
+    SCOPED(store_point) struct store_point *parent = open_parent(run, b);
+    SCOPED_FREE uint64_t *sizes = xcalloc(b->plan_count, sizeof *sizes);
+    for (size_t i = 0; i < b->plan_count; i++)
+        sizes[i] = b->plan[i].size_bytes;
+    struct job job = {.run = run, .b = b, .parent = parent};
+    bool ok = parallel_run(run, b->plan_count, sizes, copy_disk, &job, err);
+    take_stats(run, b);
+    return ok;
+}
+
+bool undo_copy(struct task_run *run, struct err *err)
+{
+    struct backup *b = run->state;
+    if (!b->session || run->committed)
+        return true;
+    bool ok = store_session_abort(b->session, err);
+    store_session_free(b->session);
+    b->session = NULL;
+    return ok;
+}

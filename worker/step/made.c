@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "worker/step/made.h"
+
+#include <string.h>
+
+#include "proto/base/alloc.h"
+#include "proto/base/log.h"
+#include "worker/ovirt/disk.h"
+#include "worker/ovirt/member.h"
+#include "worker/ovirt/vm.h"
+
+/* The description of an object: "" when it has none, NULL when the object is gone or on error. */
+static bool read_description(struct task_run *run, const char *what, const char *id,
+                             char **ret_description, struct err *err)
+{
+    *ret_description = NULL;
+    if (!engine_check_id(what, id, err))
+        return false;
+    SCOPED_FREE char *path = xasprintf("%s/%s", what, id);
+    json_t *object = NULL;
+    if (!engine_get_or_gone(run->session, path, NULL, &object, err))
+        return false;
+    if (object) {
+        const char *text = member_str(object, "description");
+        *ret_description = xstrdup(text ? text : "");
+    }
+    json_decref(object);
+    return true;
+}
+
+enum made_state made_vm_state(struct task_run *run, const char *vm_id, const char *task,
+                              struct err *err)
+{
+    SCOPED_FREE char *description = NULL;
+    if (!read_description(run, "vms", vm_id, &description, err))
+        return MADE_UNKNOWN;
+    if (!description)
+        return MADE_GONE;
+    return marker_is_ours(description, task) ? MADE_OURS : MADE_FINISHED;
+}
+
+bool made_vm_remove(struct task_run *run, const char *vm_id, const char *task, struct err *err)
+{
+    SCOPED_FREE char *description = NULL;
+    if (!read_description(run, "vms", vm_id, &description, err))
+        return false;
+    if (!description)
+        return true;
+    if (!marker_is_ours(description, task))
+        return err_set(err, ERR_REFUSED, 0,
+                       "VM %s is not removed: it does not carry the marker of task %s", vm_id,
+                       task);
+    if (!ovirt_vm_delete(run->session, vm_id, description, run->settings->vm_wait_s * 1000, err))
+        return err_wrap(err, "remove half-restored VM %s", vm_id);
+    log_info("vm_removed", LOG_STR("vm_id", vm_id));
+    return true;
+}
+
+bool made_disk_remove(struct task_run *run, const char *disk_id, const char *task, struct err *err)
+{
+    SCOPED_FREE char *description = NULL;
+    if (!read_description(run, "disks", disk_id, &description, err))
+        return false;
+    if (!description)
+        return true;
+    if (!marker_is_ours(description, task))
+        return err_set(err, ERR_REFUSED, 0,
+                       "disk %s is not removed: it does not carry the marker of task %s", disk_id,
+                       task);
+    if (!ovirt_disk_delete(run->session, disk_id, run->settings->vm_wait_s * 1000, err))
+        return err_wrap(err, "remove half-restored disk %s", disk_id);
+    log_info("disk_removed", LOG_STR("disk", disk_id));
+    return true;
+}
+
+static bool empty_description(struct task_run *run, const char *disk_id, struct err *err)
+{
+    SCOPED_FREE char *path = xasprintf("disks/%s", disk_id);
+    json_t *body = json_pack("{s:s}", "description", "");
+    struct engine_mutation m = {
+        .method = ENGINE_PUT, .path = path, .body = body, .probe = engine_probe_repeatable};
+    bool ok = engine_mutate(run->session, &m, NULL, err);
+    json_decref(body);
+    return ok;
+}
+
+void made_drop_handles(struct task_run *run)
+{
+    run_handle_drop(run, HANDLE_VM);
+    for (size_t i = run->handles.count; i-- > 0;) {
+        const struct wire_handle *h = &run->handles.v[i];
+        if (strncmp(h->name, HANDLE_DISK, strlen(HANDLE_DISK)) != 0)
+            continue;
+        struct err err = ERR_INIT;
+        if (!empty_description(run, h->value, &err))
+            run_warn_err(run, h->value, &err);
+        SCOPED_FREE char *name = xstrdup(h->name);
+        run_handle_drop(run, name);
+    }
+}

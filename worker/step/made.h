@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Removing VMs and disks that a restore made, and only those: the engine must confirm by the marker
+ * in the object's description that it belongs to that task. Used by a restore's undo, by its next
+ * attempt, and by clean-up tasks.
+ */
+#pragma once
+
+#include "worker/step/step.h"
+
+enum made_state { MADE_GONE, MADE_OURS, MADE_FINISHED, MADE_UNKNOWN };
+
+/* What a VM is now: gone, still carrying the marker of `task`, or something else (finished, or not
+ * ours). UNKNOWN: err is set. */
+enum made_state made_vm_state(struct task_run *run, const char *vm_id, const char *task,
+                              struct err *err);
+
+/* Remove the VM (its disks stay). refused when it does not carry the marker of `task`. Gone is
+ * success. */
+bool made_vm_remove(struct task_run *run, const char *vm_id, const char *task, struct err *err);
+/* Delete the disk and its data; the same rules. */
+bool made_disk_remove(struct task_run *run, const char *disk_id, const char *task, struct err *err);
+/* The restore is done: take the markers off the disks of our handles (a failure is a warning: it is
+ * their description only), and drop the handles of VM and disks. */
+void made_drop_handles(struct task_run *run);

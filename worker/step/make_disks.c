@@ -1,0 +1,82 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* New, empty disks with ids that we choose, so that none can be lost. */
+#include <string.h>
+
+#include "proto/base/alloc.h"
+#include "proto/base/log.h"
+#include "worker/step/made.h"
+#include "worker/step/restore.h"
+
+/* Bytes of data that the disk will hold: what a growing disk on block storage needs at once. */
+static uint64_t data_bytes(const struct restore *r, const char *disk_id)
+{
+    for (size_t i = 0; i < store_point_disk_count(r->point); i++) {
+        const struct store_point_disk *d = store_point_disk(r->point, i);
+        if (strcmp(d->id, disk_id) == 0)
+            return d->stats.read_bytes - d->stats.zero_bytes;
+    }
+    return 0;
+}
+
+static bool make_one(struct task_run *run, struct restore *r, size_t index, const char *marker,
+                     struct err *err)
+{
+    struct restore_disk *d = &r->disks[index];
+    uint64_t data = data_bytes(r, d->from->id);
+    struct ovirt_disk_spec spec = {
+        .id = d->id,
+        .alias = d->from->alias,
+        .description = marker,
+        .storage_domain_id = d->domain->id,
+        .format = d->from->format,
+        .size_bytes = d->from->size_bytes,
+        .initial_bytes = data + data / 16, /* and some for its own tables */
+        .sparse = d->from->sparse,
+        .wipe_after_delete = d->from->wipe_after_delete,
+    };
+    if (ovirt_disk_spec_fit(&spec, d->domain->block))
+        run_warn(run, "disk-format-changed", d->from->id,
+                 "storage domain %s cannot hold disk %s as it was: it becomes %s, %s",
+                 d->domain->name, d->from->alias ? d->from->alias : d->from->id, spec.format,
+                 spec.sparse ? "sparse" : "preallocated");
+    /* A preallocated volume on block storage holds what was there before. */
+    d->is_zero = !(d->domain->block && strcmp(spec.format, "raw") == 0);
+    SCOPED_FREE char *handle = xasprintf(HANDLE_DISK "%zu", index);
+    run_handle_set(run, handle, d->id);
+    return ovirt_disk_create(run->session, &spec, err) &&
+           ovirt_disk_wait_ok(run->session, d->id, run->settings->vm_wait_s * 1000, err);
+}
+
+bool step_make_disks(struct task_run *run, struct err *err)
+{
+    struct restore *r = run->state;
+    SCOPED_FREE char *marker = run_marker_restoring(run);
+    for (size_t i = 0; i < r->disk_count; i++) {
+        if (!make_one(run, r, i, marker, err))
+            return err_wrap(err, "make disk %zu of %zu", i + 1, r->disk_count);
+        log_info("disk_made", LOG_STR("disk", r->disks[i].id),
+                 LOG_STR("from", r->disks[i].from->id));
+    }
+    return true;
+}
+
+bool undo_make_disks(struct task_run *run, struct err *err)
+{
+    bool ok = true;
+    for (size_t i = run->handles.count; i-- > 0;) {
+        const struct wire_handle *h = &run->handles.v[i];
+        if (strncmp(h->name, HANDLE_DISK, strlen(HANDLE_DISK)) != 0)
+            continue;
+        struct err one = ERR_INIT;
+        if (made_disk_remove(run, h->value, run->offer->task, &one)) {
+            SCOPED_FREE char *name = xstrdup(h->name);
+            run_handle_drop(run, name);
+            continue;
+        }
+        err_keep_first(err, &one);
+        ok = false;
+        if (one.code == ERR_LEASE_LOST)
+            break;
+    }
+    return ok;
+}

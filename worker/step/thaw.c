@@ -1,0 +1,152 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "worker/step/thaw.h"
+
+#include <pthread.h>
+#include <time.h>
+
+#include "proto/base/alloc.h"
+#include "proto/base/log.h"
+#include "worker/ovirt/vm.h"
+
+enum { THAW_TRIES = 3, THAW_PAUSE_MS = 2000 };
+
+struct frozen {
+    struct engine *engine;
+    const struct clock *clock;
+    char *vm_id, *task;
+    int64_t limit_ms;
+    pthread_t watcher;
+    pthread_mutex_t mutex; /* guards all below */
+    pthread_cond_t changed;
+    bool wanted;  /* the step wants it thawed now */
+    bool refused; /* it never was frozen: end without a thaw */
+    bool expired; /* the limit passed first */
+    bool thawed;
+    struct err err; /* why not */
+};
+
+static bool thaw_hard(struct engine *engine, const struct clock *clock, const char *vm_id,
+                      struct err *err)
+{
+    SCOPED(engine_session) struct engine_session *s = engine_session_new(engine, NULL);
+    engine_session_set_step(s, "thaw");
+    for (int i = 1;; i++) {
+        err_clear(err);
+        if (ovirt_vm_thaw(s, vm_id, err))
+            return true;
+        if (i == THAW_TRIES || err->code == ERR_NOT_FOUND)
+            return false;
+        log_warn("thaw_retried", LOG_STR("message", err->message));
+        clock_sleep_ms(clock, THAW_PAUSE_MS);
+    }
+}
+
+/* Waits for the step's word or the limit, then thaws. */
+static void *watch(void *arg)
+{
+    struct frozen *f = arg;
+    log_set_thread("thaw");
+    log_set_context(f->task, f->vm_id);
+    struct timespec until;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_sec += f->limit_ms / 1000;
+    until.tv_nsec += f->limit_ms % 1000 * 1000000;
+    if (until.tv_nsec >= 1000000000) {
+        until.tv_sec++;
+        until.tv_nsec -= 1000000000;
+    }
+    pthread_mutex_lock(&f->mutex);
+    int rc = 0;
+    while (!f->wanted && rc == 0)
+        rc = pthread_cond_timedwait(&f->changed, &f->mutex, &until);
+    f->expired = !f->wanted;
+    bool expired = f->expired, refused = f->refused;
+    pthread_mutex_unlock(&f->mutex);
+    if (refused)
+        return NULL;
+    if (expired)
+        log_warn("thaw_limit_passed", LOG_I64("limit_ms", f->limit_ms));
+    struct err err = ERR_INIT;
+    bool ok = thaw_hard(f->engine, f->clock, f->vm_id, &err);
+    if (ok)
+        log_info("thawed");
+    pthread_mutex_lock(&f->mutex);
+    f->thawed = ok;
+    f->err = err;
+    pthread_mutex_unlock(&f->mutex);
+    return NULL;
+}
+
+static struct frozen *guard_new(struct task_run *run, const char *vm_id)
+{
+    struct frozen *f = ALLOC_NEW(struct frozen);
+    f->engine = run->engine;
+    f->clock = run->clock;
+    f->vm_id = xstrdup(vm_id);
+    f->task = xstrdup(run->offer->task);
+    f->limit_ms = run->settings->quiesce_limit_s * 1000;
+    pthread_mutex_init(&f->mutex, NULL);
+    pthread_condattr_t attr;
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(&f->changed, &attr);
+    pthread_condattr_destroy(&attr);
+    if (pthread_create(&f->watcher, NULL, watch, f) != 0)
+        abort();
+    return f;
+}
+
+struct frozen *freeze_begin(struct task_run *run, const char *vm_id, struct err *err)
+{
+    /* The watcher first: from the moment the request leaves, the guest may be frozen. */
+    struct frozen *f = guard_new(run, vm_id);
+    if (ovirt_vm_freeze(run->session, vm_id, err))
+        return f;
+    /* A refusal left the guest as it was, as far as the engine can tell: one quiet thaw for the
+     * rest. Anything else may have frozen it. */
+    bool refused = err->code == ERR_QUIESCE_FAILED || err->code == ERR_LEASE_LOST;
+    if (err->code == ERR_QUIESCE_FAILED)
+        thaw_in_case(run, vm_id);
+    pthread_mutex_lock(&f->mutex);
+    f->refused = refused;
+    pthread_mutex_unlock(&f->mutex);
+    struct err ignored = ERR_INIT;
+    bool in_time;
+    (void)frozen_end(f, &in_time, &ignored);
+    return NULL;
+}
+
+bool frozen_end(struct frozen *f, bool *ret_in_time, struct err *err)
+{
+    *ret_in_time = false;
+    if (!f)
+        return true;
+    pthread_mutex_lock(&f->mutex);
+    f->wanted = true;
+    pthread_cond_broadcast(&f->changed);
+    pthread_mutex_unlock(&f->mutex);
+    pthread_join(f->watcher, NULL);
+    *ret_in_time = !f->expired;
+    bool ok = f->thawed || f->refused;
+    if (!ok) {
+        *err = f->err;
+        err_wrap(err, "the guest could not be thawed: check it, and run a thaw by hand");
+    }
+    pthread_cond_destroy(&f->changed);
+    pthread_mutex_destroy(&f->mutex);
+    free(f->vm_id);
+    free(f->task);
+    free(f);
+    return ok;
+}
+
+void thaw_in_case(struct task_run *run, const char *vm_id)
+{
+    struct err err = ERR_INIT;
+    SCOPED(engine_session) struct engine_session *s = engine_session_new(run->engine, NULL);
+    engine_session_set_step(s, "thaw");
+    if (ovirt_vm_thaw(s, vm_id, &err))
+        log_info("thawed_in_case");
+    else
+        log_debug("thaw_not_needed", LOG_STR("message", err.message));
+}

@@ -1,0 +1,90 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "worker/store/digest.h"
+
+#include <assert.h>
+
+#include <isa-l/crc.h>
+#include <isa-l/mem_routines.h>
+#include <openssl/evp.h>
+
+#include "worker/store/store.h"
+
+struct hasher {
+    EVP_MD *sha256; /* fetched once: an implicit fetch costs as much as a small block */
+    EVP_MD_CTX *ctx;
+};
+
+/* A digest cannot fail but by a broken libcrypto, and then no backup may go on. */
+#define CRYPTO_MUST(call)                                                                          \
+    do {                                                                                           \
+        int crypto_ok_ = (call);                                                                   \
+        assert(crypto_ok_ == 1);                                                                   \
+        (void)crypto_ok_;                                                                          \
+    } while (0)
+
+struct hasher *hasher_new(void)
+{
+    struct hasher *h = ALLOC_NEW(struct hasher);
+    h->sha256 = EVP_MD_fetch(NULL, "SHA256", NULL);
+    h->ctx = EVP_MD_CTX_new();
+    assert(h->sha256 && h->ctx);
+    CRYPTO_MUST(EVP_DigestInit_ex2(h->ctx, h->sha256, NULL));
+    return h;
+}
+
+void hasher_free(struct hasher *h)
+{
+    if (!h)
+        return;
+    EVP_MD_CTX_free(h->ctx);
+    EVP_MD_free(h->sha256);
+    free(h);
+}
+
+static void tagged(struct hasher *h, uint8_t tag, const void *data, size_t len,
+                   uint8_t out[DIGEST_BYTES])
+{
+    CRYPTO_MUST(EVP_DigestInit_ex2(h->ctx, NULL, NULL));
+    CRYPTO_MUST(EVP_DigestUpdate(h->ctx, &tag, 1));
+    CRYPTO_MUST(EVP_DigestUpdate(h->ctx, data, len));
+    CRYPTO_MUST(EVP_DigestFinal_ex(h->ctx, out, NULL));
+}
+
+void hasher_leaf(struct hasher *h, const void *block, uint8_t out[DIGEST_BYTES])
+{
+    tagged(h, 0, block, STORE_BLOCK_BYTES, out);
+}
+
+void hasher_chunk(struct hasher *h, const uint8_t *leaves, size_t n, uint8_t out[DIGEST_BYTES])
+{
+    tagged(h, 1, leaves, n * DIGEST_BYTES, out);
+}
+
+void digest_sha256(const void *data, size_t len, uint8_t out[DIGEST_BYTES])
+{
+    CRYPTO_MUST(EVP_Digest(data, len, out, NULL, EVP_sha256(), NULL));
+}
+
+/* ISA-L takes pointers to non-const and only reads through them. */
+static void *unconst(const void *p)
+{
+    return (void *)(uintptr_t)p;
+}
+
+uint32_t crc32c(const void *data, size_t len)
+{
+    const uint8_t *at = data;
+    uint32_t crc = ~UINT32_C(0);
+    while (len > 0) { /* its length is an int */
+        size_t part = len < (1u << 30) ? len : 1u << 30;
+        crc = crc32_iscsi(unconst(at), (int)part, crc);
+        at += part;
+        len -= part;
+    }
+    return ~crc;
+}
+
+bool block_is_zero(const void *data, size_t len)
+{
+    return isal_zero_detect(unconst(data), len) == 0;
+}

@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The bytes of a pack (docs/store-format.md, "Packs"): `header | frame* | footer | trailer`.
+ * Encoding and decoding only, no I/O. Decoders take hostile input: every length, order and sum is
+ * checked. Threads: reentrant; a builder belongs to one thread at a time.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "proto/base/err.h"
+#include "worker/store/digest.h"
+#include "worker/store/store.h"
+
+enum {
+    PACK_ID_BYTES = 16,
+    PACK_HEADER_BYTES = 256,
+    PACK_SESSION_BYTES = 128, /* field of the header */
+    FRAME_HEADER_BYTES = 64,
+    FRAME_RAW_MAX = 1 << 20,
+    FRAME_BLOCKS_MAX = FRAME_RAW_MAX / STORE_BLOCK_BYTES,
+    CHUNK_BLOCKS_MAX = 64,
+    PACK_FRAMES_MAX = 65535,
+    TRAILER_BYTES = 64,
+    FOOTER_BYTES_MAX = 32 << 20,
+};
+#define PACK_RAW_MAX (UINT64_C(1) << 30) /* a writer closes a pack at this many raw bytes */
+
+/* Where blocks of a disk lie: `blocks` of frame `frame` of pack number `pack`, from block `first`.
+ * The pack number's meaning depends on the table it is looked up in. */
+struct location {
+    uint32_t pack;
+    uint16_t frame;
+    uint8_t first;
+    uint8_t blocks_less_1;
+};
+
+/* What names a pack in manifests and indexes: the digest is that of its footer. */
+struct pack_ref {
+    uint8_t id[PACK_ID_BYTES];
+    uint8_t digest[DIGEST_BYTES];
+};
+enum { PACK_REF_BYTES = PACK_ID_BYTES + DIGEST_BYTES };
+void pack_ref_encode(const struct pack_ref *ref, uint8_t out[PACK_REF_BYTES]);
+void pack_ref_decode(const uint8_t *in, struct pack_ref *out);
+
+/* ---- header */
+struct pack_header {
+    uint8_t id[PACK_ID_BYTES];
+    uint8_t repository[16];
+    char session[STORE_SESSION_ID_MAX + 1];
+};
+void pack_header_encode(const struct pack_header *h, uint8_t out[PACK_HEADER_BYTES]);
+bool pack_header_decode(const uint8_t in[PACK_HEADER_BYTES], struct pack_header *out,
+                        struct err *err);
+
+/* ---- frame */
+enum frame_codec { FRAME_RAW = 0, FRAME_ZSTD = 1 };
+struct frame_header {
+    enum frame_codec codec;
+    uint32_t stored_len; /* of the bytes after the header */
+    uint32_t raw_len;
+    uint32_t chunks;
+    uint32_t stored_crc;
+};
+void frame_header_encode(const struct frame_header *h, uint8_t out[FRAME_HEADER_BYTES]);
+bool frame_header_decode(const uint8_t in[FRAME_HEADER_BYTES], struct frame_header *out,
+                         struct err *err);
+
+/* ---- trailer, of packs and of manifests: it finds and authenticates the part before it */
+struct trailer {
+    uint64_t file_len; /* of the whole file */
+    uint64_t tail_offset;
+    uint32_t tail_len;
+    uint8_t tail_digest[DIGEST_BYTES]; /* SHA-256 of the tail (a pack's footer) */
+};
+enum trailer_kind { TRAILER_PACK = 0x4550584f /* "OXPE" */, TRAILER_MANIFEST = 0x454d584f };
+void trailer_encode(const struct trailer *t, enum trailer_kind kind, uint8_t out[TRAILER_BYTES]);
+/* `file_len` is what the file system says; `tail_max` bounds the tail. */
+bool trailer_decode(const uint8_t in[TRAILER_BYTES], enum trailer_kind kind, uint64_t file_len,
+                    uint32_t tail_max, struct trailer *out, struct err *err);
+
+/* ---- footer */
+struct frame_entry {
+    uint64_t offset; /* of the frame header in the pack */
+    uint32_t stored_len;
+    uint32_t raw_len;
+    uint32_t first_chunk;
+    uint32_t chunks;
+    uint32_t first_leaf;
+};
+struct footer {
+    uint32_t n_frames, n_chunks, n_leaves;
+    struct frame_entry *frames;
+    uint8_t *bytes;        /* the encoded footer */
+    const uint8_t *chunks; /* into bytes: CHUNK_ENTRY_BYTES each */
+    const uint8_t *leaves; /* into bytes: LEAF_BYTES each */
+};
+enum { CHUNK_ENTRY_BYTES = 36 };
+
+/* `bytes` (of the heap) becomes the footer's, on failure too. `tail_offset` is where it stood. */
+bool footer_decode(uint8_t *bytes, size_t len, uint64_t tail_offset, struct footer *ret_footer,
+                   struct err *err);
+void footer_done(struct footer *f);
+
+struct chunk_entry {
+    const uint8_t *id; /* DIGEST_BYTES, borrowed from the footer */
+    uint16_t frame;
+    uint8_t first; /* block in the frame */
+    uint8_t blocks_less_1;
+};
+struct chunk_entry footer_chunk(const struct footer *f, uint32_t i);
+static inline const uint8_t *footer_leaf(const struct footer *f, const struct frame_entry *frame,
+                                         uint32_t block)
+{
+    return f->leaves + (size_t)(frame->first_leaf + block) * LEAF_BYTES;
+}
+
+/* A footer being made. Zero-initialise; footer_builder_done() frees. */
+struct footer_builder {
+    uint8_t *frames, *chunks, *leaves;
+    uint32_t n_frames, n_chunks, n_leaves;
+    uint32_t cap_frames, cap_chunks, cap_leaves;
+};
+/* A chunk of the frame that will be number n_frames. `leaves`: DIGEST_BYTES each. */
+void footer_add_chunk(struct footer_builder *b, const uint8_t id[DIGEST_BYTES], uint8_t first,
+                      const uint8_t *leaves, uint32_t n_leaves);
+/* That frame ends, with `chunks` chunks. */
+void footer_add_frame(struct footer_builder *b, uint64_t offset, uint32_t stored_len,
+                      uint32_t raw_len, uint32_t chunks);
+size_t footer_builder_bytes(const struct footer_builder *b);
+/* The encoded footer of footer_builder_bytes(); the caller frees. */
+uint8_t *footer_encode(const struct footer_builder *b);
+void footer_builder_done(struct footer_builder *b);

@@ -1,0 +1,284 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "worker/store/packfile.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <zstd.h>
+
+#include "proto/base/file.h"
+#include "worker/store/bytes.h"
+
+void pack_path(const uint8_t id[PACK_ID_BYTES], char *out)
+{
+    char hex[2 * PACK_ID_BYTES + 1];
+    hex_encode(id, PACK_ID_BYTES, hex);
+    (void)snprintf(out, 64, "packs/%.2s/%s.pk", hex, hex);
+}
+
+/* ---- decoders: what a thread needs to decode one frame, kept for the next one */
+
+struct decoder {
+    struct decoder *next;
+    ZSTD_DCtx *zstd;
+    struct hasher *hasher;
+    uint8_t stored[FRAME_HEADER_BYTES + FRAME_RAW_MAX];
+};
+
+struct decoder_pool {
+    pthread_mutex_t lock; /* guards idle; leaf lock */
+    struct decoder *idle;
+};
+
+struct decoder_pool *decoder_pool_new(void)
+{
+    struct decoder_pool *pool = ALLOC_NEW(struct decoder_pool);
+    pthread_mutex_init(&pool->lock, NULL);
+    return pool;
+}
+
+void decoder_pool_free(struct decoder_pool *pool)
+{
+    if (!pool)
+        return;
+    while (pool->idle) {
+        struct decoder *d = pool->idle;
+        pool->idle = d->next;
+        ZSTD_freeDCtx(d->zstd);
+        hasher_free(d->hasher);
+        free(d);
+    }
+    pthread_mutex_destroy(&pool->lock);
+    free(pool);
+}
+
+static struct decoder *decoder_take(struct decoder_pool *pool)
+{
+    pthread_mutex_lock(&pool->lock);
+    struct decoder *d = pool->idle;
+    if (d)
+        pool->idle = d->next;
+    pthread_mutex_unlock(&pool->lock);
+    if (d)
+        return d;
+    d = ALLOC_NEW(struct decoder);
+    d->zstd = ZSTD_createDCtx();
+    d->hasher = hasher_new();
+    if (!d->zstd)
+        abort(); /* out of memory */
+    return d;
+}
+
+static void decoder_give(struct decoder_pool *pool, struct decoder *d)
+{
+    pthread_mutex_lock(&pool->lock);
+    d->next = pool->idle;
+    pool->idle = d;
+    pthread_mutex_unlock(&pool->lock);
+}
+
+/* ---- opening a pack */
+
+struct pack_request {
+    struct store *store;
+    const struct pack_ref *ref;
+};
+
+static bool read_header(struct store *store, int fd, const uint8_t id[PACK_ID_BYTES],
+                        struct err *err)
+{
+    uint8_t bytes[PACK_HEADER_BYTES];
+    struct pack_header header;
+    if (!file_pread_full(fd, bytes, sizeof bytes, 0, err) ||
+        !pack_header_decode(bytes, &header, err))
+        return false;
+    if (memcmp(header.id, id, PACK_ID_BYTES) != 0)
+        return err_set(err, ERR_STORE_CORRUPT, 0, "holds another pack");
+    if (memcmp(header.repository, store->repo_id, sizeof store->repo_id) != 0)
+        return err_set(err, ERR_STORE_CORRUPT, 0, "belongs to another repository");
+    return true;
+}
+
+static bool read_footer(struct open_pack *pack, struct err *err)
+{
+    struct stat st;
+    if (fstat(pack->fd, &st) != 0)
+        return err_set_errno(err, errno, "stat");
+    uint64_t file_len = (uint64_t)st.st_size;
+    uint8_t bytes[TRAILER_BYTES];
+    struct trailer trailer;
+    if (file_len < PACK_HEADER_BYTES + TRAILER_BYTES)
+        return err_set(err, ERR_STORE_CORRUPT, 0, "cut short: %" PRIu64 " bytes", file_len);
+    if (!file_pread_full(pack->fd, bytes, sizeof bytes, file_len - TRAILER_BYTES, err) ||
+        !trailer_decode(bytes, TRAILER_PACK, file_len, FOOTER_BYTES_MAX, &trailer, err))
+        return false;
+    uint8_t *footer = xmalloc(trailer.tail_len + 1u);
+    if (!file_pread_full(pack->fd, footer, trailer.tail_len, trailer.tail_offset, err)) {
+        free(footer);
+        return false;
+    }
+    digest_sha256(footer, trailer.tail_len, pack->digest);
+    if (memcmp(pack->digest, trailer.tail_digest, DIGEST_BYTES) != 0) {
+        free(footer);
+        return err_set(err, ERR_STORE_CORRUPT, 0, "footer: wrong digest");
+    }
+    return footer_decode(footer, trailer.tail_len, trailer.tail_offset, &pack->footer, err);
+}
+
+void open_pack_free(void *value)
+{
+    struct open_pack *pack = value;
+    if (!pack)
+        return;
+    if (pack->fd >= 0)
+        (void)close(pack->fd);
+    footer_done(&pack->footer);
+    free(pack);
+}
+
+static void *load_pack(void *context, size_t *ret_bytes, struct err *err)
+{
+    const struct pack_request *request = context;
+    struct open_pack *pack = ALLOC_NEW(struct open_pack);
+    pack_path(request->ref->id, pack->path);
+    pack->fd = openat(request->store->dirfd, pack->path, O_RDONLY | O_CLOEXEC);
+    if (pack->fd < 0) {
+        if (errno == ENOENT)
+            err_set(err, ERR_STORE_CORRUPT, ENOENT, "is missing");
+        else
+            err_set_errno(err, errno, "open");
+    }
+    if (pack->fd < 0 || !read_header(request->store, pack->fd, request->ref->id, err) ||
+        !read_footer(pack, err)) {
+        err_wrap(err, "'%s'", pack->path);
+        open_pack_free(pack);
+        return NULL;
+    }
+    /* At least 64 KiB each, so that the bound also bounds the open files. */
+    size_t bytes = sizeof *pack + (size_t)pack->footer.n_frames * sizeof *pack->footer.frames +
+                   (size_t)pack->footer.n_chunks * CHUNK_ENTRY_BYTES +
+                   (size_t)pack->footer.n_leaves * LEAF_BYTES;
+    *ret_bytes = bytes > 65536 ? bytes : 65536;
+    return pack;
+}
+
+struct cache_item *pack_pin(struct store *store, const struct pack_ref *ref, struct err *err)
+{
+    struct cache_key key = {0};
+    memcpy(key.bytes, ref->id, PACK_ID_BYTES);
+    struct pack_request request = {.store = store, .ref = ref};
+    struct cache_item *item = cache_pin(store->packs, &key, load_pack, &request, err);
+    if (item && memcmp(pack_of(item)->digest, ref->digest, DIGEST_BYTES) != 0) {
+        err_set(err, ERR_STORE_CORRUPT, 0, "'%s' is not the pack that was written",
+                pack_of(item)->path);
+        cache_unpin(store->packs, item);
+        return NULL;
+    }
+    return item;
+}
+
+/* ---- decoding a frame */
+
+static bool verify_blocks(struct decoder *d, const struct footer *footer,
+                          const struct frame_entry *entry, const uint8_t *raw, struct err *err)
+{
+    uint8_t leaves[CHUNK_BLOCKS_MAX * DIGEST_BYTES];
+    uint32_t block = 0;
+    for (uint32_t c = entry->first_chunk; c < entry->first_chunk + entry->chunks; c++) {
+        struct chunk_entry chunk = footer_chunk(footer, c);
+        uint32_t n = chunk.blocks_less_1 + 1u;
+        if (n > CHUNK_BLOCKS_MAX)
+            return err_set(err, ERR_STORE_CORRUPT, 0, "chunk %u is too large", c);
+        for (uint32_t i = 0; i < n; i++, block++) {
+            uint8_t *leaf = leaves + (size_t)i * DIGEST_BYTES;
+            hasher_leaf(d->hasher, raw + (size_t)block * STORE_BLOCK_BYTES, leaf);
+            if (memcmp(leaf, footer_leaf(footer, entry, block), LEAF_BYTES) != 0)
+                return err_set(err, ERR_STORE_CORRUPT, 0, "block %u: wrong digest", block);
+        }
+        uint8_t id[DIGEST_BYTES];
+        hasher_chunk(d->hasher, leaves, n, id);
+        if (memcmp(id, chunk.id, DIGEST_BYTES) != 0)
+            return err_set(err, ERR_STORE_CORRUPT, 0, "chunk %u: wrong digest", c);
+    }
+    return true;
+}
+
+static bool decode_frame(struct decoder *d, const struct open_pack *pack,
+                         const struct frame_entry *entry, uint8_t *raw, struct err *err)
+{
+    const uint8_t *stored = d->stored + FRAME_HEADER_BYTES;
+    struct frame_header header;
+    if (!file_pread_full(pack->fd, d->stored, FRAME_HEADER_BYTES + (size_t)entry->stored_len,
+                         entry->offset, err) ||
+        !frame_header_decode(d->stored, &header, err))
+        return false;
+    if (header.stored_len != entry->stored_len || header.raw_len != entry->raw_len ||
+        header.chunks != entry->chunks)
+        return err_set(err, ERR_STORE_CORRUPT, 0, "header and footer disagree");
+    if (crc32c(stored, header.stored_len) != header.stored_crc)
+        return err_set(err, ERR_STORE_CORRUPT, 0, "wrong checksum");
+    if (header.codec == FRAME_RAW)
+        memcpy(raw, stored, header.raw_len);
+    else if (ZSTD_decompressDCtx(d->zstd, raw, header.raw_len, stored, header.stored_len) !=
+             header.raw_len)
+        return err_set(err, ERR_STORE_CORRUPT, 0, "does not decompress");
+    return verify_blocks(d, &pack->footer, entry, raw, err);
+}
+
+struct frame *frame_load(struct store *store, const struct pack_ref *ref, uint16_t number,
+                         struct err *err)
+{
+    struct cache_item *item = pack_pin(store, ref, err);
+    if (!item)
+        return NULL;
+    const struct open_pack *pack = pack_of(item);
+    struct frame *frame = NULL;
+    bool ok = number < pack->footer.n_frames;
+    if (ok) {
+        const struct frame_entry *entry = &pack->footer.frames[number];
+        struct decoder *d = decoder_take(store->decoders);
+        frame = xmalloc(sizeof *frame + entry->raw_len);
+        frame->blocks = entry->raw_len / STORE_BLOCK_BYTES;
+        ok = decode_frame(d, pack, entry, frame->data, err);
+        decoder_give(store->decoders, d);
+    } else {
+        err_set(err, ERR_STORE_CORRUPT, 0, "is not there");
+    }
+    if (!ok) {
+        err_wrap(err, "'%s' frame %u", pack->path, number);
+        free(frame);
+        frame = NULL;
+    }
+    cache_unpin(store->packs, item);
+    return frame;
+}
+
+struct frame_request {
+    struct store *store;
+    const struct pack_ref *ref;
+    uint16_t number;
+};
+
+static void *load_frame(void *context, size_t *ret_bytes, struct err *err)
+{
+    const struct frame_request *r = context;
+    struct frame *frame = frame_load(r->store, r->ref, r->number, err);
+    if (frame)
+        *ret_bytes = sizeof *frame + (size_t)frame->blocks * STORE_BLOCK_BYTES;
+    return frame;
+}
+
+struct cache_item *frame_pin(struct store *store, const struct pack_ref *ref, uint16_t number,
+                             struct err *err)
+{
+    struct cache_key key = {0};
+    memcpy(key.bytes, ref->id, PACK_ID_BYTES);
+    put_u16(key.bytes + PACK_ID_BYTES, number);
+    struct frame_request request = {.store = store, .ref = ref, .number = number};
+    return cache_pin(store->frames, &key, load_frame, &request, err);
+}

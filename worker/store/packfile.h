@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Reading packs: footers and frames, verified, through the store's caches. Threads: any, at once.
+ */
+#pragma once
+
+#include "worker/store/repo.h"
+
+/* An open pack: its file and its verified footer. */
+struct open_pack {
+    int fd;
+    struct footer footer;
+    uint8_t digest[DIGEST_BYTES];
+    char path[64]; /* in the repository, for messages */
+};
+
+/* A decoded frame: every byte has been verified. */
+struct frame {
+    uint32_t blocks;
+    uint8_t data[]; /* blocks * STORE_BLOCK_BYTES */
+};
+
+/* "packs/ab/abcd....pk" into `out` of 64 bytes. */
+void pack_path(const uint8_t id[PACK_ID_BYTES], char *out);
+
+void open_pack_free(void *pack);
+struct decoder_pool *decoder_pool_new(void);
+void decoder_pool_free(struct decoder_pool *pool);
+
+/* The pack that `ref` names; store-corrupt when it is missing, damaged, or not that one. Unpin from
+ * store->packs. */
+struct cache_item *pack_pin(struct store *store, const struct pack_ref *ref, struct err *err);
+static inline const struct open_pack *pack_of(const struct cache_item *item)
+{
+    return cache_value(item);
+}
+
+/* A frame of a pack. Unpin from store->frames. */
+struct cache_item *frame_pin(struct store *store, const struct pack_ref *ref, uint16_t frame,
+                             struct err *err);
+static inline const struct frame *frame_of(const struct cache_item *item)
+{
+    return cache_value(item);
+}
+
+/* The same past the cache; the caller frees with free(). */
+struct frame *frame_load(struct store *store, const struct pack_ref *ref, uint16_t frame,
+                         struct err *err);

@@ -1,0 +1,13 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What reader.c and verify.c need of an open point. Not for other modules. */
+#pragma once
+
+#include "worker/store/repo.h"
+
+struct store_point {
+    struct store *store;
+    struct point_record record;
+};
+
+/* The record of a disk, or NULL. */
+const struct record_disk *point_disk(const struct store_point *point, const char *disk_id);

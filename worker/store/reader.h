@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The map of an open disk, for the files of this module: the parent of an incremental write, and
+ * verification. Not for other modules. */
+#pragma once
+
+#include "worker/store/manifest.h"
+#include "worker/store/point.h"
+
+struct store_reader {
+    struct store *store;
+    int fd; /* the manifest */
+    struct manifest map;
+    struct cache *pages; /* page number -> struct map_page */
+    char *name;          /* "point P disk D", for messages */
+};
+
+/* Records, growing. */
+struct map_records {
+    struct map_record *items;
+    size_t count, capacity;
+};
+void map_records_add(struct map_records *list, const struct map_record *record);
+void map_records_done(struct map_records *list);
+#define SCOPED_MAP_RECORDS __attribute__((cleanup(map_records_done)))
+
+/* The records of blocks [block, block + n), cut to that range, appended to `out`. Pack numbers are
+ * those of reader->map.packs. */
+bool reader_map(struct store_reader *reader, uint64_t block, uint64_t n, struct map_records *out,
+                struct err *err);

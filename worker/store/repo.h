@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the files of this module share: the open repository. Not for other modules. */
+#pragma once
+
+#include <pthread.h>
+
+#include "worker/store/cache.h"
+#include "worker/store/dedup.h"
+#include "worker/store/object.h"
+#include "worker/store/record.h"
+
+struct store {
+    char *path;
+    int dirfd;
+    struct repo_record repo;
+    uint8_t repo_id[16]; /* the UUID's bytes, as in binary headers */
+    struct store_opts opts;
+    struct cache *packs;  /* pack id -> struct open_pack */
+    struct cache *frames; /* pack id + frame -> struct frame */
+    struct decoder_pool *decoders;
+    struct dedup *dedup;
+    pthread_mutex_t load_lock; /* serialises loading into `dedup`: indexes and footers. Before the
+                                  locks of `packs` and of `dedup` */
+    struct object_names loaded_indexes; /* sessions whose index was read; under load_lock */
+};
+
+/* True for a session or point id that may become a file name. */
+bool session_id_is_valid(const char *id);
+
+/* Bring the deduplication tables up to date with all committed sessions. Unreadable indexes are
+ * left out with a warning in the log. */
+bool store_load_indexes(struct store *store, struct err *err);
+
+/* The sessions whose points were deleted. */
+bool store_list_deleted(struct store *store, struct object_names *ret_names, struct err *err);
+
+/* Make the directories of a repository that are not there. */
+bool store_make_directories(struct store *store, struct err *err);

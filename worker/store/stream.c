@@ -1,0 +1,460 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * One thread's pipeline. A call is cut into units of at most 4 MiB; a unit goes through three
+ * passes:
+ *
+ *     classify   each block: zero, equal to the parent's, or to be stored (with its leaf digest)
+ *     cut        runs of blocks to be stored into chunks, by their leaf digests
+ *     place      each chunk: known somewhere, or appended to the frame being filled
+ *
+ * A full frame is compressed and appended to the thread's pack; a full pack goes to the sealer.
+ * Nothing is shared with other threads but the deduplication tables and the disk's map.
+ */
+#include <assert.h>
+#include <inttypes.h>
+#include <string.h>
+
+#include <zstd.h>
+
+#include "proto/base/log.h"
+#include "worker/store/packfile.h"
+#include "worker/store/writer.h"
+
+enum { UNIT_BLOCKS = 1024, CUT_MASK = 15 };
+
+enum block_kind { BLOCK_ZERO, BLOCK_SAME, BLOCK_NEW };
+
+/* A unit on its way. */
+struct unit {
+    struct store_stream *stream;
+    struct store_disk *disk;
+    uint64_t block; /* of the disk */
+    uint32_t n;
+    const uint8_t *data; /* all blocks, but the last one if the disk's end cuts it */
+    const uint8_t *last; /* the last block */
+    struct store_stats stats;
+    struct map_records records;
+    uint8_t kinds[UNIT_BLOCKS];
+    uint8_t leaves[UNIT_BLOCKS * DIGEST_BYTES];
+    uint8_t padded[STORE_BLOCK_BYTES];
+};
+
+static const uint8_t *unit_block(const struct unit *u, uint32_t i)
+{
+    return i + 1 == u->n ? u->last : u->data + (size_t)i * STORE_BLOCK_BYTES;
+}
+
+/* ---- streams */
+
+struct store_stream *store_stream_begin(struct store_session *session, struct err *err)
+{
+    if (!session_check(session, err))
+        return NULL;
+    pthread_mutex_lock(&session->lock);
+    struct store_stream *s = session->idle;
+    if (s)
+        session->idle = s->next;
+    session->n_active++;
+    pthread_mutex_unlock(&session->lock);
+    if (s) {
+        s->next = NULL;
+        return s;
+    }
+    s = ALLOC_NEW(struct store_stream);
+    s->session = session;
+    s->hasher = hasher_new();
+    s->zstd = ZSTD_createCCtx();
+    if (!s->zstd)
+        abort(); /* out of memory */
+    s->frame = xaligned(STORE_BLOCK_BYTES, FRAME_RAW_MAX);
+    s->encoded = xmalloc(FRAME_HEADER_BYTES + FRAME_RAW_MAX);
+    s->unit = ALLOC_NEW(struct unit);
+    return s;
+}
+
+void store_stream_end(struct store_stream *stream)
+{
+    if (!stream)
+        return;
+    struct store_session *session = stream->session;
+    pthread_mutex_lock(&session->lock);
+    stream->next = session->idle;
+    session->idle = stream;
+    session->n_active--;
+    pthread_mutex_unlock(&session->lock);
+}
+
+void stream_free(struct store_stream *stream)
+{
+    if (!stream)
+        return;
+    pack_writer_free(stream->pack);
+    hook_set_done(&stream->hooks);
+    hasher_free(stream->hasher);
+    ZSTD_freeCCtx(stream->zstd);
+    if (stream->unit)
+        map_records_done(&stream->unit->records);
+    free(stream->unit);
+    free(stream->frame);
+    free(stream->encoded);
+    free(stream);
+}
+
+/* ---- frames */
+
+/* Encode the frame being filled; returns the length with the header. */
+static size_t encode_frame(struct store_stream *s)
+{
+    uint32_t raw_len = s->frame_blocks * STORE_BLOCK_BYTES;
+    uint8_t *stored = s->encoded + FRAME_HEADER_BYTES;
+    /* Less than 3 % is not worth the decoding. */
+    size_t worth = raw_len - raw_len / 32;
+    size_t len = ZSTD_compressCCtx(s->zstd, stored, worth, s->frame, raw_len,
+                                   s->session->store->opts.zstd_level);
+    struct frame_header header = {.codec = FRAME_ZSTD};
+    if (ZSTD_isError(len)) {
+        header.codec = FRAME_RAW;
+        memcpy(stored, s->frame, raw_len);
+        len = raw_len;
+    }
+    header.stored_len = (uint32_t)len;
+    header.raw_len = raw_len;
+    header.chunks = s->frame_chunks;
+    header.stored_crc = crc32c(stored, len);
+    frame_header_encode(&header, s->encoded);
+    return FRAME_HEADER_BYTES + len;
+}
+
+/* Write out the frame being filled. `stats` may be NULL. */
+static bool flush_frame(struct store_stream *s, struct store_stats *stats, struct err *err)
+{
+    if (s->frame_blocks == 0)
+        return true;
+    size_t len = encode_frame(s);
+    if (!pack_writer_append(s->pack, s->encoded, len, s->frame_blocks * STORE_BLOCK_BYTES,
+                            s->frame_chunks, err))
+        return false;
+    if (stats)
+        stats->stored_bytes += len;
+    s->frame_blocks = 0;
+    s->frame_chunks = 0;
+    return !pack_writer_is_full(s->pack) || pack_writer_finish(TAKE(s->pack), err);
+}
+
+bool stream_finish(struct store_stream *stream, struct err *err)
+{
+    if (!flush_frame(stream, NULL, err))
+        return false;
+    return !stream->pack || pack_writer_finish(TAKE(stream->pack), err);
+}
+
+/* ---- pass 1: classify */
+
+static void classify(struct unit *u)
+{
+    for (uint32_t i = 0; i < u->n; i++) {
+        const uint8_t *block = unit_block(u, i);
+        if (block_is_zero(block, STORE_BLOCK_BYTES)) {
+            u->kinds[i] = BLOCK_ZERO;
+            continue;
+        }
+        u->kinds[i] = BLOCK_NEW;
+        hasher_leaf(u->stream->hasher, block, u->leaves + (size_t)i * DIGEST_BYTES);
+    }
+}
+
+static struct map_record shifted(const struct map_record *r, uint32_t skip, uint32_t n,
+                                 uint32_t pack)
+{
+    return (struct map_record){
+        .block = r->block + skip,
+        .where = {.pack = pack,
+                  .frame = r->where.frame,
+                  .first = (uint8_t)(r->where.first + skip),
+                  .blocks_less_1 = (uint8_t)(n - 1)},
+    };
+}
+
+/* Mark the blocks of one record of the parent that are the same here, and refer to them. */
+static void compare_record(struct unit *u, const struct map_record *r, uint32_t number,
+                           const struct footer *footer)
+{
+    if (r->where.frame >= footer->n_frames)
+        return;
+    const struct frame_entry *frame = &footer->frames[r->where.frame];
+    uint32_t n = map_record_blocks(r), run = 0;
+    if ((r->where.first + n) * STORE_BLOCK_BYTES > frame->raw_len)
+        return;
+    for (uint32_t i = 0; i <= n; i++) {
+        size_t at = (size_t)(r->block - u->block) + i;
+        bool is_same = i < n && u->kinds[at] == BLOCK_NEW &&
+                       memcmp(u->leaves + at * DIGEST_BYTES,
+                              footer_leaf(footer, frame, r->where.first + i), LEAF_BYTES) == 0;
+        if (is_same) {
+            u->kinds[at] = BLOCK_SAME;
+            run++;
+        } else if (run > 0) {
+            struct map_record same = shifted(r, i - run, run, number);
+            records_join(&u->records, &same);
+            u->stats.unchanged_bytes += (uint64_t)run * STORE_BLOCK_BYTES;
+            run = 0;
+        }
+    }
+}
+
+/* A pack of the parent that cannot be used costs space, not this backup: its blocks are stored
+ * again. */
+static void compare_parent(struct unit *u)
+{
+    struct store *store = u->stream->session->store;
+    const struct store_disk *disk = u->disk;
+    SCOPED_MAP_RECORDS struct map_records records = {0};
+    struct err err = ERR_INIT;
+    if (!reader_map(disk->parent, u->block, u->n, &records, &err)) {
+        log_err(LOG_LEVEL_WARN, "store_parent_unreadable", &err);
+        return;
+    }
+    struct cache_item *item = NULL;
+    uint32_t pinned = 0;
+    for (size_t i = 0; i < records.count; i++) {
+        const struct map_record *r = &records.items[i];
+        uint32_t number = disk->parent_packs[r->where.pack];
+        if (number == DEDUP_NO_PACK)
+            continue;
+        if (!item || pinned != r->where.pack) {
+            cache_unpin(store->packs, item);
+            item = pack_pin(store, &disk->parent->map.packs[r->where.pack], &err);
+            pinned = r->where.pack;
+        }
+        if (item) {
+            compare_record(u, r, number, &pack_of(item)->footer);
+        } else {
+            log_err(LOG_LEVEL_WARN, "store_parent_pack_unusable", &err);
+            err_clear(&err);
+            dedup_pack_drop(store->dedup, number);
+        }
+    }
+    cache_unpin(store->packs, item);
+}
+
+/* ---- pass 2 and 3: cut and place */
+
+/* Load the pack that a hook names, so that its chunks are known. */
+static void load_hooked_pack(struct store *store, uint32_t pack)
+{
+    pthread_mutex_lock(&store->load_lock);
+    if (dedup_wants_load(store->dedup, pack)) {
+        struct err err = ERR_INIT;
+        struct pack_ref ref;
+        dedup_pack_get(store->dedup, pack, &ref);
+        struct cache_item *item = pack_pin(store, &ref, &err);
+        if (item) {
+            dedup_load_footer(store->dedup, pack, &pack_of(item)->footer);
+        } else {
+            log_err(LOG_LEVEL_WARN, "store_pack_unusable", &err);
+            dedup_pack_drop(store->dedup, pack);
+        }
+        cache_unpin(store->packs, item);
+    }
+    pthread_mutex_unlock(&store->load_lock);
+}
+
+static bool is_known(struct store_stream *s, const uint8_t id[DIGEST_BYTES],
+                     struct location *ret_where)
+{
+    struct store *store = s->session->store;
+    if (dedup_find(store->dedup, id, s->session->owner, ret_where))
+        return true;
+    uint32_t pack = dedup_hook_find(store->dedup, id);
+    if (pack == DEDUP_NO_PACK)
+        return false;
+    load_hooked_pack(store, pack);
+    return dedup_find(store->dedup, id, s->session->owner, ret_where);
+}
+
+static void refer(struct unit *u, uint32_t i, const struct location *where)
+{
+    struct map_record record = {.block = u->block + i, .where = *where};
+    records_join(&u->records, &record);
+}
+
+/* Append a new chunk to the frame. False with no error: another thread has just stored it, and
+ * `where` tells its place. */
+static bool append_chunk(struct unit *u, uint32_t i, uint32_t n, const uint8_t id[DIGEST_BYTES],
+                         struct location *where, struct err *err)
+{
+    struct store_stream *s = u->stream;
+    if (s->frame_blocks + n > FRAME_BLOCKS_MAX && !flush_frame(s, &u->stats, err))
+        return false;
+    if (!s->pack && !(s->pack = pack_writer_new(s->session, err)))
+        return false;
+    struct location mine = {
+        .pack = s->pack->number,
+        .frame = (uint16_t)s->pack->footer.n_frames,
+        .first = (uint8_t)s->frame_blocks,
+        .blocks_less_1 = (uint8_t)(n - 1),
+    };
+    if (dedup_claim(s->session->store->dedup, id, s->session->owner, &mine, where))
+        return false;
+    for (uint32_t b = 0; b < n; b++)
+        memcpy(s->frame + (size_t)(s->frame_blocks + b) * STORE_BLOCK_BYTES, unit_block(u, i + b),
+               STORE_BLOCK_BYTES);
+    footer_add_chunk(&s->pack->footer, id, (uint8_t)s->frame_blocks,
+                     u->leaves + (size_t)i * DIGEST_BYTES, n);
+    hook_set_add(&s->hooks, id, s->pack->number);
+    s->frame_blocks += n;
+    s->frame_chunks++;
+    *where = mine;
+    return true;
+}
+
+static bool place_chunk(struct unit *u, uint32_t i, uint32_t n, struct err *err)
+{
+    uint8_t id[DIGEST_BYTES];
+    struct location where;
+    hasher_chunk(u->stream->hasher, u->leaves + (size_t)i * DIGEST_BYTES, n, id);
+    bool known = is_known(u->stream, id, &where);
+    if (!known && !append_chunk(u, i, n, id, &where, err)) {
+        if (err_is_set(err))
+            return false;
+        known = true;
+    }
+    refer(u, i, &where);
+    if (known) {
+        u->stats.dedup_bytes += (uint64_t)n * STORE_BLOCK_BYTES;
+    } else {
+        u->stats.stored_raw_bytes += (uint64_t)n * STORE_BLOCK_BYTES;
+        u->stats.chunks++;
+    }
+    return true;
+}
+
+static bool cut_and_place(struct unit *u, struct err *err)
+{
+    uint32_t begin = 0;
+    for (uint32_t i = 0; i <= u->n; i++) {
+        if (i == u->n || u->kinds[i] != BLOCK_NEW) {
+            if (i > begin && !place_chunk(u, begin, i - begin, err))
+                return false;
+            begin = i + 1;
+            continue;
+        }
+        uint32_t len = i + 1 - begin;
+        bool is_cut = (u->leaves[(size_t)i * DIGEST_BYTES] & CUT_MASK) == 0;
+        if (!is_cut && len < CHUNK_BLOCKS_MAX)
+            continue;
+        if (!place_chunk(u, begin, len, err))
+            return false;
+        begin = i + 1;
+    }
+    return true;
+}
+
+/* ---- writing */
+
+static bool check_write(const struct store_disk *disk, uint64_t offset, uint64_t len,
+                        struct err *err)
+{
+    if (offset > disk->size_bytes || len > disk->size_bytes - offset)
+        return err_set(err, ERR_BAD_ARGUMENT, 0,
+                       "%" PRIu64 " bytes at offset %" PRIu64 " are beyond its end, %" PRIu64, len,
+                       offset, disk->size_bytes);
+    if (offset % STORE_BLOCK_BYTES != 0 ||
+        (len % STORE_BLOCK_BYTES != 0 && offset + len != disk->size_bytes))
+        return err_set(err, ERR_BAD_ARGUMENT, 0,
+                       "%" PRIu64 " bytes at offset %" PRIu64 " are not whole blocks", len, offset);
+    return !disk->is_finished || err_set(err, ERR_BAD_ARGUMENT, 0, "it is finished already");
+}
+
+static bool write_unit(struct unit *u, const uint8_t *data, size_t len, struct err *err)
+{
+    size_t cut = len % STORE_BLOCK_BYTES;
+    u->n = (uint32_t)disk_blocks(len);
+    u->data = data;
+    u->last = data + (size_t)(u->n - 1) * STORE_BLOCK_BYTES;
+    if (cut != 0) {
+        memset(u->padded, 0, sizeof u->padded);
+        memcpy(u->padded, u->last, cut);
+        u->last = u->padded;
+    }
+    u->stats = (struct store_stats){.read_bytes = (uint64_t)u->n * STORE_BLOCK_BYTES};
+    u->records.count = 0;
+    classify(u);
+    if (u->disk->parent)
+        compare_parent(u);
+    if (!cut_and_place(u, err))
+        return false;
+    u->stats.zero_bytes = u->stats.read_bytes - u->stats.unchanged_bytes - u->stats.dedup_bytes -
+                          u->stats.stored_raw_bytes;
+    disk_merge(u->disk, &u->records, &u->stats);
+    return true;
+}
+
+bool store_stream_write(struct store_stream *stream, struct store_disk *disk, uint64_t offset,
+                        const void *data, size_t len, struct err *err)
+{
+    assert(disk->session == stream->session);
+    if (!session_check(stream->session, err))
+        return false;
+    bool ok = check_write(disk, offset, len, err);
+    const uint8_t *at = data;
+    struct unit *u = stream->unit;
+    u->stream = stream;
+    u->disk = disk;
+    while (ok && len > 0) {
+        size_t part = (size_t)UNIT_BLOCKS * STORE_BLOCK_BYTES;
+        part = len < part ? len : part;
+        u->block = offset / STORE_BLOCK_BYTES;
+        ok = write_unit(u, at, part, err);
+        at += part;
+        offset += part;
+        len -= part;
+    }
+    if (!ok) {
+        err_wrap(err, "disk %s", disk->id);
+        return session_fail(stream->session, err);
+    }
+    return true;
+}
+
+static bool keep_records(struct unit *u, const struct map_records *records, struct err *err)
+{
+    for (size_t i = 0; i < records->count; i++) {
+        const struct map_record *r = &records->items[i];
+        uint32_t number = u->disk->parent_packs[r->where.pack];
+        if (number == DEDUP_NO_PACK)
+            return err_set(err, ERR_STORE_CORRUPT, 0, "two records disagree about a pack of %s",
+                           u->disk->parent->name);
+        struct map_record same = shifted(r, 0, map_record_blocks(r), number);
+        records_join(&u->records, &same);
+        u->stats.unchanged_bytes += (uint64_t)map_record_blocks(r) * STORE_BLOCK_BYTES;
+    }
+    return true;
+}
+
+bool store_stream_keep(struct store_stream *stream, struct store_disk *disk, uint64_t offset,
+                       uint64_t len, struct err *err)
+{
+    assert(disk->session == stream->session && disk->parent);
+    if (!session_check(stream->session, err))
+        return false;
+    SCOPED_MAP_RECORDS struct map_records records = {0};
+    struct unit *u = stream->unit;
+    u->stream = stream;
+    u->disk = disk;
+    u->records.count = 0;
+    u->stats = (struct store_stats){0};
+    bool ok = check_write(disk, offset, len, err);
+    if (ok && len > 0) {
+        uint64_t first = offset / STORE_BLOCK_BYTES, n = disk_blocks(offset + len) - first;
+        u->stats.read_bytes = n * STORE_BLOCK_BYTES;
+        ok = reader_map(disk->parent, first, n, &records, err) && keep_records(u, &records, err);
+    }
+    if (!ok) {
+        err_wrap(err, "disk %s", disk->id);
+        return session_fail(stream->session, err);
+    }
+    u->stats.zero_bytes = u->stats.read_bytes - u->stats.unchanged_bytes;
+    disk_merge(disk, &u->records, &u->stats);
+    return true;
+}

@@ -1,0 +1,124 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What session.c, commit.c, disk.c, stream.c and packwriter.c share: a restore point being written.
+ * Not for other modules.
+ *
+ * Lock order: session->lock, then disk->lock; the locks of the store's tables are leaves.
+ */
+#pragma once
+
+#include <stdatomic.h>
+
+#include "proto/base/queue.h"
+#include "worker/store/reader.h"
+#include "worker/store/repo.h"
+
+/* ---- a pack being written, by one thread (packwriter.c) */
+struct pack_writer {
+    struct store_session *session;
+    int fd;
+    uint8_t id[PACK_ID_BYTES];
+    uint32_t number; /* in the store's table */
+    char path[64];
+    uint64_t len;     /* written so far */
+    uint64_t raw;     /* the frames' raw bytes */
+    uint64_t flushed; /* where write-back was last started */
+    struct footer_builder footer;
+};
+
+/* Creates the file and its header. */
+struct pack_writer *pack_writer_new(struct store_session *session, struct err *err);
+/* Append a frame with its header; `chunks` of them were added to the footer before. */
+bool pack_writer_append(struct pack_writer *pack, const uint8_t *frame, size_t len,
+                        uint32_t raw_len, uint32_t chunks, struct err *err);
+bool pack_writer_is_full(const struct pack_writer *pack);
+/* Write footer and trailer, and hand the file to the session's sealer. Frees, on failure too. */
+bool pack_writer_finish(struct pack_writer *pack, struct err *err);
+/* Closes without finishing. NULL is fine. */
+void pack_writer_free(struct pack_writer *pack);
+
+/* A finished pack on its way to the sealer thread. */
+struct seal_job {
+    int fd;
+    char path[64];
+};
+
+/* ---- a disk being written (disk.c) */
+struct store_disk {
+    struct store_session *session;
+    char *id;
+    uint64_t size_bytes;
+    struct store_reader *parent;
+    uint32_t *parent_packs;     /* of the parent's table -> numbers in the store's; DEDUP_NO_PACK =
+                                   unusable */
+    pthread_mutex_t lock;       /* guards what follows */
+    struct map_records records; /* pack numbers are the store's */
+    struct store_stats stats;
+    bool is_finished;
+};
+void disk_free(struct store_disk *disk);
+/* Merge what one call found. */
+void disk_merge(struct store_disk *disk, const struct map_records *records,
+                const struct store_stats *stats);
+/* Append a record, joined to the last one where they continue each other. */
+void records_join(struct map_records *list, const struct map_record *record);
+/* Write manifests/<session>/<disk>.mf; its digest goes to `ret_digest`. */
+bool disk_write_manifest(struct store_disk *disk, uint8_t ret_digest[DIGEST_BYTES],
+                         struct err *err);
+
+/* ---- one thread's pipeline (stream.c) */
+struct store_stream {
+    struct store_session *session;
+    struct store_stream *next; /* in the session's list of idle streams */
+    struct hasher *hasher;
+    void *zstd;               /* ZSTD_CCtx */
+    struct pack_writer *pack; /* NULL until the first new chunk, and after a full one */
+    uint8_t *frame;           /* FRAME_RAW_MAX: the blocks of the frame being filled */
+    uint8_t *encoded;         /* FRAME_HEADER_BYTES + FRAME_RAW_MAX */
+    uint32_t frame_blocks, frame_chunks;
+    struct hook_set hooks; /* of new chunks; pack numbers are the store's */
+    struct unit *unit;     /* work space of a call */
+};
+/* Write out what is open: the frame, then the pack. */
+bool stream_finish(struct store_stream *stream, struct err *err);
+void stream_free(struct store_stream *stream);
+
+/* ---- the session (session.c) */
+struct session_blob {
+    char *name;
+    void *data;
+    size_t len;
+};
+
+enum session_state { SESSION_OPEN, SESSION_COMMITTED, SESSION_UNKNOWN, SESSION_ABORTED };
+
+struct store_session {
+    struct store *store;
+    char *id, *vm_id, *vm_name, *worker;
+    uint32_t owner; /* in the deduplication tables */
+    enum session_state state;
+    struct queue *seals; /* struct seal_job */
+    pthread_t sealer;
+    bool has_sealer;
+    atomic_bool is_failed; /* `failure` is set */
+    pthread_mutex_t lock;  /* guards what follows */
+    struct err failure;
+    struct store_disk **disks;
+    size_t n_disks;
+    struct session_blob *blobs;
+    size_t n_blobs;
+    struct store_stream *idle;
+    unsigned n_active; /* streams begun and not ended */
+    uint8_t (*packs)[PACK_ID_BYTES];
+    size_t n_packs;
+    uint64_t stored_bytes;
+};
+
+/* Keep the first error of the session. Returns false. */
+bool session_fail(struct store_session *session, const struct err *err);
+/* False, with a copy of the session's error, if it has failed. */
+bool session_check(struct store_session *session, struct err *err);
+/* Note a pack file before it is created, for the abort. */
+void session_add_pack(struct store_session *session, const uint8_t id[PACK_ID_BYTES]);
+/* Close the queue and wait for the last fsync. */
+void session_join_sealer(struct store_session *session);

@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Backup of one VM by the attach path: the order of its steps. */
+#include "worker/step/backup.h"
+
+#include "worker/task/task.h"
+
+#define STAT(member) offsetof(struct wire_stats, member)
+
+static const struct step steps[] = {
+    {.name = "revoke-earlier", .run = step_revoke_earlier},
+    {.name = "precheck", .probe = probe_stands, .run = step_precheck},
+    {.name = "quiesce",
+     .stat = STAT(quiesce_ms),
+     .probe = probe_quiesce,
+     .run = step_quiesce,
+     .undo = undo_quiesce},
+    {.name = "snapshot",
+     .stat = STAT(snapshot_ms),
+     .probe = probe_snapshot,
+     .run = step_snapshot,
+     .undo = step_merge},
+    {.name = "describe", .probe = probe_stands, .run = step_describe},
+    {.name = "attach",
+     .stat = STAT(attach_ms),
+     .probe = probe_stands,
+     .run = step_attach,
+     .undo = step_detach},
+    {.name = "copy",
+     .stat = STAT(copy_ms),
+     .probe = probe_stands,
+     .run = step_copy,
+     .undo = undo_copy},
+    {.name = "commit", .stat = STAT(commit_ms), .probe = probe_stands, .run = step_commit},
+    {.name = "detach", .flags = STEP_TIDY, .stat = STAT(detach_ms), .run = step_detach},
+    {.name = "merge", .flags = STEP_TIDY, .stat = STAT(merge_ms), .run = step_merge},
+};
+
+const struct task_kind task_backup = {
+    .name = "backup",
+    .lane = LANE_BACKUP,
+    .needs_engine = true,
+    .needs_store = true,
+    .steps = steps,
+    .step_count = sizeof steps / sizeof steps[0],
+    .state_new = backup_new,
+    .state_free = backup_free,
+};
