@@ -97,14 +97,11 @@ static struct proc *spawn_daemon(const char *run_dir, int listen_fd, struct err 
 {
     SCOPED_FREE char *pid_path = file_in(run_dir, "pid");
     SCOPED_FREE char *log_path = file_in(run_dir, "qsd.log");
-    const char *argv[] = {"qemu-storage-daemon",
-                          "--chardev",
-                          "socket,id=monitor,fd=3,server=on,wait=off",
-                          "--monitor",
-                          "chardev=monitor,mode=control",
-                          "--pidfile",
-                          pid_path,
-                          NULL};
+    const char *argv[] = {"qemu-storage-daemon", "--chardev",
+                          /* wait: it takes our connection before the monitor begins; else its
+                           * accept and the monitor's thread race, and commands are never read. */
+                          "socket,id=monitor,fd=3,server=on,wait=on", "--monitor",
+                          "chardev=monitor,mode=control", "--pidfile", pid_path, NULL};
     /* Without these, each request of 1 MiB and more maps and unmaps its bounce buffer. */
     const char *extra[] = {"MALLOC_MMAP_THRESHOLD_=1073741824", "MALLOC_TRIM_THRESHOLD_=1073741824",
                            NULL};
