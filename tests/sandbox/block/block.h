@@ -107,8 +107,7 @@ bool block_host_plug(struct block_host *host, const char *name, const struct blo
                      struct err *err);
 /* Limit what is read from all devices of the host together, now and for later ones; 0 = no limit.
  * Slow storage, and a way for tests to meet a copy in the middle. */
-bool block_host_set_read_limit(struct block_host *host, uint64_t bytes_per_second,
-                               struct err *err);
+bool block_host_set_read_limit(struct block_host *host, uint64_t bytes_per_second, struct err *err);
 /* Fails (conflict) while a process still has the device open. */
 bool block_host_unplug(struct block_host *host, const char *name, struct err *err);
 

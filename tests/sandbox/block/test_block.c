@@ -338,11 +338,450 @@ static void test_host_shows_frozen_disk(void **state)
     assert_int_equal(judge_volume(p, base), end);
 }
 
+static void test_snapshot_is_all_or_nothing(void **state)
+{
+    const struct place *p = *state;
+    PATH(a, p, "a.qcow2");
+    PATH(b, p, "b.qcow2");
+    PATH(a1, p, "a1.qcow2");
+    PATH(b1, p, "b1.qcow2");
+    OK(block_volume_create(a, BLOCK_QCOW2, SIZE, NULL, BLOCK_RAW, &err));
+    OK(block_volume_create(b, BLOCK_QCOW2, SIZE, NULL, BLOCK_RAW, &err));
+    OK(block_volume_create(b1, BLOCK_QCOW2, SIZE, NULL, BLOCK_RAW, &err)); /* in the way */
+    struct block_vm *vm = start_vm(p, (const char *[]){a, b}, 2);
+    struct block_overlay overlays[] = {overlay_of(DISK_A, a1), overlay_of(DISK_B, b1)};
+    FAILS(ERR_EXISTS, block_vm_snapshot(vm, overlays, 2, &err));
+    assert_int_not_equal(access(a1, F_OK), 0);
+    assert_int_equal(access(b1, F_OK), 0);
+    overlays[1] = overlay_of(DISK_A, b1);
+    FAILS(ERR_BAD_ARGUMENT, block_vm_snapshot(vm, overlays, 2, &err));
+    FAILS(ERR_BAD_ARGUMENT, block_vm_snapshot(vm, overlays, 0, &err));
+    overlays[1] = overlay_of("no-such-disk", b1);
+    FAILS(ERR_NOT_FOUND, block_vm_snapshot(vm, overlays, 2, &err));
+    assert_int_equal(unlink(b1), 0);
+    overlays[1] = overlay_of(DISK_B, b1);
+    OK(block_vm_snapshot(vm, overlays, 2, &err));
+    struct writer w;
+    start_writer(&w, vm, DISK_B, 0); /* still there, and on the overlay */
+    wait_until_acked(&w, 100);
+    uint64_t end = stop_writer(&w);
+    block_vm_stop(vm);
+    assert_int_equal(judge_volume(p, b), 0);
+    assert_int_equal(judge_volume(p, b1), end);
+}
+
+static void test_plug_and_unplug(void **state)
+{
+    const struct place *p = *state;
+    PATH(a, p, "a.qcow2");
+    PATH(b, p, "b.raw");
+    OK(block_volume_create(a, BLOCK_QCOW2, SIZE, NULL, BLOCK_RAW, &err));
+    OK(block_volume_create(b, BLOCK_RAW, SIZE, NULL, BLOCK_RAW, &err));
+    struct block_vm *vm = start_vm(p, (const char *[]){a}, 1);
+    struct block_disk disk = {.path = b, .format = BLOCK_RAW};
+    snprintf(disk.id, sizeof disk.id, "%s", DISK_B);
+    OK(block_vm_plug(vm, &disk, &err));
+    FAILS(ERR_EXISTS, block_vm_plug(vm, &disk, &err));
+    struct writer w;
+    start_writer(&w, vm, DISK_B, 0);
+    wait_until_acked(&w, 200);
+    uint64_t end = stop_writer(&w);
+    OK(block_vm_unplug(vm, DISK_B, &err));
+    FAILS(ERR_NOT_FOUND, block_vm_unplug(vm, DISK_B, &err));
+    assert_null(block_vm_nbd_uri(vm, DISK_B));
+    assert_int_equal(judge(b), end);
+    /* A volume that another VM has open is locked. */
+    PATH(run, p, "vm2");
+    snprintf(disk.id, sizeof disk.id, "%s", DISK_A);
+    disk.path = a;
+    disk.format = BLOCK_QCOW2;
+    FAILS(ERR_CONFLICT, block_vm_start(run, &disk, 1, &err));
+    disk.path = "/no/such/volume";
+    snprintf(disk.id, sizeof disk.id, "%s", DISK_B);
+    FAILS(ERR_NOT_FOUND, block_vm_plug(vm, &disk, &err));
+    block_vm_stop(vm);
+}
+
+static void test_write_errors(void **state)
+{
+    const struct place *p = *state;
+    PATH(base, p, "base.qcow2");
+    PATH(top, p, "top.qcow2");
+    OK(block_volume_create(base, BLOCK_QCOW2, SIZE, NULL, BLOCK_RAW, &err));
+    struct block_vm *vm = start_vm(p, (const char *[]){base}, 1);
+    static const int errnums[] = {ENOSPC, EIO};
+    uint64_t at = 0;
+    for (size_t i = 0; i < ARRAY_LEN(errnums); i++) {
+        OK(block_vm_set_write_error(vm, DISK_A, errnums[i], &err));
+        struct writer w;
+        start_writer(&w, vm, DISK_A, at);
+        for (int left = GENEROUS_MS; atomic_load(&w.errnum) == 0 && left > 0; left--)
+            clock_sleep_ms(clock_system(), 1);
+        assert_int_equal(atomic_load(&w.errnum), errnums[i]);
+        assert_int_equal(stop_writer(&w), at);
+        /* A snapshot and a merge below the fault change nothing about it. */
+        struct block_overlay over = overlay_of(DISK_A, top);
+        OK(block_vm_snapshot(vm, &over, 1, &err));
+        OK(block_vm_merge(vm, DISK_A, top, base, 0, &err));
+        assert_int_equal(unlink(top), 0);
+        OK(block_vm_set_write_error(vm, DISK_A, 0, &err));
+        OK(block_vm_set_write_error(vm, DISK_A, 0, &err));
+        start_writer(&w, vm, DISK_A, at);
+        wait_until_acked(&w, at + 100);
+        at = stop_writer(&w);
+    }
+    OK(block_vm_set_write_error(vm, DISK_A, EIO, &err));
+    OK(block_vm_unplug(vm, DISK_A, &err)); /* with the fault in */
+    block_vm_stop(vm);
+    assert_int_equal(judge_volume(p, base), at);
+}
+
+struct merging {
+    struct block_vm *vm;
+    const char *top, *base;
+    struct err err;
+    bool ok;
+};
+
+static void *merge_main(void *arg)
+{
+    struct merging *m = arg;
+    m->ok = block_vm_merge(m->vm, DISK_A, m->top, m->base, 65536, &m->err);
+    return NULL;
+}
+
+static void test_stop_cancels_slow_merge(void **state)
+{
+    const struct place *p = *state;
+    PATH(base, p, "base.qcow2");
+    PATH(top, p, "top.qcow2");
+    OK(block_volume_create(base, BLOCK_QCOW2, SIZE, NULL, BLOCK_RAW, &err));
+    struct block_vm *vm = start_vm(p, (const char *[]){base}, 1);
+    struct block_overlay over = overlay_of(DISK_A, top);
+    OK(block_vm_snapshot(vm, &over, 1, &err));
+    struct writer w;
+    start_writer(&w, vm, DISK_A, 0);
+    wait_until_acked(&w, 3000);
+    uint64_t end = stop_writer(&w);
+    struct merging m = {.vm = vm, .top = top, .base = base};
+    pthread_t thread;
+    assert_int_equal(pthread_create(&thread, NULL, merge_main, &m), 0);
+    /* As soon as it runs, the disk is taken. */
+    struct err why = ERR_INIT;
+    while (block_vm_set_write_error(vm, DISK_A, 0, &why))
+        clock_sleep_ms(clock_system(), 1);
+    assert_int_equal(why.code, ERR_CONFLICT);
+    FAILS(ERR_CONFLICT, block_vm_unplug(vm, DISK_A, &err));
+    FAILS(ERR_CONFLICT, block_vm_merge(vm, DISK_A, top, base, 0, &err));
+    block_vm_stop(vm);
+    pthread_join(thread, NULL);
+    assert_false(m.ok);
+    assert_int_equal(judge_volume(p, top), end);
+    OK(block_volume_commit(top, base, NULL, &err));
+    assert_int_equal(unlink(top), 0);
+    assert_int_equal(judge_volume(p, base), end);
+}
+
+static void test_merge_at_rest(void **state)
+{
+    const struct place *p = *state;
+    PATH(base, p, "base.raw");
+    PATH(one, p, "one.qcow2");
+    PATH(two, p, "two.qcow2");
+    OK(block_volume_create(base, BLOCK_RAW, SIZE, NULL, BLOCK_RAW, &err));
+    OK(block_volume_create(one, BLOCK_QCOW2, SIZE, base, BLOCK_RAW, &err));
+    uint64_t at = 0;
+    const char *const actives[] = {one, two};
+    for (size_t i = 0; i < 2; i++) {
+        struct block_vm *vm = start_vm(p, &actives[i], 1);
+        struct writer w;
+        start_writer(&w, vm, DISK_A, at);
+        wait_until_acked(&w, at + 300);
+        at = stop_writer(&w);
+        if (i == 1) /* in use: QEMU's lock */
+            FAILS(ERR_CONFLICT, block_volume_commit(one, base, two, &err));
+        block_vm_stop(vm);
+        if (i == 0)
+            OK(block_volume_create(two, BLOCK_QCOW2, SIZE, one, BLOCK_QCOW2, &err));
+    }
+    FAILS(ERR_BAD_ARGUMENT, block_volume_commit(two, base, NULL, &err));
+    FAILS(ERR_UNSUPPORTED, block_volume_commit(one, base, base, &err));
+    OK(block_volume_commit(one, base, two, &err));
+    assert_int_equal(unlink(one), 0);
+    assert_int_equal(judge_volume(p, two), at);
+    uint64_t bytes = 0;
+    OK(block_volume_actual_size(base, &bytes, &err));
+    assert_in_range(bytes, BLOCK, SIZE);
+}
+
+static void test_volumes_are_checked(void **state)
+{
+    const struct place *p = *state;
+    PATH(a, p, "a.qcow2");
+    PATH(b, p, "b");
+    OK(block_volume_create(a, BLOCK_QCOW2, SIZE, NULL, BLOCK_RAW, &err));
+    FAILS(ERR_EXISTS, block_volume_create(a, BLOCK_QCOW2, SIZE, NULL, BLOCK_RAW, &err));
+    FAILS(ERR_BAD_ARGUMENT, block_volume_create(b, BLOCK_RAW, SIZE, a, BLOCK_QCOW2, &err));
+    FAILS(ERR_NOT_FOUND, block_volume_create(b, BLOCK_QCOW2, SIZE, "/none", BLOCK_RAW, &err));
+    FAILS(ERR_TOO_LARGE, block_volume_create(b, BLOCK_RAW, UINT64_MAX, NULL, BLOCK_RAW, &err));
+    uint64_t bytes;
+    FAILS(ERR_NOT_FOUND, block_volume_actual_size(b, &bytes, &err));
+    SCOPED_IMAGE_INFO struct image_info info = {0};
+    OK(file_write_atomic(AT_FDCWD, b, "no qcow2", 8, 0644, &err));
+    FAILS(ERR_UNSUPPORTED, image_info_read(b, BLOCK_QCOW2, &info, &err));
+    /* A head whose backing name lies outside it. */
+    SCOPED_BUF struct buf head;
+    OK(file_read_all(AT_FDCWD, a, SIZE, &head, &err));
+    memset(head.data + 8, 0x7f, 12);
+    OK(file_write_atomic(AT_FDCWD, b, head.data, head.len, 0644, &err));
+    FAILS(ERR_UNSUPPORTED, image_info_read(b, BLOCK_QCOW2, &info, &err));
+    SCOPED_FREE char *deep = xasprintf("%s/%0120d", p->dir, 0);
+    FAILS(ERR_BAD_ARGUMENT, block_vm_start(deep, NULL, 0, &err));
+}
+
+static void test_export(void **state)
+{
+    const struct place *p = *state;
+    PATH(base, p, "base.qcow2");
+    PATH(run, p, "export");
+    OK(block_volume_create(base, BLOCK_QCOW2, SIZE, NULL, BLOCK_RAW, &err));
+    struct block_export *x = NULL;
+    OK(x = block_export_start(run, base, BLOCK_QCOW2, true, &err));
+    struct nbd_handle *nbd[2] = {nbd_create(), nbd_create()}; /* several clients at once */
+    uint64_t block[BLOCK / 8], back[BLOCK / 8];
+    fill(block, 1);
+    for (size_t i = 0; i < 2; i++)
+        assert_int_equal(nbd_connect_uri(nbd[i], block_export_uri(x)), 0);
+    assert_int_equal(nbd_pwrite(nbd[0], block, BLOCK, block_of(1) * BLOCK, 0), 0);
+    assert_int_equal(nbd_pread(nbd[1], back, BLOCK, block_of(1) * BLOCK, 0), 0);
+    assert_memory_equal(back, block, BLOCK);
+    nbd_close(nbd[0]);
+    nbd_close(nbd[1]);
+    block_export_stop(x);
+    assert_int_equal(judge_volume(p, base), 1);
+    OK(x = block_export_start(run, base, BLOCK_QCOW2, false, &err));
+    nbd[0] = nbd_create();
+    assert_int_equal(nbd_connect_uri(nbd[0], block_export_uri(x)), 0);
+    assert_int_equal(nbd_is_read_only(nbd[0]), 1);
+    nbd_close(nbd[0]);
+    block_export_stop(x);
+    FAILS(ERR_IO, block_export_start(run, "/no/such/volume", BLOCK_QCOW2, false, &err));
+}
+
+static void test_host_writes_to_volume(void **state)
+{
+    const struct place *p = *state;
+    PATH(base, p, "base.qcow2");
+    PATH(run, p, "host");
+    PATH(dev, p, "by-id");
+    SCOPED_FREE char *device = xasprintf("%s/%s", dev, NAME_A);
+    OK(block_volume_create(base, BLOCK_QCOW2, SIZE, NULL, BLOCK_RAW, &err));
+    struct block_host *host = NULL;
+    OK(host = block_host_start(run, dev, &err));
+    struct block_plug_opts opts = {.path = base, .format = BLOCK_QCOW2};
+    FAILS(ERR_BAD_ARGUMENT, block_host_plug(host, "../x", &opts, &err));
+    OK(block_host_plug(host, NAME_A, &opts, &err));
+    int fd = open(device, O_RDWR | O_CLOEXEC);
+    uint64_t block[BLOCK / 8];
+    fill(block, 1);
+    OK(file_pwrite_full(fd, block, BLOCK, block_of(1) * BLOCK, &err));
+    assert_int_equal(fsync(fd), 0);
+    assert_int_equal(close(fd), 0);
+    OK(block_host_unplug(host, NAME_A, &err));
+    assert_int_equal(judge_volume(p, base), 1);
+    block_host_stop(host);
+}
+
+static void test_loop_device(void **state)
+{
+    const struct place *p = *state;
+    if (access("/dev/loop-control", R_OK | W_OK) != 0)
+        skip();
+    PATH(base, p, "base.qcow2");
+    PATH(run, p, "host");
+    PATH(dev, p, "by-id");
+    SCOPED_FREE char *device = xasprintf("%s/%s", dev, NAME_A);
+    OK(block_volume_create(base, BLOCK_QCOW2, SIZE, NULL, BLOCK_RAW, &err));
+    struct block_host *host = NULL;
+    OK(host = block_host_start(run, dev, &err));
+    struct block_plug_opts opts = {
+        .path = base, .format = BLOCK_QCOW2, .transient = true, .loop = true};
+    OK(block_host_plug(host, NAME_A, &opts, &err));
+    struct stat st;
+    assert_int_equal(stat(device, &st), 0);
+    assert_true(S_ISBLK(st.st_mode));
+    int fd = open(device, O_RDONLY | O_CLOEXEC);
+    assert_int_equal(lseek(fd, 0, SEEK_END), SIZE);
+    assert_int_equal(judge(device), 0);
+    FAILS(ERR_CONFLICT, block_host_unplug(host, NAME_A, &err));
+    assert_int_equal(stat(device, &st), 0);
+    assert_int_equal(close(fd), 0);
+    OK(block_host_unplug(host, NAME_A, &err));
+    assert_int_not_equal(stat(device, &st), 0);
+    block_host_stop(host);
+}
+
+/* --- What is left when the sandbox, or a daemon of it, is killed
+ * -------------------------------------- */
+
+static bool is_mounted_under(const char *dir)
+{
+    struct err ignored = ERR_INIT;
+    SCOPED_BUF struct buf mounts;
+    assert_true(file_read_all(AT_FDCWD, "/proc/self/mounts", 1 << 20, &mounts, &ignored));
+    return strstr(buf_str(&mounts), dir);
+}
+
+static bool is_alive(pid_t pid)
+{
+    return kill(pid, 0) == 0;
+}
+
+static void wait_until_dead(pid_t pid)
+{
+    for (int left = GENEROUS_MS; is_alive(pid); left -= 5) {
+        if (left <= 0)
+            fail_msg("process %d lives on", (int)pid);
+        clock_sleep_ms(clock_system(), 5);
+    }
+}
+
+/* A sandbox in a process of its own: a VM, a host with a device; tells the daemons' pids, hangs. */
+static _Noreturn void run_sandbox(const char *base, const char *top, const char *vm_run,
+                                  const char *host_run, const char *dev, int out)
+{
+    struct err err = ERR_INIT;
+    struct block_disk disk = {.path = base, .format = BLOCK_QCOW2};
+    snprintf(disk.id, sizeof disk.id, "%s", DISK_A);
+    struct block_overlay over = overlay_of(DISK_A, top);
+    struct block_plug_opts opts = {.path = base, .format = BLOCK_QCOW2, .transient = true};
+    struct block_vm *vm = block_vm_start(vm_run, &disk, 1, &err);
+    struct block_host *host = vm ? block_host_start(host_run, dev, &err) : NULL;
+    if (host && block_vm_snapshot(vm, &over, 1, &err) &&
+        block_host_plug(host, NAME_A, &opts, &err)) {
+        pid_t pids[2] = {block_vm_pid(vm), block_host_pid(host)};
+        (void)!write(out, pids, sizeof pids);
+    }
+    for (;;)
+        pause();
+}
+
+static void test_killed_sandbox_leaves_nothing(void **state)
+{
+    const struct place *p = *state;
+    PATH(base, p, "base.qcow2");
+    PATH(top, p, "top.qcow2");
+    PATH(vm_run, p, "vm");
+    PATH(host_run, p, "host");
+    PATH(dev, p, "by-id");
+    SCOPED_FREE char *device = xasprintf("%s/%s", dev, NAME_A);
+    OK(block_volume_create(base, BLOCK_QCOW2, SIZE, NULL, BLOCK_RAW, &err));
+    for (int stopped = 0; stopped < 2; stopped++) {
+        int out[2];
+        assert_int_equal(pipe2(out, O_CLOEXEC), 0);
+        (void)unlink(top);
+        pid_t sandbox = fork();
+        if (sandbox == 0)
+            run_sandbox(base, top, vm_run, host_run, dev, out[1]);
+        (void)close(out[1]);
+        pid_t pids[2] = {0};
+        assert_int_equal(read(out[0], pids, sizeof pids), sizeof pids);
+        (void)close(out[0]);
+        assert_true(is_mounted_under(p->dir));
+        if (stopped == 1) { /* one that does not react to its parent's death */
+            assert_int_equal(kill(pids[0], SIGSTOP), 0);
+            assert_int_equal(kill(pids[1], SIGSTOP), 0);
+        }
+        assert_int_equal(kill(sandbox, SIGKILL), 0);
+        assert_int_equal(waitpid(sandbox, NULL, 0), sandbox);
+        if (stopped == 0) {
+            wait_until_dead(pids[0]);
+            wait_until_dead(pids[1]);
+            assert_false(is_mounted_under(p->dir));
+        }
+        /* The next sandbox in the same directories. */
+        struct block_host *host = NULL;
+        OK(host = block_host_start(host_run, dev, &err));
+        assert_int_not_equal(access(device, F_OK), 0);
+        assert_false(is_mounted_under(p->dir));
+        struct block_vm *vm = start_vm(p, (const char *[]){top}, 1);
+        wait_until_dead(pids[0]);
+        wait_until_dead(pids[1]);
+        OK(block_vm_merge(vm, DISK_A, top, base, 0, &err));
+        block_vm_stop(vm);
+        block_host_stop(host);
+    }
+}
+
+static void test_killed_host(void **state)
+{
+    const struct place *p = *state;
+    PATH(base, p, "base.qcow2");
+    PATH(run, p, "host");
+    PATH(dev, p, "by-id");
+    SCOPED_FREE char *device = xasprintf("%s/%s", dev, NAME_A);
+    OK(block_volume_create(base, BLOCK_QCOW2, SIZE, NULL, BLOCK_RAW, &err));
+    struct block_host *host = NULL;
+    OK(host = block_host_start(run, dev, &err));
+    struct block_plug_opts opts = {.path = base, .format = BLOCK_QCOW2, .transient = true};
+    OK(block_host_plug(host, NAME_A, &opts, &err));
+    int fd = open(device, O_RDONLY | O_CLOEXEC);
+    assert_true(block_host_is_running(host));
+    assert_int_equal(kill(block_host_pid(host), SIGKILL), 0);
+    while (block_host_is_running(host))
+        clock_sleep_ms(clock_system(), 5);
+    char byte;
+    assert_int_equal(pread(fd, &byte, 1, 0), -1); /* a dead device, as after a lost host */
+    OK(block_host_unplug(host, NAME_A, &err));
+    (void)close(fd); /* fails: there is nobody left to flush to */
+    assert_int_not_equal(access(device, F_OK), 0);
+    block_host_stop(host);
+    assert_false(is_mounted_under(p->dir));
+    OK(host = block_host_start(run, dev, &err));
+    OK(block_host_plug(host, NAME_A, &opts, &err));
+    assert_int_equal(access(device, R_OK), 0);
+    block_host_stop(host); /* with the device still plugged */
+    assert_false(is_mounted_under(p->dir));
+    assert_int_not_equal(access(device, F_OK), 0);
+}
+
+static void test_killed_vm(void **state)
+{
+    const struct place *p = *state;
+    PATH(base, p, "base.qcow2");
+    PATH(top, p, "top.qcow2");
+    OK(block_volume_create(base, BLOCK_QCOW2, SIZE, NULL, BLOCK_RAW, &err));
+    struct block_vm *vm = start_vm(p, (const char *[]){base}, 1);
+    assert_true(block_vm_is_running(vm));
+    assert_int_equal(kill(block_vm_pid(vm), SIGKILL), 0);
+    while (block_vm_is_running(vm))
+        clock_sleep_ms(clock_system(), 5);
+    struct block_overlay over = overlay_of(DISK_A, top);
+    FAILS(ERR_IO, block_vm_snapshot(vm, &over, 1, &err));
+    assert_int_not_equal(access(top, F_OK), 0);
+    FAILS(ERR_IO, block_vm_unplug(vm, DISK_A, &err));
+    block_vm_stop(vm);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, make_place, remove_place)
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_snapshot_and_merge, make_place, remove_place),
-        cmocka_unit_test_setup_teardown(test_host_shows_frozen_disk, make_place, remove_place),
+        TEST(test_snapshot_and_merge),
+        TEST(test_host_shows_frozen_disk),
+        TEST(test_snapshot_is_all_or_nothing),
+        TEST(test_plug_and_unplug),
+        TEST(test_write_errors),
+        TEST(test_stop_cancels_slow_merge),
+        TEST(test_merge_at_rest),
+        TEST(test_volumes_are_checked),
+        TEST(test_export),
+        TEST(test_host_writes_to_volume),
+        TEST(test_loop_device),
+        TEST(test_killed_sandbox_leaves_nothing),
+        TEST(test_killed_host),
+        TEST(test_killed_vm),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
