@@ -54,6 +54,7 @@ static bool page_set_add(struct page_set *s, int64_t page)
 /* Status requests that follow a job after a reconnect. */
 struct poll_state {
     bool on;
+    bool joined; /* the request was sent again, from the reply queue of this connection */
     bool asking; /* one is under way */
     char id[ID_BYTES];
     int64_t sent_ms, next_ms;
@@ -180,11 +181,19 @@ static bool is_end_state(const char *state)
            strcmp(state, "partly") == 0 || strcmp(state, "cancelled") == 0;
 }
 
+/* A job's own replies say more than its status: they are asked for first (poll_known). */
+static bool is_told_by_status(const struct flow *f)
+{
+    return f->opts.kind == FLOW_FOLLOW || f->poll.joined;
+}
+
 static void poll_task(struct flow *f, const struct wire_task_item *t)
 {
     if (!t->request || strcmp(t->request, f->request) != 0)
         return;
     f->poll.tasks++;
+    if (!is_told_by_status(f))
+        return;
     if (is_end_state(t->state)) {
         struct wire_outcome outcome = {
             .request = f->request,
@@ -266,37 +275,54 @@ static void poll_unknown(struct flow *f)
     }
 }
 
+/* The last reply of a job, made from its status. */
+static void poll_ended(struct flow *f)
+{
+    struct poll_state *p = &f->poll;
+    static char code[] = "internal", retry[] = "never";
+    struct wire_error error = {.code = code, .retry = retry, .message = p->message};
+    p->sum.request = f->request;
+    p->sum.kind = p->kind;
+    p->sum.status = p->state;
+    if (p->message && p->message[0] && strcmp(p->state, "succeeded") != 0)
+        p->sum.error = &error;
+    tell_finished(f, &p->sum);
+}
+
+/* The ledger knows the job. */
+static void poll_known(struct flow *f)
+{
+    struct poll_state *p = &f->poll;
+    bool tells = is_told_by_status(f);
+    p->unknown = 0;
+    f->sent = true;
+    if (!tells) {
+        /* The same message from another reply queue: the coordinator tells it all again, and goes
+         * on telling. Should it not, the next answers are as good. */
+        p->joined = true;
+        send_request(f);
+        return;
+    }
+    f->accepted = true;
+    if (!f->opts.wait) {
+        struct wire_accepted accepted = {.request = f->request};
+        TELL(f, accepted, &accepted);
+        finish(f, FLOW_ACCEPTED);
+    } else if (p->state && is_end_state(p->state)) {
+        poll_ended(f);
+    }
+}
+
 static void poll_answered(struct flow *f, bool found, int64_t now_ms)
 {
     struct poll_state *p = &f->poll;
     int64_t wait_ms = POLL_EVERY_MS * (1 + p->pages.count);
     p->asking = false;
     p->next_ms = now_ms + (wait_ms > POLL_EVERY_MAX_MS ? POLL_EVERY_MAX_MS : wait_ms);
-    if (!found || (!p->state && p->tasks == 0)) {
+    if (found && (p->state || p->tasks > 0))
+        poll_known(f);
+    else
         poll_unknown(f);
-        return;
-    }
-    p->unknown = 0;
-    f->sent = f->accepted = true;
-    if (!f->opts.wait) {
-        struct wire_accepted accepted = {.request = f->request};
-        TELL(f, accepted, &accepted);
-        finish(f, FLOW_ACCEPTED);
-        return;
-    }
-    if (!p->state || !is_end_state(p->state))
-        return;
-    p->sum.request = f->request;
-    p->sum.kind = p->kind;
-    p->sum.status = p->state;
-    struct wire_error error = {.message = p->message};
-    if (p->message && p->message[0] && strcmp(p->state, "succeeded") != 0) {
-        static char code[] = "internal", retry[] = "never";
-        error.code = code;
-        error.retry = retry;
-        p->sum.error = &error;
-    }
-    tell_finished(f, &p->sum);
 }
 
 static void poll_finished(struct flow *f, const struct wire_finished *m, int64_t now_ms)
@@ -347,7 +373,7 @@ void flow_connected(struct flow *f, int64_t now_ms)
     if (again)
         TELL(f, notice, "connected to the broker again; following the request by its status");
     f->poll.on = true;
-    f->poll.asking = false;
+    f->poll.joined = f->poll.asking = false;
     f->poll.unknown = 0;
     f->poll.next_ms = now_ms;
 }
@@ -387,10 +413,13 @@ static void on_accepted(struct flow *f, const struct wire_accepted *m)
 {
     bool first = !f->accepted;
     f->accepted = f->sent = true;
+    f->poll.on = false; /* its replies come again */
     if (strlen(m->request) == ID_BYTES - 1)
         memcpy(f->request, m->request, ID_BYTES);
+    struct wire_accepted told = *m;
+    told.duplicate = m->duplicate && strcmp(f->request, f->id) != 0; /* of another, not of itself */
     if (first)
-        TELL(f, accepted, m);
+        TELL(f, accepted, &told);
     if (!f->opts.wait)
         finish(f, FLOW_ACCEPTED);
 }

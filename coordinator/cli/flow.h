@@ -4,12 +4,16 @@
  * (connected, lost, confirmed, a reply, time passed), it publishes through a callback and tells its
  * owner what came back. request.c joins it to the broker; tests drive it by hand.
  *
- * The reply queue dies with the connection, and the replies in it. So after a reconnect
- * - a query (list, inventory, status, cancel: the same again does no harm) is sent again under a
- * new id and its pages are gathered anew;
- * - a job (backup, restore) is followed by `status` requests until the ledger says it has ended;
- *   the outcomes are told as if they had come as replies. When the ledger does not know the job,
- * the request never arrived: it is sent again with the same ids, which the coordinator takes once.
+ * The reply queue dies with the connection, and the replies in it. So after a reconnect:
+ *
+ * A query (list, inventory, status, cancel: the same again does no harm) is sent again under a new
+ * id, and its pages are gathered anew.
+ *
+ * For a job (backup, restore) its `status` is asked. When the ledger knows it, the very same
+ * message is sent once more: from the new reply queue it starts no second job, but has everything
+ * told again. Until that is answered, status requests go on; they, too, tell the outcomes and the
+ * end. When the ledger does not know the job, the request never arrived: it is sent again with the
+ * same ids, which the coordinator takes once.
  *
  * A reply that comes twice is told once.
  *

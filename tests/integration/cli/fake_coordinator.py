@@ -14,6 +14,9 @@ of that kind plays the first, and so on, the last one for all that follow. A ste
     {"wait_file": NAME}             until FOLDER/NAME exists
     {"touch": NAME}
     {"forget": true}                the request was never seen: its double will be played
+A message that comes a second time is ignored, unless SCRIPT has steps for "KIND.again": these are
+played when it comes from another reply queue.
+
 Each request is written to FOLDER/received.KIND.N (its AMQP properties and its body), each step
 after it has been done appends a line to FOLDER/played. It reconnects for ever.
 """
@@ -61,7 +64,7 @@ class Coordinator:
             nested = plays and isinstance(plays[0], list)
             self.script[kind] = plays if nested else [plays]
         self.seen = {}
-        self.ids = set()
+        self.ids = {}
 
     def path(self, name):
         return os.path.join(self.folder, name)
@@ -85,9 +88,15 @@ class Coordinator:
         kind = properties.type.split(".")[1]
         # Acked first: what the script does to the broker must not bring the request back.
         channel.basic_ack(method.delivery_tag)
-        if properties.message_id in self.ids:
-            return  # a double
-        self.ids.add(properties.message_id)
+        known = self.ids.get(properties.message_id)
+        if known:
+            if known != properties.reply_to:
+                self.play_next(kind + ".again", properties, body)
+            return
+        self.ids[properties.message_id] = properties.reply_to
+        self.play_next(kind, properties, body)
+
+    def play_next(self, kind, properties, body):
         number = self.seen[kind] = self.seen.get(kind, 0) + 1
         record = {"type": properties.type, "message_id": properties.message_id,
                   "correlation_id": properties.correlation_id, "reply_to": properties.reply_to,
@@ -112,7 +121,7 @@ class Coordinator:
         elif "sleep" in step:
             self.connection.sleep(step["sleep"])
         elif "forget" in step:
-            self.ids.discard(properties.message_id)
+            self.ids.pop(properties.message_id)
         elif "touch" in step:
             with open(self.path(step["touch"]), "w", encoding="utf-8"):
                 pass

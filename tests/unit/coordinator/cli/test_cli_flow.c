@@ -340,6 +340,12 @@ static void lose(struct world *w)
     flow_lost(w->flow, &why);
 }
 
+#define TASKS(page, tasks) "{\"request\":\"@\",\"page\":" page ",\"items\":{\"tasks\":[" tasks "]}}"
+#define ITEM(n, kind, state)                                                                       \
+    "{\"id\":\"" TASK(n) "\",\"request\":\"@\",\"kind\":\"" kind "\",\"vm_name\":\"vm" #n          \
+                         "\",\"state\":\"" state "\"}"
+
+/* The coordinator tells it all again. */
 static void a_job_over_a_reconnect(void **state)
 {
     (void)state;
@@ -354,36 +360,57 @@ static void a_job_over_a_reconnect(void **state)
     flow_connected(w.flow, 2000);
     flow_tick(w.flow, 2000);
     assert_log(&w, "send:backup accepted outcome:vm1 notice notice send:status");
-    reply_to(&w, w.id, "page", PAGE_REQUEST("running"), 2100);
-    reply_to(&w, w.id, "page",
-             "{\"request\":\"@\",\"page\":2,\"items\":{\"tasks\":["
-             "{\"id\":\"" TASK(
-                 1) "\",\"request\":\"@\",\"kind\":\"backup\",\"vm_name\":\"vm1\","
-                    "\"state\":\"succeeded\"},"
-                    "{\"id\":\"" TASK(
-                        9) "\",\"request\":\"@\",\"kind\":\"inventory\","
-                           "\"state\":\"succeeded\"},"
-                           "{\"id\":\"" TASK(
-                               2) "\",\"request\":\"@\",\"kind\":\"backup\",\"vm_name\":\"vm2\","
-                                  "\"state\":\"running\"}]}}",
-             2100);
-    reply_to(&w, w.id, "finished", FINISHED("status", "succeeded", "2"), 2100);
-    assert_log(&w, "progress:vm2");
-    flow_tick(w.flow, 3000);
+    reply(&w, "page", PAGE_REQUEST("running"));
+    reply(&w, "page", TASKS("2", ITEM(2, "backup", "failed")));
+    reply(&w, "finished", FINISHED("status", "succeeded", "2"));
+    assert_log(&w, "send:backup");
+    assert_string_equal(w.id, w.sent_id);
+    reply(&w, "accepted", "{\"request\":\"@\",\"duplicate\":true}");
+    reply(&w, "outcome", OUTCOME(1, "succeeded"));
+    reply(&w, "outcome", OUTCOME(2, "failed"));
+    flow_tick(w.flow, 60000); /* no status any more */
+    reply(&w, "finished", FINISHED("backup", "partly", "0"));
+    assert_log(&w, "outcome:vm2 finished:partly");
+    end(&w);
+}
+
+/* It does not: its status tells. */
+static void a_job_followed_by_its_status(void **state)
+{
+    (void)state;
+    struct world w;
+    begin(&w, FLOW_JOB, true, 0);
+    flow_connected(w.flow, 0);
+    reply(&w, "accepted", ACCEPTED);
+    reply(&w, "outcome", OUTCOME(1, "succeeded"));
+    lose(&w);
+    flow_connected(w.flow, 0);
+    flow_tick(w.flow, 0);
+    reply(&w, "page", PAGE_REQUEST("running"));
+    reply(&w, "finished", FINISHED("status", "succeeded", "1"));
+    assert_log(&w, "send:backup accepted outcome:vm1 notice notice send:status send:backup");
+    flow_tick(w.flow, 3999);
     assert_log(&w, "");
+    flow_tick(w.flow, 4000);
+    reply(&w, "page", PAGE_REQUEST("running"));
+    reply(&w, "page",
+          TASKS("2",
+                ITEM(1, "backup", "succeeded") "," ITEM(
+                    2, "backup", "running") ","
+                                            "{\"id\":\"" TASK(9) "\",\"request\":\"@\","
+                                                                 "\"kind\":\"inventory\",\"state\":"
+                                                                 "\"succeeded\"}"));
+    reply(&w, "finished", FINISHED("status", "succeeded", "2"));
+    assert_log(&w, "send:status progress:vm2");
     flow_tick(w.flow, 20000);
-    reply_to(&w, w.id, "page", PAGE_REQUEST("partly"), 20100);
-    reply_to(&w, w.id, "page",
-             "{\"request\":\"@\",\"page\":2,\"items\":{\"tasks\":["
-             "{\"id\":\"" TASK(2) "\",\"request\":\"@\",\"kind\":\"backup\",\"vm_name\":\"vm2\","
-                                  "\"state\":\"failed\"}]}}",
-             20100);
+    reply(&w, "page", PAGE_REQUEST("partly"));
+    reply(&w, "page", TASKS("2", ITEM(2, "backup", "failed")));
     /* A page is late: nothing is concluded from half an answer. */
-    reply_to(&w, w.id, "finished", FINISHED("status", "succeeded", "3"), 20100);
+    reply(&w, "finished", FINISHED("status", "succeeded", "3"));
     assert_int_equal(flow_end(w.flow), FLOW_GOING);
-    flow_tick(w.flow, 30000);
-    reply_to(&w, w.id, "page", PAGE_REQUEST("partly"), 30100);
-    reply_to(&w, w.id, "finished", FINISHED("status", "succeeded", "1"), 30100);
+    flow_tick(w.flow, 40000);
+    reply(&w, "page", PAGE_REQUEST("partly"));
+    reply(&w, "finished", FINISHED("status", "succeeded", "1"));
     assert_log(&w, "send:status outcome:vm2 send:status finished:partly");
     assert_int_equal(flow_exit_code(w.flow), CLI_PARTLY);
     end(&w);
@@ -474,10 +501,12 @@ static void no_wait_over_a_reconnect(void **state)
     flow_confirmed(w.flow, w.token, MQ_CONFIRMED);
     lose(&w);
     flow_connected(w.flow, 0);
-    flow_tick(w.flow, 0);
-    reply(&w, "page", PAGE_REQUEST("running"));
-    reply(&w, "finished", FINISHED("status", "succeeded", "1"));
-    assert_log(&w, "send:backup notice notice send:status accepted");
+    for (int64_t now = 0; now <= 10000; now += 10000) {
+        flow_tick(w.flow, now);
+        reply(&w, "page", PAGE_REQUEST("running"));
+        reply(&w, "finished", FINISHED("status", "succeeded", "1"));
+    }
+    assert_log(&w, "send:backup notice notice send:status send:backup notice send:status accepted");
     assert_int_equal(flow_end(w.flow), FLOW_ACCEPTED);
     end(&w);
 }
@@ -583,6 +612,7 @@ int main(void)
         cmocka_unit_test(nobody_takes_it),
         cmocka_unit_test(a_known_key),
         cmocka_unit_test(a_job_over_a_reconnect),
+        cmocka_unit_test(a_job_followed_by_its_status),
         cmocka_unit_test(a_status_without_answer_is_sent_again),
         cmocka_unit_test(a_lost_request_is_sent_again),
         cmocka_unit_test(an_unconfirmed_request_is_not_doubled),

@@ -8,7 +8,7 @@
 #include <unistd.h>
 
 #include "proto/base/file.h"
-#include "support.h"
+#include "tests/unit/worker/store/support.h"
 
 enum { MIB = 1 << 20, BLOCK = STORE_BLOCK_BYTES };
 
