@@ -33,6 +33,7 @@ static bool run_one(struct task_run *run, const struct step *step, struct err *e
             return true;
         }
     }
+    log_info("step_started", LOG_STR("step", step->name));
     run_event(run, step->name, "started", NULL, 0, false);
     if (!step->run(run, err))
         return false;
@@ -78,6 +79,7 @@ bool steps_run(struct task_run *run, const struct step *steps, size_t count, str
         run->step = step->name;
         if (run_one(run, step, err))
             continue;
+        log_info("step_failed", LOG_STR("step", step->name)); /* why: with the task, once */
         run_event(run, step->name, "failed", err, 0, false);
         if (tidy && err->code != ERR_LEASE_LOST) {
             run_warn_err(run, NULL, err);
