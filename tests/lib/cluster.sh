@@ -67,6 +67,11 @@ cluster_wait_for() { # SECONDS TEXT COMMAND...
     shift 2
     end=$((SECONDS + limit))
     until "$@" >/dev/null 2>&1; do
+        if [ -n "${cluster_watch:-}" ] && ! cluster_alive "$cluster_watch"; then
+            echo "cluster: $cluster_watch ended while starting:" >&2
+            tail -n 20 "$cluster/$cluster_watch.log" >&2
+            return 1
+        fi
         if [ $SECONDS -ge $end ]; then
             echo "cluster: not within $limit s: $what" >&2
             return 1
@@ -99,15 +104,8 @@ cluster_sandbox() { # SPEC [oxbow-sandbox option]...
     shift
     cluster_spawn sandbox "$bin/oxbow-sandbox" --spec "$spec" --dir "$cluster/sandbox" \
         --keep "$cluster/frozen" "$@"
-    cluster_wait_for 180 "the sandbox is ready" cluster_sandbox_is_ready
-}
-
-cluster_sandbox_is_ready() {
-    if ! cluster_alive sandbox; then
-        tail -n 20 "$cluster/sandbox.log" >&2
-        return 1
-    fi
-    [ -s "$cluster/sandbox/sandbox.json" ]
+    cluster_watch=sandbox cluster_wait_for 180 "the sandbox is ready" \
+        test -s "$cluster/sandbox/sandbox.json"
 }
 
 sandbox_info() { jq -r "$1" "$cluster/sandbox/sandbox.json"; } # JQ_FILTER
@@ -177,7 +175,7 @@ cluster_workers_up() {
 }
 cluster_has_workers() { [ "$(cluster_workers_up)" -ge "$1" ]; }
 
-ox() { "$bin/oxbow" --config "$cluster/oxbow.yaml" "$@"; }
+ox() { OXBOW_CONFIG="$cluster/oxbow.yaml" "$bin/oxbow" "$@"; }
 
 cluster_start() { # SPEC NUMBER_OF_WORKERS [oxbow-sandbox option]...
     local spec=$1 count=$2 i
