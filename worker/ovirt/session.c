@@ -64,7 +64,7 @@ void engine_session_set_hooks(struct engine_session *s, const struct engine_hook
 void engine_session_set_step(struct engine_session *s, const char *step)
 {
     size_t n = 0;
-    for (; step[n] && n < STEM_CHARS; n++)
+    for (; n < STEM_CHARS && step[n]; n++)
         s->stem[n] = isalnum((unsigned char)step[n]) || step[n] == '_' ? step[n] : '-';
     s->stem[n] = '\0';
 }
