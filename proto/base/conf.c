@@ -10,7 +10,8 @@
 
 /* libcyaml explains a refusal through its log callback: the first line is the cause, the last ones
  * a backtrace with line and column. They are gathered into one text. */
-static void gather(cyaml_log_t level, void *ctx, const char *fmt, va_list args)
+__attribute__((format(printf, 3, 0))) static void gather(cyaml_log_t level, void *ctx,
+                                                         const char *fmt, va_list args)
 {
     struct buf *text = ctx;
     if (level < CYAML_LOG_ERROR)

@@ -26,7 +26,8 @@ static void mark_cut(char *text, size_t size)
     memcpy(text + end, "...", 4);
 }
 
-static void set_message(struct err *err, const char *fmt, va_list args)
+__attribute__((format(printf, 2, 0))) static void set_message(struct err *err, const char *fmt,
+                                                              va_list args)
 {
     int n = vsnprintf(err->message, sizeof err->message, fmt, args);
     if (n >= (int)sizeof err->message)

@@ -341,6 +341,9 @@ static void test_spec_round_trip(void **state)
     assert_true(pattern_spec_save(&spec, path, &err));
     assert_true(pattern_spec_load(path, &back, &err));
     assert_memory_equal(&back, &spec, sizeof spec);
+    static const char twice[] =
+        "{\"vm\":\"a\",\"seed\":1,\"disks\":[{\"id\":\"x\",\"size_bytes\":1048576},"
+        "{\"id\":\"x\",\"size_bytes\":1048576}]}";
     static const char *const bad[] = {
         "",
         "[]",
@@ -349,8 +352,7 @@ static void test_spec_round_trip(void **state)
         "{\"vm\":\"a\",\"seed\":1,\"disks\":[{\"id\":\"x\",\"size_bytes\":1}]}",
         "{\"vm\":\"a\",\"seed\":1,\"disks\":[{\"id\":\"x\",\"size_bytes\":1048576,\"odd\":1}]}",
         "{\"vm\":\"a\",\"seed\":1,\"disks\":[{\"id\":\"x\",\"size_bytes\":1048576,\"hot_mib\":0}]}",
-        "{\"vm\":\"a\",\"seed\":1,\"disks\":[{\"id\":\"x\",\"size_bytes\":1048576},"
-        "{\"id\":\"x\",\"size_bytes\":1048576}]}"};
+        twice};
     for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
         err_clear(&err);
         assert_true(file_write_atomic(AT_FDCWD, path, bad[i], strlen(bad[i]), 0644, &err));
