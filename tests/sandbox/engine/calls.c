@@ -45,7 +45,7 @@ void calls_note(struct engine *e, const struct request *r, const char *pattern, 
     json_array_append_new(c->mutating,
                           json_pack("{s:I, s:s, s:s, s:s, s:i, s:I}", "time_ms",
                                     (json_int_t)engine_now_ms(e), "method", r->method, "path",
-                                    r->path, "correlation_id", r->correlation_id, "status", status,
+                                    r->url, "correlation_id", r->correlation_id, "status", status,
                                     "took_ms", (json_int_t)took_ms));
 }
 

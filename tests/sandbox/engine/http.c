@@ -249,6 +249,7 @@ static enum MHD_Result answer(struct engine *e, struct MHD_Connection *conn, con
     struct request r = {.conn = conn, .method = method};
     r.path_buffer = xstrdup(x->url);
     r.path = r.path_buffer;
+    r.url = x->url;
     read_correlation(&r);
     int64_t begun = engine_mono_ms();
     bool is_api = read_api_path(&r);

@@ -20,6 +20,7 @@ struct MHD_Connection;
 struct request {
     struct MHD_Connection *conn;
     const char *method;
+    const char *url;              /* the path as it came */
     const char *path;             /* below /ovirt-engine/api, without a version part */
     char *path_buffer;            /* owns what `path` points into */
     char *ids_buffer;             /* and what `ids` do */
