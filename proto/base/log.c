@@ -10,6 +10,7 @@
 #include "proto/base/buf.h"
 #include "proto/base/clock.h"
 #include "proto/base/id.h"
+#include "proto/base/utf8.h"
 
 enum { LINE_MAX_BYTES = 8192, VALUE_MAX_BYTES = 2048 };
 
@@ -34,30 +35,32 @@ static const struct {
 
 static bool needs_quotes(const char *value)
 {
-    if (*value == '\0')
+    if (*value == '\0' || strnlen(value, VALUE_MAX_BYTES) == VALUE_MAX_BYTES)
         return true;
     for (const unsigned char *c = (const unsigned char *)value; *c; c++) {
-        if (*c <= ' ' || *c == '"' || *c == '=' || *c == '\\' || *c == 0x7f)
+        if (*c <= ' ' || *c == '"' || *c == '=' || *c == '\\' || *c >= 0x7f)
             return true;
     }
     return false;
 }
 
-/* A JSON string; also what logfmt readers expect of a quoted value. */
+/* A JSON string; also what logfmt readers expect of a quoted value. Bytes that are not UTF-8 become
+ * '?'; a value that is too long is cut between characters. */
 static void add_quoted(struct buf *b, const char *value)
 {
     buf_add(b, "\"", 1);
-    size_t n = 0;
-    for (const unsigned char *c = (const unsigned char *)value; *c && n < VALUE_MAX_BYTES;
-         c++, n++) {
-        if (*c == '"' || *c == '\\')
-            buf_printf(b, "\\%c", *c);
-        else if (*c == '\n')
+    for (size_t start = b->len; *value && b->len - start < VALUE_MAX_BYTES;) {
+        unsigned char c = (unsigned char)*value;
+        size_t len = utf8_length(value);
+        if (c == '"' || c == '\\')
+            buf_printf(b, "\\%c", c);
+        else if (c == '\n')
             buf_add(b, "\\n", 2);
-        else if (*c < ' ' || *c == 0x7f)
-            buf_printf(b, "\\u%04x", *c);
+        else if (c < ' ' || c == 0x7f)
+            buf_printf(b, "\\u%04x", c);
         else
-            buf_add(b, c, 1);
+            buf_add(b, len ? value : "?", len ? len : 1);
+        value += len ? len : 1;
     }
     buf_add(b, "\"", 1);
 }
@@ -75,7 +78,7 @@ static void add_pair(struct buf *b, bool json, const char *key, const char *valu
     if (needs_quotes(value))
         add_quoted(b, value);
     else
-        buf_add(b, value, strnlen(value, VALUE_MAX_BYTES));
+        buf_add(b, value, strlen(value));
 }
 
 static void add_field(struct buf *b, bool json, const struct log_field *field)
@@ -104,7 +107,7 @@ void log_write(enum log_level level, const char *event, const struct log_field *
         return;
     bool json = current_format == LOG_FORMAT_JSON;
     SCOPED_BUF struct buf line;
-    buf_init(&line, LINE_MAX_BYTES - 2);
+    buf_init(&line, 2 * LINE_MAX_BYTES);
     char now[CLOCK_TEXT_BYTES];
     clock_format_utc(clock_wall_ms(clock_system()), now);
     if (json)
@@ -121,9 +124,12 @@ void log_write(enum log_level level, const char *event, const struct log_field *
     if (context.vm[0])
         add_pair(&line, json, "vm", context.vm);
     add_pair(&line, json, "event", event);
-    for (; fields->key; fields++)
+    for (; fields->key; fields++) {
+        size_t before = line.len;
         add_field(&line, json, fields);
-    line.max = LINE_MAX_BYTES; /* room for the end, however long the fields were */
+        if (line.len > LINE_MAX_BYTES - 2)
+            line.len = before; /* a field is there whole or not at all */
+    }
     buf_add(&line, json ? "}\n" : "\n", json ? 2 : 1);
     /* A log that cannot be written must not stop the work. */
     (void)!write(STDERR_FILENO, line.data, line.len);

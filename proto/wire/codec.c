@@ -11,6 +11,7 @@
 #include "proto/base/alloc.h"
 #include "proto/base/buf.h"
 #include "proto/base/id.h"
+#include "proto/base/utf8.h"
 #include "proto/wire/shape.h"
 
 enum { PATH_MAX_BYTES = 400 };
@@ -398,18 +399,6 @@ bool shape_decode(const struct shape *shape, const json_t *json, void *ret, stru
 static json_t *encode_object(const struct shape *shape, const void *message, const struct place *at,
                              struct err *err);
 
-/* Bytes of the UTF-8 character at `text`, 0 if there is none. json_stringn() knows the rules. */
-static size_t character_bytes(const char *text)
-{
-    for (size_t n = 1; n <= 4 && text[n - 1]; n++) {
-        json_t *one = json_stringn(text, n);
-        json_decref(one);
-        if (one)
-            return n;
-    }
-    return 0;
-}
-
 /* A text for people (an error message may quote any byte): bad bytes become '?', and it is cut to
  * `max` characters. */
 static char *fit_text(const char *text, int64_t max)
@@ -420,7 +409,7 @@ static char *fit_text(const char *text, int64_t max)
     while (*text && characters < max) {
         if (characters == max - 3)
             mark = len; /* room for the dots, should it be too long */
-        size_t n = character_bytes(text);
+        size_t n = utf8_length(text);
         if (n)
             memcpy(out + len, text, n);
         else
