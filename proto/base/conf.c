@@ -54,6 +54,8 @@ void *conf_load(const char *path, const cyaml_schema_value_t *schema, struct err
                 text.len ? buf_str(&text) : cyaml_strerror(rc));
         return NULL;
     }
+    if (!data)
+        err_set(err, ERR_BAD_CONFIG, 0, "%s: the file is empty", path);
     return data;
 }
 

@@ -63,7 +63,8 @@ char *file_read_secret(const char *path, struct err *err)
         return NULL;
     }
     char *secret = xstrndup(buf_str(&text), strcspn(buf_str(&text), "\r\n"));
-    explicit_bzero(text.data, text.len);
+    if (text.data)
+        explicit_bzero(text.data, text.len);
     if (secret[0] == '\0') {
         free(secret);
         err_set(err, ERR_BAD_CONFIG, 0, "secret file '%s' is empty", path);

@@ -70,7 +70,8 @@ static void test_refusals_say_where(void **state)
     expect_refused("count: 1\n", "name", "");
     expect_refused("name: web\n  broken: [\n", "", "");
     expect_refused("- a\n- b\n", "MAPPING", "SEQUENCE");
-    expect_refused("", "", "");
+    expect_refused("", "is empty", "");
+    expect_refused("# nothing\n", "is empty", "");
 }
 
 static void test_missing_file(void **state)
