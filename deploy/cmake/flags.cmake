@@ -35,6 +35,10 @@ else()
     -fstack-protector-strong -fstack-clash-protection
     $<$<NOT:$<CONFIG:Debug>>:-U_FORTIFY_SOURCE> $<$<NOT:$<CONFIG:Debug>>:-D_FORTIFY_SOURCE=3>)
 endif()
+if(OXBOW_FUZZ)
+  # Coverage feedback from all modules, not just from the fuzz target.
+  target_compile_options(oxbow_flags INTERFACE -fsanitize=fuzzer-no-link)
+endif()
 if(OXBOW_COVERAGE)
   target_compile_options(oxbow_flags INTERFACE --coverage)
   target_link_options(oxbow_flags INTERFACE --coverage)
