@@ -72,6 +72,14 @@ static int unknown_verb(const char *name)
     return CLI_USAGE;
 }
 
+static int run_verb(const struct cli_verb *verb, int argc, char **argv)
+{
+    char program[64];
+    snprintf(program, sizeof program, "oxbow %s", verb->name);
+    argv[0] = program; /* what argp calls us in its messages */
+    return verb->run(argc, argv);
+}
+
 static int help(const char *verb_name)
 {
     if (!verb_name) {
@@ -81,24 +89,15 @@ static int help(const char *verb_name)
     const struct cli_verb *verb = find_verb(verb_name);
     if (!verb)
         return unknown_verb(verb_name);
-    char program[64];
-    snprintf(program, sizeof program, "oxbow %s", verb->name);
-    argp_help(verb->argp, stdout, ARGP_HELP_STD_HELP & ~(unsigned)ARGP_HELP_EXIT_OK, program);
-    return CLI_SUCCEEDED;
+    char name[] = "oxbow", option[] = "--help";
+    char *argv[] = {name, option, NULL};
+    return run_verb(verb, 2, argv);
 }
 
 static int version(void)
 {
     printf("oxbow %s\n", OXBOW_VERSION);
     return CLI_SUCCEEDED;
-}
-
-static int run_verb(const struct cli_verb *verb, int argc, char **argv)
-{
-    char program[64];
-    snprintf(program, sizeof program, "oxbow %s", verb->name);
-    argv[0] = program; /* what argp calls us in its messages */
-    return verb->run(argc, argv);
 }
 
 static int dispatch(int argc, char **argv)
