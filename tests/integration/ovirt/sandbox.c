@@ -19,6 +19,7 @@
 #include <curl/curl.h>
 
 #include "proto/base/buf.h"
+#include "proto/base/clock.h"
 #include "proto/base/file.h"
 
 extern char **environ;
@@ -110,11 +111,17 @@ void sandbox_stop(struct sandbox *b)
 {
     if (b->pid > 0) {
         int status = 0;
+        pid_t ended = 0;
         (void)kill(b->pid, SIGTERM);
-        for (int i = 0; i < STOP_S * 20 && waitpid(b->pid, &status, WNOHANG) == 0; i++)
-            (void)usleep(50 * 1000);
-        (void)kill(b->pid, SIGKILL);
-        (void)waitpid(b->pid, &status, 0);
+        for (int i = 0; i < STOP_S * 20 && ended == 0; i++) {
+            ended = waitpid(b->pid, &status, WNOHANG);
+            if (ended == 0)
+                clock_sleep_ms(clock_system(), 50);
+        }
+        if (ended == 0) {
+            (void)kill(b->pid, SIGKILL);
+            (void)waitpid(b->pid, &status, 0);
+        }
     }
     (void)nftw(b->dir, remove_one, 16, FTW_DEPTH | FTW_PHYS | FTW_MOUNT);
     json_decref(b->about);
