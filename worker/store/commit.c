@@ -110,7 +110,6 @@ static bool write_point(struct store_session *s, const struct record_disk *disks
         record.info.created_ms = 0;
     memcpy(record.repository, s->store->repo.uuid, sizeof record.repository);
     store_session_stats(s, &record.stats);
-    record.stats.stored_bytes = s->stored_bytes;
     size_t len;
     SCOPED_FREE char *text = point_record_encode(&record, meta, &len, err);
     if (!text)
@@ -185,12 +184,33 @@ static bool write_index(struct store_session *s, struct err *err)
 
 /* ---- 5: the commit record */
 
+/* What stands after our try. A link that failed with an I/O error may have been made: then the
+ * revocation of our own session finds out, and makes sure that it cannot come into being later. */
+static bool try_commit(struct store_session *s, const struct fate *mine, struct fate *ret_stands,
+                       enum fate_doubt *ret_doubt, struct err *err)
+{
+    if (fate_decide(s->store->dirfd, s->id, mine, ret_stands, ret_doubt, err))
+        return true;
+    if (*ret_doubt != FATE_MAYBE)
+        return false;
+    struct fate revoke = fate_new(FATE_REVOKE, NULL);
+    struct err ignored = ERR_INIT;
+    enum fate_doubt doubt;
+    if (!fate_decide(s->store->dirfd, s->id, &revoke, ret_stands, &doubt, &ignored))
+        return false;
+    *ret_doubt = FATE_SURELY_NOT;
+    if (fate_is(ret_stands, &revoke))
+        return false; /* with the error of the link */
+    err_clear(err);
+    return true;
+}
+
 static bool decide(struct store_session *s, const uint8_t digest[DIGEST_BYTES], struct err *err)
 {
     struct fate mine = fate_new(FATE_COMMIT, digest), stands;
-    bool unknown;
-    if (!fate_decide(s->store->dirfd, s->id, &mine, &stands, &unknown, err)) {
-        if (!unknown)
+    enum fate_doubt doubt;
+    if (!try_commit(s, &mine, &stands, &doubt, err)) {
+        if (doubt == FATE_SURELY_NOT)
             return false;
         s->state = SESSION_UNKNOWN;
         return err_wrap(err,

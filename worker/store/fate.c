@@ -95,13 +95,12 @@ bool fate_read(int dirfd, const char *session, struct fate *ret_fate, struct err
 }
 
 bool fate_decide(int dirfd, const char *session, const struct fate *mine, struct fate *ret_stands,
-                 bool *ret_unknown, struct err *err)
+                 enum fate_doubt *ret_doubt, struct err *err)
 {
     char text[FATE_TEXT_MAX];
     size_t len = fate_encode(mine, text);
-    *ret_unknown = false;
     struct fate stands;
-    struct err read_err = ERR_INIT;
+    *ret_doubt = FATE_SURELY_NOT;
     switch (object_put_if_absent(dirfd, "fate", session, text, len, err)) {
     case PUT_CREATED:
         *ret_stands = *mine;
@@ -109,22 +108,20 @@ bool fate_decide(int dirfd, const char *session, const struct fate *mine, struct
     case PUT_FAILED:
         return false;
     case PUT_UNKNOWN:
-        *ret_unknown = true;
+        *ret_doubt = FATE_MAYBE;
+        return false;
+    case PUT_UNSYNCED:
+        *ret_doubt = FATE_UNSURE;
         return false;
     case PUT_EXISTS:
         break;
     }
+    *ret_doubt = FATE_UNSURE;
     /* Whoever made it may not have synced the directory yet: what we report must be durable. */
-    if (!fate_read(dirfd, session, &stands, &read_err) ||
-        !object_sync_dir(dirfd, "fate", &read_err)) {
-        *err = read_err;
-        *ret_unknown = true;
+    if (!fate_read(dirfd, session, &stands, err) || !object_sync_dir(dirfd, "fate", err))
         return false;
-    }
-    if (stands.kind == FATE_NONE) {
-        *ret_unknown = true;
+    if (stands.kind == FATE_NONE)
         return err_set(err, ERR_IO, 0, "'fate/%s' exists but cannot be read", session);
-    }
     *ret_stands = stands;
     return true;
 }

@@ -28,12 +28,17 @@ bool fate_decode(const char *text, size_t len, struct fate *ret_fate, struct err
 /* FATE_NONE when there is none. */
 bool fate_read(int dirfd, const char *session, struct fate *ret_fate, struct err *err);
 
-/*
- * Try to make `mine` the fate of the session. True: decided, and *ret_stands is what stands, be it
- * ours or somebody else's. False: *ret_unknown tells whether ours may nevertheless have been made.
- */
+/* What a failed fate_decide() may have left. */
+enum fate_doubt {
+    FATE_SURELY_NOT, /* ours was not made */
+    FATE_MAYBE,      /* ours may have been made: trying the opposite settles it */
+    FATE_UNSURE,     /* one was made, but perhaps not durably, or it cannot be read */
+};
+
+/* Try to make `mine` the fate of the session. True: decided, and *ret_stands is what stands, be it
+ * ours or somebody else's. */
 bool fate_decide(int dirfd, const char *session, const struct fate *mine, struct fate *ret_stands,
-                 bool *ret_unknown, struct err *err);
+                 enum fate_doubt *ret_doubt, struct err *err);
 static inline bool fate_is(const struct fate *a, const struct fate *b)
 {
     return a->kind == b->kind && memcmp(a->token, b->token, FATE_TOKEN_BYTES) == 0;

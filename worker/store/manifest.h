@@ -16,8 +16,8 @@ enum {
     MANIFEST_TAIL_MAX = 256 << 20,
 };
 
-/* One run of blocks: disk block `block` and the following ones. Unused bits of `where.pack`: it
- * indexes the manifest's pack table. Records are sorted by block and do not overlap. */
+/* One run of blocks: disk block `block` and the following ones. `where.pack` is a number in the
+ * manifest's pack table. Records are sorted by block and do not overlap. */
 struct map_record {
     uint64_t block;
     struct location where;

@@ -77,7 +77,7 @@ enum put_outcome object_put_if_absent(int dirfd, const char *dir, const char *na
                           errnum == EMLINK || errnum == ENOENT;
         return surely_not ? PUT_FAILED : PUT_UNKNOWN;
     }
-    return object_sync_dir(dirfd, dir, err) ? PUT_CREATED : PUT_UNKNOWN;
+    return object_sync_dir(dirfd, dir, err) ? PUT_CREATED : PUT_UNSYNCED;
 }
 
 bool object_sync_dir(int dirfd, const char *path, struct err *err)

@@ -19,10 +19,11 @@ enum {
 };
 
 enum put_outcome {
-    PUT_CREATED, /* ours, and durable */
-    PUT_EXISTS,  /* somebody else's (or ours, with a lost reply) is there; err is not set */
-    PUT_FAILED,  /* surely not created; err is set */
-    PUT_UNKNOWN, /* may or may not have been created, or not durably; err is set */
+    PUT_CREATED,  /* ours, and durable */
+    PUT_EXISTS,   /* somebody else's (or ours, with a lost reply) is there; err is not set */
+    PUT_FAILED,   /* surely not created; err is set */
+    PUT_UNKNOWN,  /* may or may not have been created; err is set */
+    PUT_UNSYNCED, /* created, but perhaps not durably; err is set */
 };
 
 /*

@@ -104,9 +104,6 @@ bool pack_writer_finish(struct pack_writer *pack, struct err *err)
     struct seal_job *job = ALLOC_NEW(struct seal_job);
     job->fd = TAKE_FD(pack->fd);
     memcpy(job->path, pack->path, sizeof job->path);
-    pthread_mutex_lock(&session->lock);
-    session->stored_bytes += pack->len;
-    pthread_mutex_unlock(&session->lock);
     pack_writer_free(pack);
     if (queue_push(session->seals, job, 1))
         return true;

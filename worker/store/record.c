@@ -78,7 +78,7 @@ static bool has_features(const json_t *root, const char *key, const char **ret_f
 
 static bool check_format(const json_t *root, const char *what, struct err *err)
 {
-    uint64_t format;
+    uint64_t format = 0;
     if (!get_number(root, "format", &format, err))
         return err_wrap(err, "%s", what);
     if (format != RECORD_FORMAT)
@@ -186,7 +186,7 @@ static json_t *stats_encode(const struct store_stats *stats)
 {
     json_t *object = json_object();
     for (size_t i = 0; i < ARRAY_LEN(stat_fields); i++) {
-        uint64_t value;
+        uint64_t value = 0;
         memcpy(&value, (const char *)stats + stat_fields[i].at, sizeof value);
         json_object_set_new(object, stat_fields[i].key, json_integer((json_int_t)value));
     }
@@ -197,7 +197,7 @@ static bool stats_decode(const json_t *object, struct store_stats *stats, struct
 {
     const json_t *from = json_object_get(object, "stats");
     for (size_t i = 0; i < ARRAY_LEN(stat_fields); i++) {
-        uint64_t value;
+        uint64_t value = 0;
         if (!get_number(from, stat_fields[i].key, &value, err))
             return err_wrap(err, "\"stats\"");
         memcpy((char *)stats + stat_fields[i].at, &value, sizeof value);
@@ -323,7 +323,7 @@ static bool point_decode(const json_t *root, struct point_record *r, struct err 
     const char *vm_id = repository ? get_text(vm, "id", STORE_NAME_MAX, err) : NULL;
     const char *vm_name = vm_id ? get_text(vm, "name", STORE_NAME_MAX, err) : NULL;
     const char *worker = vm_name ? get_text(root, "worker", STORE_NAME_MAX, err) : NULL;
-    uint64_t created_ms;
+    uint64_t created_ms = 0;
     if (!worker || !get_number(root, "created_ms", &created_ms, err))
         return false;
     if (!id_is_valid(repository))

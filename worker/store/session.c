@@ -124,7 +124,7 @@ static bool announce(const struct store_session *s, struct err *err)
     free(text);
     if (outcome == PUT_EXISTS)
         return err_set(err, ERR_EXISTS, 0, "it was begun before");
-    if (outcome == PUT_UNKNOWN)
+    if (outcome == PUT_UNKNOWN || outcome == PUT_UNSYNCED)
         retract(s);
     return outcome == PUT_CREATED;
 }
@@ -228,8 +228,8 @@ bool store_session_revoke(struct store *store, const char *session_id, bool *ret
     if (!session_id_is_valid(session_id))
         return err_set(err, ERR_BAD_ARGUMENT, 0, "'%.100s' is no session id", session_id);
     struct fate mine = fate_new(FATE_REVOKE, NULL), stands;
-    bool unknown;
-    if (!fate_decide(store->dirfd, session_id, &mine, &stands, &unknown, err))
+    enum fate_doubt doubt;
+    if (!fate_decide(store->dirfd, session_id, &mine, &stands, &doubt, err))
         return err_wrap(err, "revoke session %s", session_id);
     *ret_was_committed = stands.kind == FATE_COMMIT;
     return true;

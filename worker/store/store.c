@@ -182,6 +182,7 @@ static bool make_repository(struct store *store, struct err *err)
         return err_set(err, ERR_EXISTS, 0, "somebody else made it just now");
     case PUT_FAILED:
     case PUT_UNKNOWN:
+    case PUT_UNSYNCED:
         break;
     }
     return false;

@@ -125,7 +125,7 @@ static size_t encode_frame(struct store_stream *s)
     return FRAME_HEADER_BYTES + len;
 }
 
-/* Write out the frame being filled. `stats` may be NULL. */
+/* Write out the frame being filled. */
 static bool flush_frame(struct store_stream *s, struct store_stats *stats, struct err *err)
 {
     if (s->frame_blocks == 0)
@@ -134,8 +134,7 @@ static bool flush_frame(struct store_stream *s, struct store_stats *stats, struc
     if (!pack_writer_append(s->pack, s->encoded, len, s->frame_blocks * STORE_BLOCK_BYTES,
                             s->frame_chunks, err))
         return false;
-    if (stats)
-        stats->stored_bytes += len;
+    stats->stored_bytes += len;
     s->frame_blocks = 0;
     s->frame_chunks = 0;
     return !pack_writer_is_full(s->pack) || pack_writer_finish(TAKE(s->pack), err);
@@ -143,8 +142,12 @@ static bool flush_frame(struct store_stream *s, struct store_stats *stats, struc
 
 bool stream_finish(struct store_stream *stream, struct err *err)
 {
-    if (!flush_frame(stream, NULL, err))
+    const struct map_records none = {0};
+    struct store_stats stats = {0};
+    if (!flush_frame(stream, &stats, err))
         return false;
+    if (stream->unit->disk) /* the one that wrote last; a frame may be shared */
+        disk_merge(stream->unit->disk, &none, &stats);
     return !stream->pack || pack_writer_finish(TAKE(stream->pack), err);
 }
 

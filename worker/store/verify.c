@@ -13,7 +13,7 @@
 #include "worker/store/reader.h"
 
 enum { THREADS_MAX = 64, REPORT_EVERY_MS = 200 };
-#define WINDOW_BLOCKS (UINT64_C(16 << 20) / 4) /* 16 GiB */
+#define WINDOW_BLOCKS (UINT64_C(4) << 20) /* 16 GiB */
 
 struct verify {
     struct store *store;

@@ -111,7 +111,6 @@ struct store_session {
     unsigned n_active; /* streams begun and not ended */
     uint8_t (*packs)[PACK_ID_BYTES];
     size_t n_packs;
-    uint64_t stored_bytes;
 };
 
 /* Keep the first error of the session. Returns false. */

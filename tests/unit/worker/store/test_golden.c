@@ -1,0 +1,173 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The golden repository, tests/fixtures/store-v1: what version 1 of the format wrote, every later
+ * version must read. Never regenerate it to make this test pass: a new version of the format gets a
+ * fixture of its own beside it. `store_golden --make DIR` wrote it.
+ */
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "proto/base/file.h"
+#include "support.h"
+
+enum { KIB = 1024, BLOCK = STORE_BLOCK_BYTES, A_BYTES = 300 * KIB + 77, B_BYTES = 20 * KIB };
+
+static struct disk_image disk_a(unsigned day)
+{
+    struct disk_image image = {.id = "disk-a", .data = xcalloc(1, A_BYTES), .size = A_BYTES};
+    fill_text(image.data, 100 * KIB, 1);
+    fill_text(image.data + 200 * KIB, A_BYTES - 200 * KIB, 2);
+    if (day == 2)
+        fill_text(image.data + 40 * KIB, 3 * BLOCK, 3);
+    return image;
+}
+
+static struct disk_image disk_b(void)
+{
+    struct disk_image image = {.id = "disk-b", .data = xmalloc(B_BYTES), .size = B_BYTES};
+    fill_random(image.data, B_BYTES, 4);
+    return image;
+}
+
+/* ---- making it */
+
+static bool make_day(struct store *store, const char *id, unsigned day, struct store_reader *parent,
+                     bool is_committed, struct err *err)
+{
+    struct disk_image a = disk_a(day), b = disk_b();
+    struct store_session_opts opts = {.id = id,
+                                      .vm_id = "0f1e2d3c-0000-4000-8000-000000000001",
+                                      .vm_name = "golden \xc3\xbc",
+                                      .worker = "maker"};
+    SCOPED(store_session) struct store_session *s = store_session_begin(store, &opts, err);
+    json_t *meta = json_pack("{s:s, s:i}", "task", id, "fence", (int)day);
+    bool ok = s && write_image(s, &a, 64 * KIB, parent, NULL, err) &&
+              write_image(s, &b, 0, NULL, NULL, err) &&
+              store_session_put_blob(s, "vm.ovf", "<ovf/>", 6, err) &&
+              store_session_put_blob(s, "vm.json", "{}", 2, err) &&
+              (!is_committed || store_session_commit(s, meta, err));
+    json_decref(meta);
+    free(a.data);
+    free(b.data);
+    return ok;
+}
+
+static bool make(const char *path, struct err *err)
+{
+    SCOPED(store) struct store *store = store_init(path, NULL, err);
+    bool committed;
+    if (!store || !make_day(store, "golden.1", 1, NULL, true, err))
+        return false;
+    SCOPED(store_point) struct store_point *point = store_point_open(store, "golden.1", err);
+    SCOPED(store_reader)
+    struct store_reader *parent = point ? store_disk_open(point, "disk-a", err) : NULL;
+    SCOPED_FREE char *tombstone = xasprintf("%s/deleted/golden.3", path);
+    return parent && make_day(store, "golden.2", 2, parent, true, err) &&
+           make_day(store, "golden.3", 3, NULL, true, err) &&
+           file_write_atomic(AT_FDCWD, tombstone, "", 0, 0440, err) &&
+           make_day(store, "golden.4", 4, NULL, false, err) &&
+           store_session_revoke(store, "golden.5", &committed, err);
+}
+
+/* ---- reading it */
+
+static char *fixture(void)
+{
+    const char *source = getenv("OXBOW_SOURCE_DIR");
+    return xasprintf("%s/tests/fixtures/store-v1", source ? source : ".");
+}
+
+static void check_point(struct store *store, const char *id, unsigned day)
+{
+    struct err err = ERR_INIT;
+    struct disk_image a = disk_a(day), b = disk_b();
+    MUST(check_image(store, id, &a, &err), &err);
+    MUST(check_image(store, id, &b, &err), &err);
+    MUST(store_verify_point(store, id, NULL, NULL, &err), &err);
+    struct store_point *point = store_point_open(store, id, &err);
+    MUST(point, &err);
+    assert_string_equal(store_point_info(point)->vm_name, "golden \xc3\xbc");
+    assert_int_equal(json_integer_value(json_object_get(store_point_meta(point), "fence")), day);
+    struct buf blob;
+    MUST(store_point_blob(point, "vm.ovf", &blob, &err), &err);
+    assert_string_equal(buf_str(&blob), "<ovf/>");
+    buf_done(&blob);
+    store_point_free(point);
+    free(a.data);
+    free(b.data);
+}
+
+static void test_golden_repository_is_read(void **state)
+{
+    (void)state;
+    struct err err = ERR_INIT;
+    SCOPED_FREE char *path = fixture();
+    struct store *store = store_open(path, NULL, &err);
+    MUST(store, &err);
+    struct store_point_list list;
+    MUST(store_points_list(store, NULL, &list, &err), &err);
+    assert_int_equal(list.count, 2);
+    for (size_t i = 0; i < list.count; i++)
+        assert_null(list.items[i].damage);
+    store_point_list_done(&list);
+    check_point(store, "golden.1", 1);
+    check_point(store, "golden.2", 2);
+    MUST_FAIL(store_point_open(store, "golden.3", &err), &err, ERR_NOT_FOUND);
+    MUST_FAIL(store_point_open(store, "golden.4", &err), &err, ERR_NOT_FOUND);
+    store_free(store);
+}
+
+/* Its index is understood: a backup into a copy of it finds the chunks. */
+static void test_golden_index_is_used(void **state)
+{
+    (void)state;
+    struct err err = ERR_INIT;
+    SCOPED_FREE char *path = fixture(), *dir = temp_dir();
+    SCOPED_FREE char *copy = xasprintf("%s/repo", dir);
+    struct file_list files = list_files(path);
+    for (size_t i = 0; i < files.count; i++) {
+        SCOPED_FREE char *from = xasprintf("%s/%s", path, files.items[i]);
+        SCOPED_FREE char *to = xasprintf("%s/%s", copy, files.items[i]);
+        SCOPED_FREE char *parent = xstrndup(to, (size_t)(strrchr(to, '/') - to));
+        SCOPED_BUF struct buf bytes;
+        MUST(file_read_all(AT_FDCWD, from, 1 << 20, &bytes, &err), &err);
+        MUST(file_make_dirs(parent, 0700, &err), &err);
+        MUST(file_write_atomic(AT_FDCWD, to, buf_str(&bytes), bytes.len, 0600, &err), &err);
+    }
+    file_list_done(&files);
+    struct store *store = store_open(copy, NULL, &err);
+    MUST(store, &err);
+    struct disk_image a = disk_a(2);
+    struct store_stats stats;
+    struct store_session_opts opts = session_opts("new.1");
+    struct store_session *s = store_session_begin(store, &opts, &err);
+    MUST(s, &err);
+    MUST(write_image(s, &a, 64 * KIB, NULL, &stats, &err), &err);
+    assert_int_equal(stats.dedup_bytes + stats.stored_raw_bytes + stats.zero_bytes,
+                     stats.read_bytes);
+    assert_true(stats.dedup_bytes >= 100 * KIB); /* all but the chunks around what changed */
+    MUST(store_session_commit(s, NULL, &err), &err);
+    store_session_free(s);
+    MUST(check_image(store, "new.1", &a, &err), &err);
+    free(a.data);
+    store_free(store);
+    remove_tree(dir);
+}
+
+int main(int argc, char **argv)
+{
+    if (argc == 3 && strcmp(argv[1], "--make") == 0) {
+        struct err err = ERR_INIT;
+        bool ok = make(argv[2], &err);
+        if (!ok)
+            (void)fprintf(stderr, "%s\n", err.message);
+        return ok ? 0 : 1;
+    }
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_golden_repository_is_read),
+        cmocka_unit_test(test_golden_index_is_used),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
