@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "tests/sandbox/guest/pattern.h"
 
+#include <assert.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <string.h>
@@ -117,6 +118,7 @@ struct pattern_write pattern_write_at(const struct pattern_spec *spec, uint64_t 
     uint64_t total = 0;
     for (size_t i = 0; i < spec->disk_count; i++)
         total += pattern_hot_count(spec, i);
+    assert(total > 0); /* pattern_spec_check() saw to it */
     uint64_t at = hash(spec->seed, PLACE, n, 0) % total;
     struct pattern_write w = {.block_count = 1};
     while (at >= pattern_hot_count(spec, w.disk))
