@@ -136,8 +136,8 @@ static bool save_worker(struct core *core, const struct wire_presence *p, struct
     enum worker_state state = strcmp(p->state, "up") == 0 ? WORKER_UP : WORKER_DRAINING;
     bool changed = w.n == 0 || w.state != state || !is_same(w.zone, p->zone) ||
                    !is_same(w.version, p->version) || !is_same(w.host, p->host) ||
-                   w.slots_restore != p->slots_restore || w.slots_backup != p->slots_backup ||
-                   w.slots_upkeep != p->slots_upkeep;
+                   !is_same(w.proxy, p->proxy) || w.slots_restore != p->slots_restore ||
+                   w.slots_backup != p->slots_backup || w.slots_upkeep != p->slots_upkeep;
     if (!changed && core->now_ms - w.seen_ms < SEEN_GAP_MS)
         return true;
     if (changed) {
@@ -158,6 +158,7 @@ static bool save_worker(struct core *core, const struct wire_presence *p, struct
     text_set(&w.zone, p->zone);
     text_set(&w.version, p->version);
     text_set(&w.host, p->host);
+    text_set(&w.proxy, p->proxy);
     w.state = state;
     w.slots_restore = p->slots_restore;
     w.slots_backup = p->slots_backup;

@@ -4,8 +4,10 @@
 #include <ctype.h>
 #include <inttypes.h>
 #include <string.h>
+#include <strings.h>
 
 #include "coordinator/work.h"
+#include "proto/base/log.h"
 
 static bool decode_backup(struct core *core, const struct request *r, struct wire_message *ret,
                           struct err *err)
@@ -32,15 +34,54 @@ static char *lower(const char *text)
     return copy;
 }
 
-static bool add_vm(struct core *core, struct request *r, const struct task *select,
-                   const struct wire_backup *b, const struct wire_vm_item *item, struct err *err)
+static bool is_named(const struct wire_select *select, const char *id, const char *name)
 {
+    if (contains(&select->names, name))
+        return true;
+    for (size_t i = 0; i < select->ids.count; i++) {
+        if (strcasecmp(select->ids.v[i], id) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* The VM that a worker of this zone runs in. "All" and the like do not mean it: a worker in the
+ * middle of its work cannot be snapshotted in a useful way. Who wants it names it. */
+static bool is_proxy(const struct worker_list *workers, const char *zone, const char *id,
+                     const char *name)
+{
+    for (size_t i = 0; i < workers->count; i++) {
+        const struct worker *w = &workers->v[i];
+        if (w->proxy && strcmp(w->zone, zone) == 0 &&
+            (strcasecmp(w->proxy, id) == 0 || strcmp(w->proxy, name) == 0))
+            return true;
+    }
+    return false;
+}
+
+/* What the VMs of a page are held against. */
+struct picking {
+    const struct task *select;
+    const struct wire_backup *backup;
+    struct worker_list workers;
+};
+
+static bool add_vm(struct core *core, struct request *r, const struct picking *p,
+                   const struct wire_vm_item *item, struct err *err)
+{
+    const struct task *select = p->select;
+    const struct wire_backup *b = p->backup;
     SCOPED_FREE char *id = lower(item->id);
     bool known = false;
     if (!ledger_task_has_vm(core->ledger, r->id, id, &known, err))
         return false;
     if (known || contains(&b->select->exclude, item->name))
         return true;
+    if (is_proxy(&p->workers, select->zone, id, item->name) &&
+        !is_named(b->select, id, item->name)) {
+        log_info("proxy_left_out", LOG_STR("request", r->id), LOG_STR("vm", item->name));
+        return true;
+    }
     const struct work_spec spec = {
         .role = TASK_MAIN,
         .kind = "backup",
@@ -54,9 +95,10 @@ static bool add_vm(struct core *core, struct request *r, const struct task *sele
     return work_add(core, r, &spec, NULL, err);
 }
 
-static bool take_page(struct core *core, struct request *r, const struct task *select,
-                      const struct wire_backup *b, int64_t page, struct err *err)
+static bool take_page(struct core *core, struct request *r, const struct picking *p, int64_t page,
+                      struct err *err)
 {
+    const struct task *select = p->select;
     SCOPED_FREE char *body = NULL;
     if (!ledger_items_get(core->ledger, select->id, select->attempt, page, &body, err))
         return false;
@@ -69,7 +111,7 @@ static bool take_page(struct core *core, struct request *r, const struct task *s
     const struct wire_items *items = m.as;
     bool ok = true;
     for (size_t i = 0; i < items->items->vms_count && ok; i++)
-        ok = add_vm(core, r, select, b, &items->items->vms[i], err);
+        ok = add_vm(core, r, p, &items->items->vms[i], err);
     wire_free(&m);
     return ok;
 }
@@ -82,9 +124,11 @@ bool select_take_pages(struct core *core, const struct task *t, int64_t pages, s
     struct wire_message m = {0};
     if (!decode_backup(core, &r, &m, err))
         return false;
-    bool ok = true;
+    struct picking p = {.select = t, .backup = m.as};
+    bool ok = ledger_worker_list(core->ledger, &p.workers, err);
     for (int64_t page = 1; page <= pages && ok; page++)
-        ok = take_page(core, &r, t, m.as, page, err);
+        ok = take_page(core, &r, &p, page, err);
+    worker_list_done(&p.workers);
     wire_free(&m);
     return ok && ledger_request_save(core->ledger, &r, err);
 }

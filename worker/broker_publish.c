@@ -77,6 +77,7 @@ void broker_publish_presence(struct broker *b)
         .zone = b->conf->zone,
         .version = version,
         .host = b->host,
+        .proxy = b->conf->proxy_vm,
         .state = (char *)(uintptr_t)state_word(b, n),
         .slots_restore = b->slots.total[LANE_RESTORE],
         .slots_backup = b->slots.total[LANE_BACKUP],

@@ -319,6 +319,7 @@ const char *worker_state_name(enum worker_state state);
 struct worker {
     int64_t n;
     char *name, *zone, *version, *host;
+    char *proxy; /* the proxy VM it runs in, name or id; NULL = not told */
     enum worker_state state;
     int64_t slots_restore, slots_backup, slots_upkeep;
     int64_t first_ms, seen_ms;

@@ -18,6 +18,7 @@ static const struct db_field worker_fields[] = {
     {"zone", AT(zone), DB_FIELD_TEXT, NULL},
     {"version", AT(version), DB_FIELD_TEXT, NULL},
     {"host", AT(host), DB_FIELD_TEXT, NULL},
+    {"proxy", AT(proxy), DB_FIELD_TEXT, NULL},
     {"state", AT(state), DB_FIELD_WORD, states},
     {"slots_restore", AT(slots_restore), DB_FIELD_INT, NULL},
     {"slots_backup", AT(slots_backup), DB_FIELD_INT, NULL},

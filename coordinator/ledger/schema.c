@@ -106,7 +106,7 @@ static const char version_1[] =
     "CREATE TABLE worker("
     " n INTEGER PRIMARY KEY,"
     " name TEXT NOT NULL UNIQUE,"
-    " zone TEXT NOT NULL, version TEXT, host TEXT, state TEXT NOT NULL,"
+    " zone TEXT NOT NULL, version TEXT, host TEXT, proxy TEXT, state TEXT NOT NULL,"
     " slots_restore INTEGER NOT NULL, slots_backup INTEGER NOT NULL,"
     " slots_upkeep INTEGER NOT NULL,"
     " first_ms INTEGER NOT NULL, seen_ms INTEGER NOT NULL);"

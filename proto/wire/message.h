@@ -365,6 +365,7 @@ struct wire_running {
 };
 struct wire_presence {
     char *worker, *zone, *version, *host;
+    char *proxy; /* the proxy VM it runs in, as configured: name or id */
     char *state; /* up | draining | leaving */
     int64_t slots_restore, slots_backup, slots_upkeep;
     struct wire_running *running; /* renews each of these leases */

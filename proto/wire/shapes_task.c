@@ -200,6 +200,8 @@ static const struct shape_field presence_fields[] = {
     SLUG(wire_presence, zone, REQUIRED, "The zone it serves."),
     STRING(wire_presence, version, OPTIONAL, 0, 64, "Its version."),
     STRING(wire_presence, host, OPTIONAL, 0, WIRE_NAME_MAX, "The machine it runs on."),
+    STRING(wire_presence, proxy, OPTIONAL, 0, WIRE_NAME_MAX,
+           "The proxy VM it runs in, by name or id: left out of backups that do not name it."),
     WORDS(wire_presence, state, REQUIRED, presence_states, "How it stands."),
     INT(wire_presence, slots_restore, OPTIONAL, 0, 1000, "Slots of the restore lane."),
     INT(wire_presence, slots_backup, OPTIONAL, 0, 1000, "Slots of the backup lane."),
