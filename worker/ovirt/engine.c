@@ -3,7 +3,7 @@
 
 #include <assert.h>
 #include <ctype.h>
-#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "proto/base/id.h"
@@ -124,6 +124,14 @@ int engine_version_cmp(const struct engine_version *v, int major, int minor, int
     return v->build == build ? 0 : v->build < build ? -1 : 1;
 }
 
+/* 7 of "4.5.7-1.el9"; 0 when there is none. */
+static uint64_t third_number(const char *text)
+{
+    const char *dot = text ? strchr(text, '.') : NULL;
+    dot = dot ? strchr(dot + 1, '.') : NULL;
+    return dot && isdigit((unsigned char)dot[1]) ? strtoul(dot + 1, NULL, 10) : 0;
+}
+
 bool engine_version_of_json(const json_t *root, struct engine_version *ret, struct err *err)
 {
     const json_t *version = member_object(member_object(root, "product_info"), "version");
@@ -131,10 +139,8 @@ bool engine_version_of_json(const json_t *root, struct engine_version *ret, stru
     if (!member_u64(version, "major", &major) || !member_u64(version, "minor", &minor) ||
         major > 100 || minor > 100)
         return err_set(err, ERR_ENGINE_PROTOCOL, 0, "the engine does not tell its version");
-    const char *full = member_str(version, "full_version");
-    int a, b, c;
-    if (!member_u64(version, "build", &build) && full && sscanf(full, "%d.%d.%d", &a, &b, &c) == 3)
-        build = c > 0 ? (uint64_t)c : 0;
+    if (!member_u64(version, "build", &build))
+        build = third_number(member_str(version, "full_version"));
     struct engine_version v = {.major = (int)major, .minor = (int)minor};
     v.build = build <= 10000 ? (int)build : 10000;
     if (v.major != 4 || v.minor < 2)

@@ -61,20 +61,28 @@ bool member_bool_or(const json_t *object, const char *key, bool fallback)
     return fallback;
 }
 
+/* Two digits at `text`, or -1. */
+static int two_digits(const char *text)
+{
+    if (!isdigit((unsigned char)text[0]) || !isdigit((unsigned char)text[1]))
+        return -1;
+    return (text[0] - '0') * 10 + (text[1] - '0');
+}
+
 /* "Z", "+01:00", "-0230" or nothing; minutes east of UTC. */
 static bool zone_minutes(const char *text, long *ret)
 {
-    int hours, minutes;
-    if (*text == '\0' || strcmp(text, "Z") == 0) {
-        *ret = 0;
+    *ret = 0;
+    if (*text == '\0' || strcmp(text, "Z") == 0)
         return true;
-    }
     if (*text != '+' && *text != '-')
         return false;
-    if (sscanf(text + 1, "%2d:%2d", &hours, &minutes) != 2 &&
-        sscanf(text + 1, "%2d%2d", &hours, &minutes) != 2)
+    int hours = two_digits(text + 1);
+    if (hours < 0 || hours > 14)
         return false;
-    if (hours < 0 || hours > 14 || minutes < 0 || minutes > 59)
+    const char *rest = text[3] == ':' ? text + 4 : text + 3;
+    int minutes = two_digits(rest);
+    if (minutes < 0 || minutes > 59 || rest[2] != '\0')
         return false;
     *ret = (hours * 60L + minutes) * (*text == '-' ? -1 : 1);
     return true;

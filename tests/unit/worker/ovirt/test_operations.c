@@ -818,8 +818,8 @@ static void description_gets_names(void **state)
     static const char *const wanted[] = {
         "\"cluster\":{\"id\":\"" CLUS "\",\"name\":\"Default\"}",
         "\"storage_domain\":[{\"id\":\"s\",\"name\":\"data\"}]",
-        "\"vnic_profile\":{\"id\":\"p\",\"name\":\"lan\",\"network\":{\"id\":\"w\",\"name\":"
-        "\"net\"}}",
+        "\"network\":{\"id\":\"w\",\"name\":\"net\"}",
+        "\"vnic_profile\":{\"id\":\"p\",\"name\":\"lan\",",
     };
     for (size_t i = 0; i < ARRAY_LEN(wanted); i++) {
         if (!strstr(text, wanted[i]))

@@ -82,6 +82,10 @@ static void refuses_other_versions(void **state)
     start(&x, (const struct fake_line[]){
                   {"GET ", 200, "{\"product_info\":{\"version\":{\"major\":3,\"minor\":6}}}", 0},
                   {"GET ", 200, "{\"product_info\":{}}", 0},
+                  {"GET ", 200,
+                   "{\"product_info\":{\"version\":{\"major\":4,\"minor\":\"4\",\"full_version\":"
+                   "\"4.4.10.7-1.el8\"}}}",
+                   0},
                   {0}});
     struct engine_version v;
     assert_false(engine_read_version(x.session, &v, &x.err));
@@ -89,6 +93,9 @@ static void refuses_other_versions(void **state)
     err_clear(&x.err);
     assert_false(engine_read_version(x.session, &v, &x.err));
     assert_code(&x, ERR_ENGINE_PROTOCOL);
+    err_clear(&x.err);
+    assert_true(engine_read_version(x.session, &v, &x.err));
+    assert_int_equal(engine_version_cmp(&v, 4, 4, 10), 0);
     stop(&x);
 }
 
