@@ -170,13 +170,11 @@ void table_render(const struct table *t, int width, bool utf8, struct buf *out)
 }
 
 /* --- JSON Lines ------------------------------------------------------------------------------- */
-/* `object` with a first member name=value, as one line. */
-static bool add_line(const char *name, const char *value, json_t *object, struct buf *out,
-                     struct err *err)
+/* `object` with a first member "type", as one line. */
+static bool add_line(const char *type, json_t *object, struct buf *out, struct err *err)
 {
-    json_t *line = json_pack("{s:s}", name, value);
-    if (!line || json_object_update(line, object) != 0 ||
-        json_object_set_new(line, name, json_string(value)) != 0)
+    json_t *line = json_pack("{s:s}", "type", type);
+    if (!line || json_object_update_missing(line, object) != 0)
         abort(); /* out of memory */
     char *text = json_dumps(line, JSON_COMPACT | JSON_ENSURE_ASCII | JSON_PRESERVE_ORDER);
     json_decref(line);
@@ -210,7 +208,7 @@ bool output_json_reply(enum wire_type type, const void *message, struct buf *out
     if (!root)
         return false;
     SCOPED_FREE char *name = short_name(type);
-    bool ok = add_line("reply", name, root, out, err);
+    bool ok = add_line(name, root, out, err);
     json_decref(root);
     return ok;
 }
@@ -222,7 +220,7 @@ static bool add_items(const char *array_name, json_t *array, struct buf *out, st
     size_t i;
     json_t *item;
     json_array_foreach (array, i, item) {
-        if (!add_line("item", kind, item, out, err))
+        if (!add_line(kind, item, out, err))
             return false;
     }
     return true;

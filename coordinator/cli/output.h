@@ -58,10 +58,10 @@ void table_render(const struct table *t, int width, bool utf8, struct buf *out);
 
 /* --- JSON Lines ------------------------------------------------------------------------------- */
 /* A reply as one line: the message's members as docs/protocol.md names them, after a first member
- * "reply" with its name ("accepted", "outcome", ...). ASCII only. */
+ * "type" with its name ("accepted", "outcome", ...). ASCII only. */
 bool output_json_reply(enum wire_type type, const void *message, struct buf *out, struct err *err);
 /* Each item of a page as a line of its own, members as in docs/protocol.md, after a first member
- * "item": vm | point | request | task | worker. */
+ * "type": vm | point | request | task | worker. */
 bool output_json_items(const struct wire_item_list *items, struct buf *out, struct err *err);
 
 /* --- Writing ---------------------------------------------------------------------------------- */

@@ -171,7 +171,7 @@ cluster_worker() { # NUMBER
 
 # Workers that the coordinator has heard of.
 cluster_workers_up() {
-    ox status --json | jq -s '[.[] | select(.item == "worker" and .state == "up")] | length'
+    ox status --json | jq -s '[.[] | select(.type == "worker" and .state == "up")] | length'
 }
 cluster_has_workers() { [ "$(cluster_workers_up)" -ge "$1" ]; }
 

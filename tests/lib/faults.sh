@@ -29,7 +29,7 @@ all_succeeded() { # COUNT
 }
 
 one_point_each() { # COUNT
-    [ "$(ox list --json | jq -s --argjson n "$1" '[.[] | .points? // empty | .[]]
+    [ "$(ox list --json | jq -s --argjson n "$1" 'map(select(.type == "point"))
         | length == $n and (map(.vm) | unique | length) == $n')" = true ]
 }
 

@@ -206,7 +206,7 @@ static void json_lines(void **state)
     assert_true(output_json_reply(WIRE_ACCEPTED, m.as, &out, &err));
     wire_free(&m);
     assert_string_equal(buf_str(&out),
-                        "{\"reply\":\"accepted\",\"request\":"
+                        "{\"type\":\"accepted\",\"request\":"
                         "\"0c0ffee0-0000-4000-8000-000000000001\",\"duplicate\":false}\n");
     buf_reset(&out);
     m = message("page",
@@ -217,8 +217,8 @@ static void json_lines(void **state)
     assert_true(output_json_items(page->items, &out, &err));
     wire_free(&m);
     char *second = strchr(buf_str(&out), '\n') + 1;
-    assert_memory_equal(buf_str(&out), "{\"item\":\"worker\",\"name\":\"a\"", 27);
-    assert_memory_equal(second, "{\"item\":\"worker\",\"name\":\"b\"", 27);
+    assert_memory_equal(buf_str(&out), "{\"type\":\"worker\",\"name\":\"a\"", 27);
+    assert_memory_equal(second, "{\"type\":\"worker\",\"name\":\"b\"", 27);
     assert_non_null(strstr(second, "\\u009B\\u202E"));
     assert_null(strchr(strchr(second, '\n') + 1, '\n'));
 }
