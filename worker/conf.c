@@ -70,6 +70,7 @@ static const cyaml_schema_field_t fields[] = {
     MAP(struct worker_conf, broker, BROKER_CONF_FIELDS),
     MAP(struct worker_conf, engine, engine_fields),
     STR(struct worker_conf, proxy_vm),
+    STR(struct worker_conf, proxy_tag),
     STR(struct worker_conf, device_dir),
     MAP(struct worker_conf, repository, repository_fields),
     MAP(struct worker_conf, slots, slots_fields),
@@ -195,6 +196,7 @@ struct worker_conf *worker_conf_load(const char *path, bool need_broker, struct 
         return NULL;
     if (!c->name)
         c->name = default_name();
+    default_str(&c->proxy_tag, "oxbow-proxy");
     default_str(&c->device_dir, "/dev/disk/by-id");
     default_str(&c->log.level, "info");
     default_str(&c->log.format, "logfmt");

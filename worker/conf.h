@@ -52,7 +52,8 @@ struct worker_conf {
     char *zone;                /* slug */
     struct broker_conf broker; /* checked by broker_conf_apply() */
     struct worker_conf_engine engine;
-    char *proxy_vm; /* id or name of the VM that this worker runs in */
+    char *proxy_vm;  /* id or name of the VM that this worker runs in */
+    char *proxy_tag; /* the engine's tag of all proxy VMs, which backups of "all" leave out */
     char *device_dir;
     struct worker_conf_repository repository;
     struct worker_conf_slots slots;

@@ -97,6 +97,7 @@ static struct step_settings settings_of(const struct worker_conf *c)
     return (struct step_settings){
         .proxy_vm = c->proxy_vm,
         .zone = c->zone,
+        .proxy_tag = c->proxy_tag,
         .device_dir = c->device_dir,
         .device_wait_s = c->wait.device_s,
         .quiesce_limit_s = c->quiesce_limit_s,

@@ -15,6 +15,15 @@ struct sweep {
     enum select_by by;
 };
 
+static bool has_tag(const struct ovirt_vm_row *row, const char *tag)
+{
+    for (size_t i = 0; tag && i < row->tags_count; i++) {
+        if (strcmp(row->tags[i], tag) == 0)
+            return true;
+    }
+    return false;
+}
+
 /* A sweep leaves out what cannot be backed up by anybody, or not by us; who names such a VM gets
  * it, and learns from its backup task why not. */
 static bool left_out(struct sweep *s, const struct ovirt_vm_row *row)
@@ -25,7 +34,11 @@ static bool left_out(struct sweep *s, const struct ovirt_vm_row *row)
     if (row->is_hosted_engine)
         why = "it is the hosted engine's VM";
     else if (strcmp(row->id, s->site->proxy_id) == 0)
-        why = "it is the proxy VM of a worker";
+        why = "it is this worker's proxy VM";
+    else if (has_tag(row, s->run->settings->proxy_tag))
+        why = "its tag says that it is a worker's proxy VM";
+    else if (row->disks == 0)
+        why = "it has no disks";
     if (why)
         run_warn(s->run, "vm-excluded", NULL, "VM %s is left out: %s", row->name, why);
     return why != NULL;

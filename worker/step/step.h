@@ -41,6 +41,7 @@ struct step_settings {
     const char *proxy_vm;    /* name or id of the VM this worker runs in; NULL for --once tasks that
                                 need none */
     const char *zone;        /* as offers call it */
+    const char *proxy_tag;   /* of VMs that a sweep (all, tag, search) leaves out; NULL = none */
     const char *device_dir;  /* where attached disks appear: /dev/disk/by-id */
     int64_t device_wait_s;   /* for an attached disk to appear, and to vanish */
     int64_t quiesce_limit_s; /* a guest is thawed after so long, whatever happens */
