@@ -192,6 +192,7 @@ static json_t *to_json(enum wire_type type, const void *message, struct err *err
     json_t *root = json_loadb(body, len, 0, NULL);
     if (!root)
         err_set(err, ERR_INTERNAL, 0, "own message does not parse");
+    json_object_del(root, "type"); /* said by "reply" and "item" */
     return root;
 }
 

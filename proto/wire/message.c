@@ -86,6 +86,21 @@ static json_t *parse(const void *body, size_t len, struct err *err)
     return json;
 }
 
+/* A body may say its own type, for readers that do not see properties; it must be the right one. */
+static bool check_type_member(const json_t *json, enum wire_type type, struct err *err)
+{
+    const json_t *member = json_object_get(json, "type");
+    if (!member || json_is_null(member))
+        return true;
+    const char *text = json_string_value(member);
+    if (!text)
+        return err_set(err, ERR_BAD_MESSAGE, 0, "$.type: must be a string");
+    if (strcmp(text, messages[type].type) != 0)
+        return err_set(err, ERR_BAD_MESSAGE, 0, "$.type: is '%.80s', but the message is a '%s'",
+                       text, messages[type].type);
+    return true;
+}
+
 bool wire_decode(const char *type_property, const void *body, size_t len,
                  struct wire_message *ret_message, struct err *err)
 {
@@ -96,7 +111,8 @@ bool wire_decode(const char *type_property, const void *body, size_t len,
     if (!json)
         return err_wrap(err, "%s", messages[type].name);
     struct wire_message message = {.type = type, .as = xcalloc(1, messages[type].shape->bytes)};
-    bool ok = shape_decode(messages[type].shape, json, message.as, err);
+    bool ok = check_type_member(json, type, err) &&
+              shape_decode(messages[type].shape, json, message.as, err);
     json_decref(json);
     if (!ok) {
         wire_free(&message);
@@ -113,8 +129,11 @@ char *wire_encode(enum wire_type type, const void *message, size_t *ret_len, str
         err_wrap(err, "%s", messages[type].name);
         return NULL;
     }
-    char *body = json_dumps(json, JSON_COMPACT);
+    json_t *typed = json_pack("{s:s}", "type", messages[type].type);
+    json_object_update(typed, json);
     json_decref(json);
+    char *body = json_dumps(typed, JSON_COMPACT);
+    json_decref(typed);
     assert(body);
     size_t len = strlen(body);
     if (len > WIRE_BODY_MAX_BYTES) {

@@ -4,7 +4,8 @@
  *
  * Each message is one struct, one table of fields in message.c and one JSON Schema in
  * docs/schemas/NAME.json; a test holds the three together. The AMQP property `type` is
- * "oxbow.NAME.v1". Decoding is exact: unknown fields are ignored; a wrong type, a missing field or
+ * "oxbow.NAME.v1"; encoded bodies repeat it as the member `type`, for readers that do not see
+ * properties. Decoding is exact: unknown fields are ignored; a wrong type, a missing field or
  * a size over the limit is refused with the JSON path of the fault ("$.select.names[3]: ...").
  *
  * Ownership: a decoded message owns all it points to; wire_free() frees it. When encoding, a

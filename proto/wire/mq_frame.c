@@ -54,12 +54,8 @@ static void read_headers(struct mq_incoming *in, const amqp_table_t *headers)
 {
     for (int i = 0; i < headers->num_entries; i++) {
         const amqp_table_entry_t *e = &headers->entries[i];
-        bool is_text =
-            e->value.kind == AMQP_FIELD_KIND_UTF8 || e->value.kind == AMQP_FIELD_KIND_BYTES;
         if (key_is(e->key, "x-delivery-count"))
             in->delivery_count = integer_of(&e->value);
-        else if (key_is(e->key, "x-oxbow-type") && is_text && !in->type)
-            in->type = mq_text(e->value.value.bytes); /* clients that cannot set the property */
     }
 }
 

@@ -324,7 +324,8 @@ static void test_encode_leaves_out_what_is_absent(void **state)
     struct err err = ERR_INIT;
     size_t len;
     SCOPED_FREE char *body = wire_encode(WIRE_BACKUP, &backup, &len, &err);
-    assert_string_equal(body, "{\"select\":{\"all\":true},\"deadline_s\":0,\"progress\":false}");
+    assert_string_equal(body, "{\"type\":\"oxbow.backup.v1\",\"select\":{\"all\":true},"
+                              "\"deadline_s\":0,\"progress\":false}");
 }
 
 static void test_free_members(void **state)

@@ -177,6 +177,10 @@ static int print_schema(const char *name)
                         json_string("https://json-schema.org/draft/2020-12/schema"));
     json_object_set_new(schema, "title", json_string(wire_type_name((enum wire_type)type)));
     fill_object(schema, shape_of((enum wire_type)type), defs);
+    json_object_set_new(json_object_get(schema, "properties"), "type",
+                        json_pack("{s:s,s:[s,n]}", "description",
+                                  "The message's type once more; what Oxbow sends has it.", "enum",
+                                  wire_type_name((enum wire_type)type)));
     if (json_object_size(defs))
         json_object_set(schema, "$defs", defs);
     json_decref(defs);
