@@ -18,6 +18,7 @@
 enum {
     LOGIN_BODY_BYTES = 64 << 10,
     REFUSED_FOR_MS = 3600 * 1000,
+    LOGIN_TIMEOUT_MS = 60 * 1000, /* other threads wait for it */
     LOGOUT_TIMEOUT_MS = 5000,
 };
 
@@ -38,6 +39,8 @@ struct login *login_new(const struct login_conf *conf)
 {
     struct login *l = ALLOC_NEW(struct login);
     l->conf = *conf;
+    if (l->conf.http.timeout_ms > LOGIN_TIMEOUT_MS)
+        l->conf.http.timeout_ms = LOGIN_TIMEOUT_MS;
     int rc = pthread_mutex_init(&l->lock, NULL);
     assert(rc == 0);
     l->curl = http_handle_new();

@@ -349,8 +349,13 @@ static bool wait_for_repeat(struct engine_session *s, struct budget *b, enum out
         limit = SETTLE_BUDGET_MS;
     int64_t ms = backoff_next_ms(&b->wait);
     int64_t waited = now_ms(s) - b->start_ms;
-    if (outcome == OUTCOME_TRANSIENT && ++b->transients >= TRANSIENT_TRIES)
-        return err_wrap(err, "after %d tries", TRANSIENT_TRIES);
+    if (outcome == OUTCOME_TRANSIENT) {
+        if (++b->transients >= TRANSIENT_TRIES)
+            return err_wrap(err, "after %d tries", TRANSIENT_TRIES);
+        /* A guest needs about 5 s before an unplug right after a plug works. */
+        int64_t least_ms = s->engine->conf.busy_min_ms * 5 / 2;
+        ms = ms < least_ms ? least_ms : ms;
+    }
     if (waited + ms > limit)
         return err_wrap(err, "gave up after %lld s of waiting", (long long)(waited / 1000));
     log_debug("engine_wait", LOG_I64("ms", ms), LOG_STR("message", err->message));
@@ -464,13 +469,25 @@ static enum outcome look_up(struct engine_session *s, struct change *c, json_t *
     return done ? OUTCOME_OK : OUTCOME_LOST;
 }
 
-/* A try that failed for good; but if an earlier one may have been done, its effect may well be the
- * reason ("already attached"). */
+/* The wait before a last look: a cancel does not cut it short, but it is short. */
+static void wait_before_look(struct engine_session *s)
+{
+    struct err ignored = ERR_INIT;
+    s->settling = true;
+    (void)engine_sleep(s, s->engine->conf.busy_min_ms, &ignored);
+    s->settling = false;
+}
+
+/* No further try (a refusal, a cancel, the budget). But if an earlier one may have been done, its
+ * effect may well be the reason ("already attached"), and must not be lost. */
 static bool settle_failure(struct engine_session *s, struct change *c, json_t **ret,
                            struct err *err)
 {
     struct err ignored = ERR_INIT;
-    if (!c->uncertain || look_up(s, c, ret, &ignored) != OUTCOME_OK)
+    if (!c->uncertain)
+        return false;
+    wait_before_look(s);
+    if (look_up(s, c, ret, &ignored) != OUTCOME_OK)
         return false;
     err_clear(err);
     return true;
@@ -479,15 +496,6 @@ static bool settle_failure(struct engine_session *s, struct change *c, json_t **
 static bool makes_uncertain(enum outcome outcome)
 {
     return outcome == OUTCOME_LOST || outcome == OUTCOME_TRANSIENT || outcome == OUTCOME_GONE_PAGE;
-}
-
-/* The wait before looking: a cancel does not cut it short, but it is short. */
-static void wait_before_look(struct engine_session *s)
-{
-    struct err ignored = ERR_INIT;
-    s->settling = true;
-    (void)engine_sleep(s, s->engine->conf.busy_min_ms, &ignored);
-    s->settling = false;
 }
 
 /* One round: true = finished (well), false = failed, or *ret_again. */
@@ -504,18 +512,16 @@ static bool mutate_round(struct engine_session *s, struct change *c, bool *ret_a
     }
     if (outcome == OUTCOME_FINAL || outcome == OUTCOME_GONE || outcome == OUTCOME_STOPPED)
         return settle_failure(s, c, ret, err);
-    if (makes_uncertain(outcome)) {
-        c->uncertain = true;
-        wait_before_look(s);
-        struct err why = ERR_INIT;
-        enum outcome found = look_up(s, c, ret, &why);
-        if (found == OUTCOME_OK)
-            err_clear(err);
-        if (found != OUTCOME_LOST)
-            return found == OUTCOME_OK || (*err = why, false);
-    }
+    c->uncertain = c->uncertain || makes_uncertain(outcome);
     if (!wait_for_repeat(s, &c->budget, outcome, err))
         return settle_failure(s, c, ret, err);
+    if (c->uncertain) {
+        /* Right before every further try: what was in the works at one look is there at the next.
+         */
+        enum outcome found = look_up(s, c, ret, err);
+        if (found != OUTCOME_LOST)
+            return found == OUTCOME_OK;
+    }
     *ret_again = true;
     return false;
 }

@@ -321,6 +321,23 @@ static void refusal_caused_by_the_lost_request_is_success(void **state)
     stop(&x);
 }
 
+/* The lost request is still at work, and holds the lock that the second one meets. A third, after
+ * the lock has gone, would make a second thing. */
+static void lost_request_still_at_work_is_not_done_twice(void **state)
+{
+    (void)state;
+    struct fixture x;
+    start(&x, (const struct fake_line[]){
+                  {"POST things", 0, NULL, FAKE_DROP}, {"POST things", 409, LOCK, 0}, {0}});
+    unsigned calls = 0;
+    struct engine_mutation m = {
+        .method = ENGINE_POST, .path = "things", .probe = probe_second_time, .probe_ctx = &calls};
+    assert_true(engine_mutate(x.session, &m, NULL, &x.err));
+    assert_int_equal(fake_engine_seen_count(x.fake), 2);
+    assert_int_equal(calls, 2);
+    stop(&x);
+}
+
 static void unknown_outcome_is_an_error_not_a_repeat(void **state)
 {
     (void)state;
@@ -712,6 +729,7 @@ int main(void)
         cmocka_unit_test(lost_request_is_repeated_after_the_look_up),
         cmocka_unit_test(refusal_not_caused_by_the_lost_request_stands),
         cmocka_unit_test(refusal_caused_by_the_lost_request_is_success),
+        cmocka_unit_test(lost_request_still_at_work_is_not_done_twice),
         cmocka_unit_test(unknown_outcome_is_an_error_not_a_repeat),
         cmocka_unit_test(transient_400_gets_three_tries),
         cmocka_unit_test(delete_of_something_gone_is_done),
