@@ -263,6 +263,8 @@ void block_vm_stop(struct block_vm *vm)
 {
     if (!vm)
         return;
+    if (vm->qsd)
+        proc_signal(vm->qsd->proc, SIGCONT); /* a call may hold the lock until it answers */
     pthread_mutex_lock(&vm->lock);
     vm->stopping = true;
     if (vm->qsd)

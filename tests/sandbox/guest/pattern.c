@@ -51,13 +51,17 @@ static uint64_t hash(uint64_t seed, uint64_t stream, uint64_t a, uint64_t b)
     return mix(mix(mix(seed ^ (stream << 56)) ^ a) + b);
 }
 
+static void put64(unsigned char *out, uint64_t value)
+{
+    memcpy(out, &value, sizeof value);
+}
+
 static void fill_random(uint64_t key, unsigned char *out, size_t len)
 {
     for (size_t i = 0; i + 8 <= len; i += 8) {
         key += UINT64_C(0x9e3779b97f4a7c15);
         uint64_t word = (key ^ (key >> 32)) * UINT64_C(0xd6e8feb86659fd93);
-        word ^= word >> 29;
-        memcpy(out + i, &word, 8);
+        put64(out + i, word ^ (word >> 29));
     }
 }
 
@@ -68,8 +72,7 @@ static void fill_text(uint64_t key, unsigned char *out, size_t len)
         if (i % 64 == 0)
             key = mix(key);
         uint64_t word = mix(key >> (i % 64) & (WORDS - 1));
-        word = (word & UINT64_C(0x0f0f0f0f0f0f0f0f)) | UINT64_C(0x6060606060606060);
-        memcpy(out + i, &word, 8);
+        put64(out + i, (word & UINT64_C(0x0f0f0f0f0f0f0f0f)) | UINT64_C(0x6060606060606060));
     }
 }
 

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <ftw.h>
 #include <inttypes.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -362,6 +363,64 @@ static void test_extents(void **state)
     expect(f, GET("/images/ro/extents?context=odd&context=zero"), 200, "\"zero\"");
 }
 
+/* A bitmap in the export, as the engine's backup API gives it. */
+static void test_dirty_extents(void **state)
+{
+    struct fixture *f = *state;
+    SCOPED_FREE char *path = xasprintf("%s/bitmap.qcow2", f->dir);
+    SCOPED_FREE char *socket = xasprintf("%s/bitmap.sock", f->dir);
+    SCOPED_FREE char *uri = xasprintf("nbd+unix:///?socket=%s", socket);
+    SCOPED_FREE char *write = xasprintf("write -P 7 %d 65536", 4 * MIB);
+    SCOPED_FREE char *zero = xasprintf("write -z %d 65536", 6 * MIB);
+    const char *create[] = {"qemu-img", "convert", "-q", "-O", "qcow2", f->image, path, NULL};
+    const char *add[] = {"qemu-img", "bitmap", "--add", path, "changes", NULL};
+    const char *change[] = {"qemu-io", "-c", write, "-c", zero, path, NULL};
+    const char *serve[] = {"qemu-nbd", "-r", "-t",   "-f", "qcow2", "-B",
+                           "changes",  "-k", socket, path, NULL};
+    block_export_stop(f->export); /* its lock is in the way of reading the image */
+    f->export = NULL;
+    OK(proc_run(create, NULL, &err));
+    OK(proc_run(add, NULL, &err));
+    OK(proc_run(change, NULL, &err));
+    SCOPED(proc) struct proc *server = NULL;
+    OK(server = proc_start(
+           &(struct proc_opts){.argv = serve, .pass_fd = -1, .death_signal = SIGKILL}, &err));
+    for (int i = 0; i < 600 && access(socket, F_OK) != 0; i++)
+        clock_sleep_ms(clock_system(), 10);
+    struct imageio_ticket ticket = {.id = "cbt",
+                                    .size_bytes = SIZE,
+                                    .can_read = true,
+                                    .uri = uri,
+                                    .dirty_bitmap = "changes",
+                                    .timeout_s = 300};
+    OK(imageio_ticket_add(f->server, &ticket, &err));
+    struct reply r = http(f, GET("/images/cbt/extents?context=dirty"));
+    assert_int_equal(r.status, 200);
+    json_t *list = json_loads(buf_str(&r.body), 0, NULL);
+    json_int_t at = 0, start, length, dirty_bytes = 0;
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        int dirty, zeroes;
+        assert_int_equal(json_unpack(json_array_get(list, i), "{s:I, s:I, s:b, s:b}", "start",
+                                     &start, "length", &length, "dirty", &dirty, "zero", &zeroes),
+                         0);
+        assert_int_equal(start, at);
+        at += length;
+        dirty_bytes += dirty ? length : 0;
+        if (dirty)
+            assert_int_equal(zeroes, start == 6 * MIB);
+        assert_true(!dirty || start == 4 * MIB || start == 6 * MIB);
+    }
+    assert_int_equal(at, SIZE);
+    assert_int_equal(dirty_bytes, 2 * 65536);
+    json_decref(list);
+    reply_done(&r);
+    ticket.id = "other";
+    ticket.dirty_bitmap = "nothing";
+    OK(imageio_ticket_add(f->server, &ticket, &err));
+    expect(f, GET("/images/other/extents?context=dirty"), 404, "Operation not supported");
+    expect(f, GET("/images/other/extents"), 200, "zero");
+}
+
 static void test_upload(void **state)
 {
     struct fixture *f = *state;
@@ -520,16 +579,72 @@ static void test_inactivity_closes(void **state)
     assert_int_equal(info.connections, 0);
 }
 
+/* --- Cancelling
+ * ------------------------------------------------------------------------------------ */
+
+struct removal {
+    struct fixture *f;
+    pthread_t thread;
+    bool started, removed;
+};
+
+static void *remove_main(void *arg)
+{
+    struct removal *r = arg;
+    struct err err = ERR_INIT;
+    r->removed = imageio_ticket_remove(r->f->server, "ro", 60000, &err);
+    return NULL;
+}
+
+/* Called by libcurl with the first bytes of the download. */
+static size_t remove_ticket_then_read(char *data, size_t size, size_t count, void *arg)
+{
+    struct removal *r = arg;
+    (void)data;
+    if (!r->started) {
+        r->started = true;
+        pthread_create(&r->thread, NULL, remove_main, r);
+    }
+    return size * count;
+}
+
+static void test_cancelled_in_the_middle(void **state)
+{
+    struct fixture *f = *state;
+    add_ticket(f, "ro", false, SIZE);
+    struct removal r = {.f = f};
+    SCOPED_FREE char *url =
+        xasprintf("https://127.0.0.1:%u/images/ro", imageio_server_port(f->server));
+    curl_easy_setopt(f->curl, CURLOPT_URL, url);
+    curl_easy_setopt(f->curl, CURLOPT_CAINFO, f->cert);
+    curl_easy_setopt(f->curl, CURLOPT_WRITEFUNCTION, remove_ticket_then_read);
+    curl_easy_setopt(f->curl, CURLOPT_WRITEDATA, &r);
+    CURLcode code = curl_easy_perform(f->curl);
+    assert_true(r.started);
+    pthread_join(r.thread, NULL);
+    assert_int_equal(code, CURLE_PARTIAL_FILE); /* a short body and a closed connection */
+    assert_true(r.removed);
+    expect(f, GET("/images/ro"), 403, "No such ticket ro");
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
 {
     curl_global_init(CURL_GLOBAL_DEFAULT);
     const struct CMUnitTest tests[] = {
-        TEST(test_options),           TEST(test_download), TEST(test_refused_ranges),
-        TEST(test_extents),           TEST(test_upload),   TEST(test_bad_patches),
-        TEST(test_authorization),     TEST(test_faults),   TEST(test_dead_export),
+        TEST(test_options),
+        TEST(test_download),
+        TEST(test_refused_ranges),
+        TEST(test_extents),
+        TEST(test_upload),
+        TEST(test_bad_patches),
+        TEST(test_authorization),
+        TEST(test_faults),
+        TEST(test_dead_export),
         TEST(test_inactivity_closes),
+        TEST(test_cancelled_in_the_middle),
+        TEST(test_dirty_extents),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
