@@ -80,6 +80,7 @@ static bool grant(struct core *core, struct task *t, const struct wire_claim *cl
     }
     lease_begin(core->leases, t->id, t->worker, t->fence, core->now_ms);
     core->counters.granted++;
+    core->admission_due = true; /* one offer less is out */
     log_info("task_granted", LOG_STR("task", t->id), LOG_STR("kind", t->kind),
              LOG_STR("vm", t->vm_name), LOG_STR("worker", t->worker),
              LOG_I64("attempt", t->attempt), LOG_I64("fence", t->fence));
