@@ -1,0 +1,756 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A small world around the desk, driven at random: workers that claim, work, crash, hang and lose
+ * their connection; messages that come twice; a coordinator that is killed before or after a
+ * commit. Whatever happens:
+ *
+ *   - no two workers hold a valid lease (by their own clocks) for one VM at one time;
+ *   - the fence of a VM only rises;
+ *   - counters and leases agree with the tasks;
+ *   - once the world heals, every request ends, with one outcome for each of its tasks and one
+ *     finished, and nothing is left behind in the engine.
+ *
+ * Each seed is one story; a failing one is printed and can be run alone: OXBOW_SEED=n.
+ */
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tests/unit/coordinator/bed.h"
+
+enum {
+    WORKERS = 4,
+    GHOSTS = 64, /* hung processes whose successor runs already */
+    SLOTS = 3,
+    VMS = 6,
+    REQUESTS = 8,
+    QUEUE_MAX = 4096,
+    SNAPSHOTS_MAX = 512,
+    LEASE_MS = 60000,
+};
+
+/* --- Chance --- */
+static uint64_t rng;
+
+static unsigned below(unsigned n)
+{
+    rng ^= rng << 13;
+    rng ^= rng >> 7;
+    rng ^= rng << 17;
+    return (unsigned)((rng >> 11) % n);
+}
+
+static bool chance(unsigned percent)
+{
+    return below(100) < percent;
+}
+
+/* --- The world --- */
+struct event { /* on its way to the coordinator */
+    enum wire_type type;
+    char id[ID_BYTES];
+    char *body;
+};
+
+struct run {
+    bool used, is_cleanup, stop, asked, committed;
+    char task[ID_BYTES], of[ID_BYTES], vm[32];
+    int64_t attempt, fence, seq, valid_until_ms, asked_ms;
+    int work; /* steps left */
+};
+
+struct world_worker {
+    char name[16];
+    int zone;
+    bool away; /* no connection */
+    bool claiming;
+    struct wire_message offer; /* held, not acknowledged */
+    int offer_queue;
+    int64_t claim_ms;
+    struct run runs[SLOTS];
+    struct wire_message control[256];
+    int control_count;
+    int64_t presence_ms;
+};
+
+struct snapshot {
+    bool exists;
+    char vm[32], task[ID_BYTES];
+    int id;
+};
+
+struct granted {
+    char task[ID_BYTES];
+    int64_t attempt, fence;
+};
+
+struct world {
+    struct bed *bed;
+    struct granted grants[QUEUE_MAX];
+    int grant_count;
+    struct event inbox[QUEUE_MAX];
+    int inbox_count;
+    struct wire_message offers[2 * LANE_COUNT][QUEUE_MAX];
+    int offer_count[2 * LANE_COUNT];
+    struct world_worker workers[WORKERS];
+    struct run ghosts[GHOSTS];
+    int ghost_count;
+    struct snapshot snapshots[SNAPSHOTS_MAX];
+    int snapshot_count;
+    int64_t fences[VMS];
+    char requests[REQUESTS][ID_BYTES];
+    int request_count;
+    bool healed;
+    /* What requesters were told: message ids, so that doubles count once. */
+    char told[QUEUE_MAX][ID_BYTES];
+    int told_count;
+    int finished[REQUESTS], outcomes[REQUESTS];
+    int64_t promised[REQUESTS];
+};
+
+static int64_t now(const struct world *w)
+{
+    return w->bed->clock.mono_ms;
+}
+
+static int vm_index(const char *vm)
+{
+    return strncmp(vm, "vm-", 3) == 0 ? (int)strtol(vm + 3, NULL, 10) : -1;
+}
+
+/* --- Messages to the coordinator --- */
+static void post(struct world *w, enum wire_type type, const void *message)
+{
+    struct err err = ERR_INIT;
+    size_t len;
+    assert_true(w->inbox_count < QUEUE_MAX - 1);
+    struct event *e = &w->inbox[w->inbox_count++];
+    e->type = type;
+    id_new(e->id);
+    e->body = wire_encode(type, message, &len, &err);
+    if (!e->body)
+        fail_msg("%s", err.message);
+    /* Unconfirmed and sent again: the same message twice. */
+    if (!w->healed && chance(5)) {
+        w->inbox[w->inbox_count] = *e;
+        w->inbox[w->inbox_count++].body = xstrdup(e->body);
+    }
+}
+
+static void pop_inbox(struct world *w, int count)
+{
+    for (int i = 0; i < count; i++)
+        free(w->inbox[i].body);
+    w->inbox_count -= count;
+    memmove(w->inbox, w->inbox + count, (size_t)w->inbox_count * sizeof *w->inbox);
+}
+
+/* --- Messages from the coordinator --- */
+static struct world_worker *worker_named(struct world *w, const char *name)
+{
+    for (int i = 0; i < WORKERS; i++) {
+        if (strcmp(w->workers[i].name, name) == 0)
+            return &w->workers[i];
+    }
+    fail_msg("no worker %s", name);
+    return &w->workers[0];
+}
+
+static bool was_told(struct world *w, const char *message_id)
+{
+    for (int i = 0; i < w->told_count; i++) {
+        if (strcmp(w->told[i], message_id) == 0)
+            return true;
+    }
+    assert_true(w->told_count < QUEUE_MAX);
+    memcpy(w->told[w->told_count++], message_id, ID_BYTES);
+    return false;
+}
+
+static int request_index(const struct world *w, const char *id)
+{
+    for (int i = 0; i < w->request_count; i++) {
+        if (strcmp(w->requests[i], id) == 0)
+            return i;
+    }
+    return -1;
+}
+
+static void hear_reply(struct world *w, const struct sent *s)
+{
+    if (s->m.type == WIRE_OUTCOME && !was_told(w, s->message_id)) {
+        int i = request_index(w, ((const struct wire_outcome *)s->m.as)->request);
+        assert_true(i >= 0 && w->finished[i] == 0); /* finished is the last word */
+        w->outcomes[i]++;
+    } else if (s->m.type == WIRE_FINISHED && !was_told(w, s->message_id)) {
+        const struct wire_finished *f = s->m.as;
+        int i = request_index(w, f->request);
+        if (i < 0)
+            return; /* a cancel's own */
+        w->finished[i]++;
+        w->promised[i] = f->tasks_total;
+    }
+}
+
+/* A grant may be repeated, unchanged; a new one has a higher fence than any before for its VM. */
+static void note_fence(struct world *w, const struct wire_grant *g)
+{
+    struct err err = ERR_INIT;
+    for (int i = 0; i < w->grant_count; i++) {
+        const struct granted *known = &w->grants[i];
+        if (known->attempt == g->attempt && strcmp(known->task, g->task) == 0) {
+            assert_int_equal(known->fence, g->fence);
+            return;
+        }
+    }
+    assert_true(w->grant_count < QUEUE_MAX);
+    struct granted *new = &w->grants[w->grant_count++];
+    new->attempt = g->attempt;
+    new->fence = g->fence;
+    memcpy(new->task, g->task, ID_BYTES);
+    SCOPED_TASK struct task t = {0};
+    assert_true(ledger_task_get(desk_core(w->bed->desk)->ledger, g->task, &t, &err));
+    int vm = t.vm ? vm_index(t.vm) : -1;
+    if (vm < 0)
+        return;
+    assert_true(g->fence > w->fences[vm]);
+    w->fences[vm] = g->fence;
+}
+
+static void route(struct world *w)
+{
+    for (size_t i = 0; i < w->bed->count; i++) {
+        struct sent *s = &w->bed->sent[i];
+        if (s->m.type == WIRE_OFFER) {
+            const struct wire_offer *o = s->m.as;
+            enum lane lane;
+            assert_true(lane_parse(o->lane, &lane));
+            int q = (strcmp(o->zone, "dc2") == 0) * LANE_COUNT + (int)lane;
+            assert_true(w->offer_count[q] < QUEUE_MAX);
+            w->offers[q][w->offer_count[q]++] = s->m;
+            s->m = (struct wire_message){0};
+        } else if (strcmp(s->exchange, TOPOLOGY_CONTROL) == 0) {
+            if (s->m.type == WIRE_GRANT)
+                note_fence(w, s->m.as);
+            struct world_worker *k = worker_named(w, s->key + strlen("worker."));
+            if (!k->away && k->control_count < 256) {
+                k->control[k->control_count++] = s->m;
+                s->m = (struct wire_message){0};
+            }
+        } else {
+            hear_reply(w, s);
+        }
+    }
+    bed_drop(w->bed);
+}
+
+/* --- The coordinator --- */
+static void restart_coordinator(struct world *w)
+{
+    bed_restart(w->bed);
+    w->bed->seen_n = 0; /* the outbox is sent again */
+    bed_turn(w->bed);
+    route(w);
+}
+
+static void coordinator_turn(struct world *w)
+{
+    struct err err = ERR_INIT;
+    int count = w->inbox_count ? 1 + (int)below((unsigned)w->inbox_count) : 0;
+    w->bed->keep_outbox = !w->healed && chance(30);
+    assert_true(desk_begin(w->bed->desk, &err));
+    for (int i = 0; i < count; i++) {
+        const struct event *e = &w->inbox[i];
+        const struct desk_message m = {.source = DESK_EVENT,
+                                       .type = wire_type_name(e->type),
+                                       .message_id = e->id,
+                                       .body = e->body,
+                                       .len = strlen(e->body)};
+        if (desk_handle(w->bed->desk, &m, &err) != DESK_DONE)
+            fail_msg("%s", err.message);
+    }
+    if (!w->healed && chance(2)) { /* killed before the commit */
+        restart_coordinator(w);
+        return;
+    }
+    bed_commit(w->bed);
+    if (!w->healed && chance(2)) { /* ... or after it, before the acks */
+        bed_drop(w->bed);
+        restart_coordinator(w);
+        return;
+    }
+    pop_inbox(w, count);
+    route(w);
+}
+
+/* --- The engine --- */
+static int make_snapshot(struct world *w, const struct run *r)
+{
+    assert_true(w->snapshot_count < SNAPSHOTS_MAX);
+    struct snapshot *s = &w->snapshots[w->snapshot_count];
+    s->exists = true;
+    s->id = w->snapshot_count;
+    memcpy(s->vm, r->vm, sizeof s->vm);
+    memcpy(s->task, r->task, sizeof s->task);
+    return w->snapshot_count++;
+}
+
+static void remove_snapshots(struct world *w, const char *task)
+{
+    for (int i = 0; i < w->snapshot_count; i++) {
+        if (strcmp(w->snapshots[i].task, task) == 0)
+            w->snapshots[i].exists = false;
+    }
+}
+
+/* --- Workers --- */
+static void renew(struct world *w, struct run *r)
+{
+    r->valid_until_ms = now(w) + LEASE_MS;
+}
+
+static void step(struct world *w, const struct world_worker *k, struct run *r, const char *name,
+                 const char *state, int snapshot)
+{
+    char id[16];
+    snprintf(id, sizeof id, "s%d", snapshot);
+    struct wire_handle h = {S("snapshot"), id};
+    const struct wire_step s = {.task = r->task,
+                                .worker = S(k->name),
+                                .attempt = r->attempt,
+                                .fence = r->fence,
+                                .seq = ++r->seq,
+                                .step = S(name),
+                                .state = S(state),
+                                .handles = {&h, snapshot >= 0}};
+    post(w, WIRE_STEP, &s);
+    renew(w, r);
+}
+
+static void claim(struct world *w, const struct world_worker *k, const char *task, int64_t attempt,
+                  int64_t fence)
+{
+    const struct wire_claim c = {
+        .task = S(task), .worker = S(k->name), .attempt = attempt, .fence = fence};
+    post(w, WIRE_CLAIM, &c);
+}
+
+static void requeue(struct world *w, struct world_worker *k)
+{
+    if (!k->claiming)
+        return;
+    int q = k->offer_queue;
+    assert_true(w->offer_count[q] < QUEUE_MAX);
+    memmove(w->offers[q] + 1, w->offers[q], (size_t)w->offer_count[q] * sizeof w->offers[q][0]);
+    w->offers[q][0] = k->offer;
+    w->offer_count[q]++;
+    k->claiming = false;
+}
+
+static void take_offer(struct world *w, struct world_worker *k)
+{
+    int q = k->zone * LANE_COUNT + (int)below(LANE_COUNT);
+    if (w->offer_count[q] == 0)
+        return;
+    k->offer = w->offers[q][0];
+    w->offer_count[q]--;
+    memmove(w->offers[q], w->offers[q] + 1, (size_t)w->offer_count[q] * sizeof w->offers[q][0]);
+    const struct wire_offer *o = k->offer.as;
+    k->offer_queue = q;
+    for (int i = 0; i < SLOTS; i++) {
+        const struct run *r = &k->runs[i];
+        if (r->used && strcmp(r->task, o->task) == 0 && r->attempt == o->attempt) {
+            wire_free(&k->offer); /* redelivered: it runs already */
+            return;
+        }
+    }
+    k->claiming = true;
+    k->claim_ms = now(w);
+    claim(w, k, o->task, o->attempt, 0);
+}
+
+static struct run *free_slot(struct world_worker *k)
+{
+    for (int i = 0; i < SLOTS; i++) {
+        if (!k->runs[i].used)
+            return &k->runs[i];
+    }
+    return NULL;
+}
+
+static void begin(struct world *w, struct world_worker *k, const struct wire_grant *g)
+{
+    struct run *r = free_slot(k);
+    const struct wire_offer *o = k->offer.as;
+    if (!r)
+        return;
+    *r = (struct run){.used = true,
+                      .is_cleanup = strcmp(o->kind, "cleanup") == 0,
+                      .attempt = o->attempt,
+                      .fence = g->fence,
+                      .valid_until_ms = k->claim_ms + LEASE_MS,
+                      .work = 2 + (int)below(6)};
+    snprintf(r->task, sizeof r->task, "%s", o->task);
+    snprintf(r->of, sizeof r->of, "%s", o->cleanup_task ? o->cleanup_task : o->task);
+    snprintf(r->vm, sizeof r->vm, "%s", o->vm ? o->vm : "");
+    if (strcmp(o->kind, "inventory") == 0) {
+        struct wire_vm_item vms[VMS];
+        char ids[VMS][16];
+        struct wire_item_list list = {.vms = vms};
+        for (int i = 0; i < VMS; i++) {
+            if (i % 2 != k->zone)
+                continue;
+            snprintf(ids[i], sizeof ids[i], "vm-%d", i);
+            vms[list.vms_count++] = (struct wire_vm_item){.id = ids[i], .name = ids[i]};
+        }
+        const struct wire_items items = {.task = r->task,
+                                         .worker = k->name,
+                                         .attempt = r->attempt,
+                                         .fence = r->fence,
+                                         .page = 1,
+                                         .items = &list};
+        post(w, WIRE_ITEMS, &items);
+        r->work = -1;
+    }
+    wire_free(&k->offer);
+    k->claiming = false;
+}
+
+static void hear(struct world *w, struct world_worker *k)
+{
+    for (int i = 0; i < k->control_count; i++) {
+        struct wire_message *m = &k->control[i];
+        const struct wire_grant *g = m->as;
+        const struct wire_deny *d = m->as;
+        const struct wire_stop *s = m->as;
+        const struct wire_offer *o = k->claiming ? k->offer.as : NULL;
+        if (m->type == WIRE_GRANT && o && strcmp(o->task, g->task) == 0 && o->attempt == g->attempt)
+            begin(w, k, g);
+        else if (m->type == WIRE_DENY && o && strcmp(o->task, d->task) == 0 &&
+                 o->attempt == d->attempt) {
+            wire_free(&k->offer);
+            k->claiming = false;
+        }
+        for (int n = 0; n < SLOTS; n++) {
+            struct run *r = &k->runs[n];
+            if (!r->used)
+                continue;
+            if (m->type == WIRE_GRANT && strcmp(r->task, g->task) == 0 && r->fence == g->fence &&
+                r->asked) {
+                r->valid_until_ms = r->asked_ms + LEASE_MS;
+                r->asked = false;
+            } else if (m->type == WIRE_DENY && strcmp(r->task, d->task) == 0 &&
+                       r->attempt == d->attempt) {
+                r->used = false;
+            } else if (m->type == WIRE_STOP && strcmp(r->task, s->task) == 0) {
+                r->stop = true;
+            }
+        }
+        wire_free(m);
+    }
+    k->control_count = 0;
+}
+
+static void end_run(struct world *w, struct world_worker *k, struct run *r, const char *status,
+                    enum err_code code, int left)
+{
+    char id[16];
+    snprintf(id, sizeof id, "s%d", left);
+    struct wire_leftover leftover = {.kind = S("snapshot"), .vm = r->vm, .id = id};
+    struct wire_error error = {.code = S(err_code_name(code)),
+                               .retry = S(err_retry_name(err_retry(code))),
+                               .message = S("by chance")};
+    const struct wire_result result = {.task = r->task,
+                                       .worker = k->name,
+                                       .attempt = r->attempt,
+                                       .fence = r->fence,
+                                       .status = S(status),
+                                       .error = code ? &error : NULL,
+                                       .leftovers = {&leftover, left >= 0},
+                                       .pages = r->work == -1};
+    post(w, WIRE_RESULT, &result);
+    r->used = false;
+}
+
+static int newest_snapshot(const struct world *w, const char *task)
+{
+    for (int i = w->snapshot_count - 1; i >= 0; i--) {
+        if (w->snapshots[i].exists && strcmp(w->snapshots[i].task, task) == 0)
+            return i;
+    }
+    return -1;
+}
+
+/* One bit of work with a valid lease and a connection. */
+static void work_on(struct world *w, struct world_worker *k, struct run *r)
+{
+    if (r->work == -1) {
+        end_run(w, k, r, "succeeded", ERR_NONE, -1);
+        return;
+    }
+    if (r->is_cleanup) {
+        remove_snapshots(w, r->of);
+        end_run(w, k, r, "succeeded", ERR_NONE, -1);
+        return;
+    }
+    if (r->seq == 0) { /* an earlier attempt's things first */
+        remove_snapshots(w, r->task);
+        step(w, k, r, "precheck", "done", -1);
+        return;
+    }
+    int held = newest_snapshot(w, r->task);
+    if (r->stop) {
+        remove_snapshots(w, r->task);
+        end_run(w, k, r, "cancelled", ERR_CANCELLED, -1);
+    } else if (!w->healed && chance(6)) {
+        bool clean = chance(50);
+        static const enum err_code codes[] = {ERR_ENGINE_BUSY, ERR_NO_SPACE, ERR_IO,
+                                              ERR_ENGINE_AUTH};
+        if (clean)
+            remove_snapshots(w, r->task);
+        end_run(w, k, r, "failed", codes[below(4)], clean ? -1 : held);
+    } else if (!w->healed && chance(4)) {
+        remove_snapshots(w, r->task);
+        end_run(w, k, r, "released", ERR_NONE, -1);
+    } else if (held < 0) {
+        held = make_snapshot(w, r);
+        step(w, k, r, "snapshot", "handle", held);
+    } else if (--r->work > 0) {
+        step(w, k, r, "copy", "started", held);
+    } else {
+        bool merged = w->healed || chance(70);
+        if (merged)
+            remove_snapshots(w, r->task);
+        end_run(w, k, r, "succeeded", ERR_NONE, merged ? -1 : held);
+    }
+}
+
+static void presence(struct world *w, struct world_worker *k)
+{
+    struct wire_running running[SLOTS];
+    size_t count = 0;
+    for (int i = 0; i < SLOTS; i++) {
+        if (!k->runs[i].used)
+            continue;
+        running[count++] = (struct wire_running){k->runs[i].task, k->runs[i].fence};
+        if (now(w) < k->runs[i].valid_until_ms)
+            renew(w, &k->runs[i]);
+    }
+    const struct wire_presence p = {.worker = k->name,
+                                    .zone = S(k->zone ? "dc2" : "dc1"),
+                                    .state = S("up"),
+                                    .slots_restore = 1,
+                                    .slots_backup = 1,
+                                    .slots_upkeep = 1,
+                                    .running = running,
+                                    .running_count = count};
+    post(w, WIRE_PRESENCE, &p);
+    k->presence_ms = now(w);
+}
+
+static void crash(struct world *w, struct world_worker *k)
+{
+    requeue(w, k);
+    for (int i = 0; i < SLOTS; i++) {
+        /* Hung, not dead: it may still act for as long as it believes in its lease. */
+        if (k->runs[i].used && w->ghost_count < GHOSTS)
+            w->ghosts[w->ghost_count++] = k->runs[i];
+        k->runs[i].used = false;
+    }
+    for (int i = 0; i < k->control_count; i++)
+        wire_free(&k->control[i]);
+    k->control_count = 0;
+    k->away = false;
+    presence(w, k);
+}
+
+static void lose_connection(struct world *w, struct world_worker *k)
+{
+    requeue(w, k); /* unacknowledged */
+    for (int i = 0; i < k->control_count; i++)
+        wire_free(&k->control[i]);
+    k->control_count = 0;
+    k->away = true;
+}
+
+static void worker_turn(struct world *w, struct world_worker *k)
+{
+    if (!w->healed && chance(1))
+        crash(w, k);
+    if (!w->healed && chance(2))
+        lose_connection(w, k);
+    if (k->away) {
+        k->away = !w->healed && !chance(10);
+        return;
+    }
+    hear(w, k);
+    if (now(w) - k->presence_ms >= 10000)
+        presence(w, k);
+    if (k->claiming && now(w) - k->claim_ms > 15000)
+        requeue(w, k);
+    if (!k->claiming && free_slot(k) && chance(60))
+        take_offer(w, k);
+    struct run *r = &k->runs[below(SLOTS)];
+    if (!r->used)
+        return;
+    if (now(w) < r->valid_until_ms) {
+        work_on(w, k, r);
+    } else if (!r->asked || now(w) - r->asked_ms > 20000) {
+        r->asked = true;
+        r->asked_ms = now(w);
+        claim(w, k, r->task, r->attempt, r->fence);
+    }
+}
+
+/* --- What must always hold --- */
+static void check_exclusion(const struct world *w)
+{
+    const struct run *holder[VMS] = {NULL};
+    for (int i = 0; i < WORKERS * SLOTS + w->ghost_count; i++) {
+        const struct run *r = i < WORKERS * SLOTS ? &w->workers[i / SLOTS].runs[i % SLOTS]
+                                                  : &w->ghosts[i - WORKERS * SLOTS];
+        int vm = r->used ? vm_index(r->vm) : -1;
+        if (vm < 0 || now(w) >= r->valid_until_ms)
+            continue;
+        if (holder[vm])
+            fail_msg("vm-%d: task %s fence %" PRId64 " and task %s fence %" PRId64, vm,
+                     holder[vm]->task, holder[vm]->fence, r->task, r->fence);
+        holder[vm] = r;
+    }
+}
+
+/* --- Requesters --- */
+static void ask(struct world *w)
+{
+    struct err err = ERR_INIT;
+    if (w->request_count < REQUESTS && chance(20)) {
+        int i = w->request_count++;
+        struct wire_select select = {.all = true};
+        const struct wire_backup b = {.select = &select, .deadline_s = chance(20) ? 300 : 0};
+        id_new(w->requests[i]);
+        size_t len;
+        SCOPED_FREE char *body = wire_encode(WIRE_BACKUP, &b, &len, &err);
+        const struct bed_props props = {.type = wire_type_name(WIRE_BACKUP),
+                                        .correlation_id = w->requests[i],
+                                        .reply_to = "replies"};
+        for (int n = chance(30) ? 2 : 1; n > 0; n--)
+            assert_int_equal(bed_feed(w->bed, true, &props, body, &err), DESK_DONE);
+    } else if (w->request_count > 0 && chance(3)) {
+        const struct wire_cancel c = {.request = w->requests[below((unsigned)w->request_count)]};
+        bed_request(w->bed, WIRE_CANCEL, &c, &(struct bed_props){.reply_to = "canceller"});
+    } else {
+        return;
+    }
+    route(w);
+}
+
+static void pass_time(struct world *w)
+{
+    int64_t ms = chance(85) ? below(2000) : below(20000);
+    w->bed->clock.mono_ms += ms;
+    w->bed->clock.wall_ms += ms;
+    check_exclusion(w);
+}
+
+static void tick(struct world *w)
+{
+    if (!w->healed)
+        ask(w);
+    worker_turn(w, &w->workers[below(WORKERS)]);
+    check_exclusion(w);
+    coordinator_turn(w);
+    pass_time(w);
+}
+
+/* --- The story --- */
+static bool is_quiet(struct world *w)
+{
+    struct err err = ERR_INIT;
+    struct load_list loads;
+    struct ledger *l = desk_core(w->bed->desk)->ledger;
+    assert_true(ledger_load(l, &loads, &err));
+    bool quiet = loads.count == 0;
+    load_list_done(&loads);
+    for (int i = 0; i < w->request_count; i++) {
+        SCOPED_TASKS struct task_list tasks = {0};
+        assert_true(ledger_task_of_request(l, w->requests[i], 0, 1000, &tasks, &err));
+        for (size_t n = 0; n < tasks.count; n++)
+            quiet &= !task_is_open(tasks.v[n].state);
+    }
+    return quiet && w->inbox_count == 0;
+}
+
+static void check_end(struct world *w)
+{
+    for (int i = 0; i < w->request_count; i++) {
+        assert_int_equal(w->finished[i], 1);
+        assert_int_equal(w->outcomes[i], w->promised[i]);
+    }
+    for (int i = 0; i < w->snapshot_count; i++) {
+        if (w->snapshots[i].exists)
+            fail_msg("snapshot s%d of task %s was left behind", i, w->snapshots[i].task);
+    }
+    bed_check(w->bed);
+}
+
+static void world_free(struct world *w)
+{
+    pop_inbox(w, w->inbox_count);
+    for (int q = 0; q < 2 * LANE_COUNT; q++) {
+        for (int i = 0; i < w->offer_count[q]; i++)
+            wire_free(&w->offers[q][i]);
+    }
+    for (int i = 0; i < WORKERS; i++) {
+        struct world_worker *k = &w->workers[i];
+        if (k->claiming)
+            wire_free(&k->offer);
+        for (int n = 0; n < k->control_count; n++)
+            wire_free(&k->control[n]);
+    }
+    bed_free(w->bed);
+    free(w);
+}
+
+static void tell_story(uint64_t seed, int ticks)
+{
+    rng = seed * UINT64_C(0x9e3779b97f4a7c15) + 1;
+    struct world *w = ALLOC_NEW(struct world);
+    w->bed = bed_new("dc1", "dc2", NULL);
+    w->bed->conf.limits.max_running = 6;
+    for (int i = 0; i < WORKERS; i++) {
+        snprintf(w->workers[i].name, sizeof w->workers[i].name, "w%d", i);
+        w->workers[i].zone = i % 2;
+    }
+    for (int i = 0; i < ticks; i++) {
+        tick(w);
+        if (i % 50 == 0)
+            bed_check(w->bed);
+    }
+    w->healed = true;
+    int limit = 20000;
+    while (!is_quiet(w) && limit-- > 0) {
+        for (int i = 0; i < 20; i++)
+            tick(w);
+    }
+    assert_true(limit > 0);
+    check_end(w);
+    world_free(w);
+}
+
+static void every_story_ends_well(void **state)
+{
+    (void)state;
+    const char *one = getenv("OXBOW_SEED"), *many = getenv("OXBOW_SEEDS");
+    uint64_t first = one ? strtoull(one, NULL, 10) : 1;
+    uint64_t last = one ? first : many ? strtoull(many, NULL, 10) : 25;
+    for (uint64_t seed = first; seed <= last; seed++) {
+        print_message("seed %" PRIu64 "\n", seed);
+        tell_story(seed, 1500);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(every_story_ends_well)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
