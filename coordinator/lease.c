@@ -85,8 +85,8 @@ static bool grant(struct core *core, struct task *t, const struct wire_claim *cl
              LOG_STR("vm", t->vm_name), LOG_STR("worker", t->worker),
              LOG_I64("attempt", t->attempt), LOG_I64("fence", t->fence));
     return ledger_task_save(core->ledger, t, err) &&
-           ledger_attempt_add(core->ledger, t, core->now_ms, err) && outgoing_grant(core, t, err) &&
-           outgoing_progress(core, t, 0, err);
+           ledger_attempt_add(core->ledger, t, core->now_ms, err) &&
+           outgoing_grant(core, t, message_id, err) && outgoing_progress(core, t, 0, err);
 }
 
 /* Whether another live worker of the zone could run the task. */
@@ -116,43 +116,54 @@ static bool claim_offered(struct core *core, struct task *t, const struct wire_c
     if (!admission_may_run(core, t, &may, &why, err))
         return false;
     if (!may)
-        return outgoing_deny(core, claim, why, err) && work_requeue(core, t, NULL, NULL, 0, err);
+        return outgoing_deny(core, claim, message_id, why, err) &&
+               work_requeue(core, t, NULL, NULL, 0, err);
     bool better = false;
     if (t->avoid && strcmp(t->avoid, claim->worker) == 0 && t->avoided < AVOID_MAX &&
         !others_can(core, t, &better, err))
         return false;
     if (better) {
         t->avoided++;
-        return outgoing_deny(core, claim, "it failed here: another worker shall try", err) &&
+        return outgoing_deny(core, claim, message_id, "it failed here: another worker shall try",
+                             err) &&
                work_requeue(core, t, NULL, NULL, core->now_ms + AVOID_WAIT_MS, err);
     }
     return grant(core, t, claim, message_id, err);
 }
 
-/* A claim for a task that runs. The same message once more, or a second claim before any step was
- * heard of, gets the same grant. A second claim after that comes from a worker that has forgotten
- * the run: its earlier self may have gone any length, so the task may not continue as this attempt;
- * the lease runs out and the next attempt looks after what there is. */
+/* A second claim, by the worker that the task was granted to. Either the grant reached it too late,
+ * and it has asked again: then the grant still counts, and its first step will be heard of. Or it
+ * is another process, which knows nothing of the first one, while that one may still be there,
+ * hanging: then no second run may begin under this fence. So there is no grant, and unless the
+ * first run is heard of the lease runs out early and the next attempt looks after what there is. */
+static bool claim_again(struct core *core, const struct task *t, struct lease *lease,
+                        const struct wire_claim *claim, const char *message_id, struct err *err)
+{
+    log_info("claimed_twice", LOG_STR("task", t->id), LOG_STR("worker", t->worker),
+             LOG_I64("attempt", t->attempt), LOG_I64("seq", t->seq));
+    if (lease)
+        lease->misses = MISSES_MAX;
+    return t->seq == 0 || outgoing_deny(core, claim, message_id,
+                                        "this attempt has begun already and was forgotten", err);
+}
+
 static bool claim_running(struct core *core, struct task *t, const struct wire_claim *claim,
                           const char *message_id, struct err *err)
 {
     bool same_worker = strcmp(t->worker, claim->worker) == 0;
     bool same_message = message_id && t->claim_id && strcmp(message_id, t->claim_id) == 0;
     if (!same_worker || claim->attempt != t->attempt)
-        return outgoing_deny(core, claim, "another attempt runs", err);
+        return outgoing_deny(core, claim, message_id, "another attempt runs", err);
     if (claim->fence != 0 && claim->fence != t->fence)
-        return outgoing_deny(core, claim, "the lease is lost", err);
+        return outgoing_deny(core, claim, message_id, "the lease is lost", err);
     struct lease *lease = lease_find(core->leases, t->id);
-    if (claim->fence == 0 && !same_message && t->seq > 0) {
-        if (lease)
-            lease->misses = MISSES_MAX;
-        return outgoing_deny(core, claim, "this attempt has begun already and was forgotten", err);
-    }
+    if (claim->fence == 0 && !same_message)
+        return claim_again(core, t, lease, claim, message_id, err);
     if (lease)
         lease_renew(core->leases, lease, core->now_ms);
     if (same_message)
         core->counters.doubles++;
-    if (!outgoing_grant(core, t, err))
+    if (!outgoing_grant(core, t, message_id, err))
         return false;
     if (t->stop == TASK_STOP_NO)
         return true;
@@ -167,13 +178,14 @@ bool lease_claim(struct core *core, const struct wire_claim *claim, const char *
     if (!ledger_task_get(core->ledger, claim->task, &t, err))
         return false;
     if (!t.id)
-        return outgoing_deny(core, claim, "no such task", err);
+        return outgoing_deny(core, claim, message_id, "no such task", err);
     if (t.state == TASK_OFFERED && claim->fence == 0 && claim->attempt == t.attempt)
         return claim_offered(core, &t, claim, message_id, err);
     if (t.state == TASK_RUNNING)
         return claim_running(core, &t, claim, message_id, err);
-    return outgoing_deny(
-        core, claim, task_is_open(t.state) ? "this attempt is over" : "the task has ended", err);
+    return outgoing_deny(core, claim, message_id,
+                         task_is_open(t.state) ? "this attempt is over" : "the task has ended",
+                         err);
 }
 
 /* --- Presence --- */

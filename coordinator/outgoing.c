@@ -120,18 +120,18 @@ static bool control(struct core *core, const char *worker, enum wire_type type,
     return body && post(core, TOPOLOGY_CONTROL, key, type, correlation_id, true, body, err);
 }
 
-bool outgoing_grant(struct core *core, const struct task *t, struct err *err)
+bool outgoing_grant(struct core *core, const struct task *t, const char *claim_id, struct err *err)
 {
     const struct wire_grant grant = {.task = t->id,
                                      .worker = t->worker,
                                      .attempt = t->attempt,
                                      .fence = t->fence,
                                      .lease_s = core->conf->lease_s};
-    return control(core, t->worker, WIRE_GRANT, t->request, &grant, err);
+    return control(core, t->worker, WIRE_GRANT, claim_id, &grant, err);
 }
 
-bool outgoing_deny(struct core *core, const struct wire_claim *claim, const char *reason,
-                   struct err *err)
+bool outgoing_deny(struct core *core, const struct wire_claim *claim, const char *claim_id,
+                   const char *reason, struct err *err)
 {
     core->counters.denied++;
     log_info("claim_denied", LOG_STR("task", claim->task), LOG_STR("worker", claim->worker),
@@ -140,7 +140,7 @@ bool outgoing_deny(struct core *core, const struct wire_claim *claim, const char
                                    .worker = claim->worker,
                                    .attempt = claim->attempt,
                                    .reason = (char *)(uintptr_t)reason};
-    return control(core, claim->worker, WIRE_DENY, NULL, &deny, err);
+    return control(core, claim->worker, WIRE_DENY, claim_id, &deny, err);
 }
 
 bool outgoing_stop(struct core *core, struct task *t, const char *reason, struct err *err)

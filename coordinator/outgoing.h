@@ -26,9 +26,11 @@ bool outgoing_pages(struct core *core, const char *queue, const char *correlatio
 
 /* `body` is the encoded offer. */
 bool outgoing_offer(struct core *core, const struct task *t, const char *body, struct err *err);
-bool outgoing_grant(struct core *core, const struct task *t, struct err *err);
-bool outgoing_deny(struct core *core, const struct wire_claim *claim, const char *reason,
-                   struct err *err);
+/* A grant or denial answers a claim: its correlation id is the claim's message id (NULL = none), so
+ * that a worker can tell the answers to its own claims from those to a process before it. */
+bool outgoing_grant(struct core *core, const struct task *t, const char *claim_id, struct err *err);
+bool outgoing_deny(struct core *core, const struct wire_claim *claim, const char *claim_id,
+                   const char *reason, struct err *err);
 bool outgoing_stop(struct core *core, struct task *t, const char *reason, struct err *err);
 
 /* Tell those who wait for `r` how the task stands, if they asked for progress. `min_gap_ms`: not

@@ -69,16 +69,55 @@ static void a_doubled_claim_gets_the_same_grant(void **state)
     assert_int_equal(state_of(bed, &h), TASK_RUNNING);
 }
 
-static void a_second_claim_before_any_step_gets_the_same_grant(void **state)
+/* The grant came too late, the worker had given the offer back and claims once more: no second
+ * grant; the first one counts as soon as its run is heard of. */
+static void a_second_claim_before_any_step_is_not_answered(void **state)
 {
     (void)state;
     SCOPED(bed) struct bed *bed = bed_new("dc1", NULL);
     char request[ID_BYTES];
     struct hold h = bed_backup_one(bed, "w1", request);
     bed_claim(bed, &h, "w1");
-    int64_t fence = h.fence;
-    bed_claim(bed, &h, "w1"); /* the first grant came too late, the offer was given back */
-    assert_int_equal(h.fence, fence);
+    bed_drop(bed);
+    claim_again(bed, &h, "m2", 0);
+    assert_int_equal(bed->count, 0);
+    bed_step(bed, &h, "precheck", "started", NULL);
+    bed_wait(bed, 100 * 1000);
+    assert_int_equal(state_of(bed, &h), TASK_RUNNING);
+}
+
+static void a_second_claim_of_a_run_never_heard_of_ends_the_attempt(void **state)
+{
+    (void)state;
+    SCOPED(bed) struct bed *bed = bed_new("dc1", NULL);
+    char request[ID_BYTES];
+    struct hold h = bed_backup_one(bed, "w1", request);
+    bed_claim(bed, &h, "w1");
+    claim_again(bed, &h, "m2", 0);
+    bed_wait(bed, 59 * 1000);
+    assert_int_equal(state_of(bed, &h), TASK_RUNNING);
+    bed_wait(bed, 2 * 1000);
+    struct hold next = bed_offer(bed);
+    assert_int_equal(next.attempt, 2);
+    bed_claim_denied(bed, &h, "w1", 0);
+    bed_claim(bed, &next, "w1");
+    assert_true(next.fence > h.fence);
+}
+
+static void answers_name_the_claim(void **state)
+{
+    (void)state;
+    SCOPED(bed) struct bed *bed = bed_new("dc1", NULL);
+    char request[ID_BYTES];
+    struct hold h = bed_backup_one(bed, "w1", request);
+    snprintf(h.worker, sizeof h.worker, "w1");
+    claim_again(bed, &h, "claim-7", 0);
+    SCOPED_SENT struct sent grant = bed_take(bed, WIRE_GRANT);
+    assert_string_equal(grant.correlation_id, "claim-7");
+    snprintf(h.worker, sizeof h.worker, "w2");
+    claim_again(bed, &h, "claim-8", 0);
+    SCOPED_SENT struct sent deny = bed_take(bed, WIRE_DENY);
+    assert_string_equal(deny.correlation_id, "claim-8");
 }
 
 /* A worker that was killed and restarted gets its old offer again. The attempt must not go on: the
@@ -540,7 +579,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(only_one_worker_gets_a_task),
         cmocka_unit_test(a_doubled_claim_gets_the_same_grant),
-        cmocka_unit_test(a_second_claim_before_any_step_gets_the_same_grant),
+        cmocka_unit_test(a_second_claim_before_any_step_is_not_answered),
+        cmocka_unit_test(a_second_claim_of_a_run_never_heard_of_ends_the_attempt),
+        cmocka_unit_test(answers_name_the_claim),
         cmocka_unit_test(a_forgotten_run_is_not_granted_again),
         cmocka_unit_test(fences_rise_per_vm_over_all_requests),
         cmocka_unit_test(two_requests_for_one_vm_take_turns),

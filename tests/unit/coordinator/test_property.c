@@ -68,8 +68,10 @@ struct world_worker {
     int offer_queue;
     int64_t claim_ms;
     struct run runs[SLOTS];
-    struct wire_message control[256];
+    struct sent control[256];
     int control_count;
+    char claims[64][ID_BYTES]; /* message ids of this process's claims */
+    unsigned claim_count;
     int64_t presence_ms;
 };
 
@@ -119,7 +121,8 @@ static int vm_index(const char *vm)
 }
 
 /* --- Messages to the coordinator --- */
-static void post(struct world *w, enum wire_type type, const void *message)
+/* Returns the message id, borrowed. */
+static const char *post(struct world *w, enum wire_type type, const void *message)
 {
     struct err err = ERR_INIT;
     size_t len;
@@ -135,6 +138,7 @@ static void post(struct world *w, enum wire_type type, const void *message)
         w->inbox[w->inbox_count] = *e;
         w->inbox[w->inbox_count++].body = xstrdup(e->body);
     }
+    return e->id;
 }
 
 static void pop_inbox(struct world *w, int count)
@@ -234,8 +238,8 @@ static void route(struct world *w)
                 note_fence(w, s->m.as);
             struct world_worker *k = worker_named(w, s->key + strlen("worker."));
             if (!k->away && k->control_count < 256) {
-                k->control[k->control_count++] = s->m;
-                s->m = (struct wire_message){0};
+                k->control[k->control_count++] = *s;
+                *s = (struct sent){0};
             }
         } else {
             hear_reply(w, s);
@@ -327,12 +331,22 @@ static void step(struct world *w, const struct world_worker *k, struct run *r, c
     renew(w, r);
 }
 
-static void claim(struct world *w, const struct world_worker *k, const char *task, int64_t attempt,
+static void claim(struct world *w, struct world_worker *k, const char *task, int64_t attempt,
                   int64_t fence)
 {
     const struct wire_claim c = {
         .task = S(task), .worker = S(k->name), .attempt = attempt, .fence = fence};
-    post(w, WIRE_CLAIM, &c);
+    memcpy(k->claims[k->claim_count++ % 64], post(w, WIRE_CLAIM, &c), ID_BYTES);
+}
+
+/* Whether an answer is to a claim of this process, not of one before it. */
+static bool is_ours(const struct world_worker *k, const char *claim_id)
+{
+    for (int i = 0; i < 64; i++) {
+        if (claim_id && strcmp(k->claims[i], claim_id) == 0)
+            return true;
+    }
+    return false;
 }
 
 static void requeue(struct world *w, struct world_worker *k)
@@ -419,14 +433,16 @@ static void begin(struct world *w, struct world_worker *k, const struct wire_gra
 static void hear(struct world *w, struct world_worker *k)
 {
     for (int i = 0; i < k->control_count; i++) {
-        struct wire_message *m = &k->control[i];
+        const struct wire_message *m = &k->control[i].m;
+        bool ours = is_ours(k, k->control[i].correlation_id);
         const struct wire_grant *g = m->as;
         const struct wire_deny *d = m->as;
         const struct wire_stop *s = m->as;
         const struct wire_offer *o = k->claiming ? k->offer.as : NULL;
-        if (m->type == WIRE_GRANT && o && strcmp(o->task, g->task) == 0 && o->attempt == g->attempt)
+        if (m->type == WIRE_GRANT && ours && o && strcmp(o->task, g->task) == 0 &&
+            o->attempt == g->attempt)
             begin(w, k, g);
-        else if (m->type == WIRE_DENY && o && strcmp(o->task, d->task) == 0 &&
+        else if (m->type == WIRE_DENY && ours && o && strcmp(o->task, d->task) == 0 &&
                  o->attempt == d->attempt) {
             wire_free(&k->offer);
             k->claiming = false;
@@ -446,7 +462,7 @@ static void hear(struct world *w, struct world_worker *k)
                 r->stop = true;
             }
         }
-        wire_free(m);
+        sent_done(&k->control[i]);
     }
     k->control_count = 0;
 }
@@ -558,8 +574,9 @@ static void crash(struct world *w, struct world_worker *k)
         k->runs[i].used = false;
     }
     for (int i = 0; i < k->control_count; i++)
-        wire_free(&k->control[i]);
+        sent_done(&k->control[i]);
     k->control_count = 0;
+    memset(k->claims, 0, sizeof k->claims);
     k->away = false;
     presence(w, k);
 }
@@ -568,7 +585,7 @@ static void lose_connection(struct world *w, struct world_worker *k)
 {
     requeue(w, k); /* unacknowledged */
     for (int i = 0; i < k->control_count; i++)
-        wire_free(&k->control[i]);
+        sent_done(&k->control[i]);
     k->control_count = 0;
     k->away = true;
 }
@@ -705,7 +722,7 @@ static void world_free(struct world *w)
         if (k->claiming)
             wire_free(&k->offer);
         for (int n = 0; n < k->control_count; n++)
-            wire_free(&k->control[n]);
+            sent_done(&k->control[n]);
     }
     bed_free(w->bed);
     free(w);
