@@ -203,10 +203,12 @@ static bool see_double(struct core *core, const struct kind *kind, const struct 
         return false;
     if (!r.id)
         return true;
-    *ret_done = true;
     bool told = false;
     if (!is_told(core, &r, in, &told, err))
         return false;
+    if (!told && r.pages > 0)
+        return true; /* pages are not kept: the listing is made anew */
+    *ret_done = true;
     if (!told)
         return join(core, &r, in, err);
     core->counters.doubles++;

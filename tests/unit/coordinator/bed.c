@@ -39,7 +39,7 @@ static void open_desk(struct bed *bed)
 
 struct bed *bed_new(const char *zone, ...)
 {
-    log_set_level(LOG_LEVEL_ERROR);
+    log_set_level(getenv("OXBOW_TEST_DEBUG") ? LOG_LEVEL_DEBUG : LOG_LEVEL_ERROR);
     struct bed *bed = ALLOC_NEW(struct bed);
     /* Memory where there is some: the ledger syncs after every batch. */
     bool shm = access("/dev/shm", W_OK) == 0;

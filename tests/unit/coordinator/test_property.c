@@ -59,6 +59,11 @@ struct run {
     int work; /* steps left */
 };
 
+struct granted {
+    char task[ID_BYTES];
+    int64_t attempt, fence;
+};
+
 struct world_worker {
     char name[16];
     int zone;
@@ -72,6 +77,8 @@ struct world_worker {
     int control_count;
     char claims[64][ID_BYTES]; /* message ids of this process's claims */
     unsigned claim_count;
+    struct granted ended[64]; /* runs of this process that are over */
+    unsigned ended_count;
     int64_t presence_ms;
 };
 
@@ -79,11 +86,6 @@ struct snapshot {
     bool exists;
     char vm[32], task[ID_BYTES];
     int id;
-};
-
-struct granted {
-    char task[ID_BYTES];
-    int64_t attempt, fence;
 };
 
 struct world {
@@ -349,6 +351,24 @@ static bool is_ours(const struct world_worker *k, const char *claim_id)
     return false;
 }
 
+/* A repeated grant of a run that is over begins nothing, even if its offer came twice too. */
+static bool has_ended(const struct world_worker *k, const char *task, int64_t fence)
+{
+    for (int i = 0; i < 64; i++) {
+        if (k->ended[i].fence == fence && strcmp(k->ended[i].task, task) == 0)
+            return true;
+    }
+    return false;
+}
+
+static void forget_run(struct world_worker *k, struct run *r)
+{
+    struct granted *e = &k->ended[k->ended_count++ % 64];
+    e->fence = r->fence;
+    memcpy(e->task, r->task, ID_BYTES);
+    r->used = false;
+}
+
 static void requeue(struct world *w, struct world_worker *k)
 {
     if (!k->claiming)
@@ -440,7 +460,7 @@ static void hear(struct world *w, struct world_worker *k)
         const struct wire_stop *s = m->as;
         const struct wire_offer *o = k->claiming ? k->offer.as : NULL;
         if (m->type == WIRE_GRANT && ours && o && strcmp(o->task, g->task) == 0 &&
-            o->attempt == g->attempt)
+            o->attempt == g->attempt && !has_ended(k, g->task, g->fence))
             begin(w, k, g);
         else if (m->type == WIRE_DENY && ours && o && strcmp(o->task, d->task) == 0 &&
                  o->attempt == d->attempt) {
@@ -457,7 +477,7 @@ static void hear(struct world *w, struct world_worker *k)
                 r->asked = false;
             } else if (m->type == WIRE_DENY && strcmp(r->task, d->task) == 0 &&
                        r->attempt == d->attempt) {
-                r->used = false;
+                forget_run(k, r);
             } else if (m->type == WIRE_STOP && strcmp(r->task, s->task) == 0) {
                 r->stop = true;
             }
@@ -485,7 +505,7 @@ static void end_run(struct world *w, struct world_worker *k, struct run *r, cons
                                        .leftovers = {&leftover, left >= 0},
                                        .pages = r->work == -1};
     post(w, WIRE_RESULT, &result);
-    r->used = false;
+    forget_run(k, r);
 }
 
 static int newest_snapshot(const struct world *w, const char *task)
@@ -577,6 +597,7 @@ static void crash(struct world *w, struct world_worker *k)
         sent_done(&k->control[i]);
     k->control_count = 0;
     memset(k->claims, 0, sizeof k->claims);
+    memset(k->ended, 0, sizeof k->ended);
     k->away = false;
     presence(w, k);
 }

@@ -451,6 +451,34 @@ static void the_same_message_from_another_queue_joins(void **state)
     assert_int_equal(bed->count, 0);
 }
 
+/* A client that reconnects asks again from its new reply queue. Pages are not kept, so a listing
+ * whose pages were sent is made anew. */
+static void a_listing_asked_for_again_is_made_anew(void **state)
+{
+    (void)state;
+    SCOPED(bed) struct bed *bed = bed_new("dc1", NULL);
+    const struct wire_inventory ask = {0};
+    const struct bed_props first = {.message_id = "m1", .reply_to = "q1"};
+    const struct bed_props again = {.message_id = "m1", .reply_to = "q2"};
+    bed_request(bed, WIRE_INVENTORY, &ask, &first);
+    struct hold h = bed_offer(bed);
+    bed_request(bed, WIRE_INVENTORY, &ask, &again); /* no page yet: joins */
+    assert_int_equal(bed_count(bed, WIRE_OFFER), 0);
+    bed_claim(bed, &h, "w1");
+    bed_inventory(bed, &h, 1, 3);
+    assert_int_equal(bed_count(bed, WIRE_PAGE), 2);
+    bed_drop(bed);
+    const struct bed_props late = {.message_id = "m1", .reply_to = "q3"};
+    bed_request(bed, WIRE_INVENTORY, &ask, &late);
+    h = bed_offer(bed);
+    bed_claim(bed, &h, "w1");
+    bed_inventory(bed, &h, 1, 3);
+    SCOPED_SENT struct sent page = bed_take_for(bed, WIRE_PAGE, "q3");
+    SCOPED_SENT struct sent end = bed_take_for(bed, WIRE_FINISHED, "q3");
+    assert_int_equal(((const struct wire_finished *)end.m.as)->pages, 1);
+    bed_check(bed);
+}
+
 static void the_same_key_is_one_job(void **state)
 {
     (void)state;
@@ -562,6 +590,7 @@ int main(void)
         cmocka_unit_test(the_id_is_the_correlation_id_or_the_message_id),
         cmocka_unit_test(the_same_message_again_does_nothing),
         cmocka_unit_test(the_same_message_from_another_queue_joins),
+        cmocka_unit_test(a_listing_asked_for_again_is_made_anew),
         cmocka_unit_test(the_same_key_is_one_job),
         cmocka_unit_test(progress_is_told_who_asked_and_not_too_often),
     };
