@@ -43,8 +43,11 @@ struct fake_engine {
     size_t line;
     struct fake_seen seen[SEEN_MAX];
     size_t seen_count;
+    atomic_bool has_seen;
     unsigned logins, logouts, token;
-    bool refuse, free_run;
+    bool refuse, refuse_tokens, free_run;
+    int login_status; /* 0 = as usual */
+    const char *login_body;
     char mismatch[1024];
 };
 
@@ -146,6 +149,8 @@ static enum MHD_Result serve_login(struct fake_engine *f, struct MHD_Connection 
 {
     char body[128];
     f->logins++;
+    if (f->login_status)
+        return answer(c, f->login_status, f->login_body);
     if (f->refuse)
         return answer(c, 400,
                       "{\"error_code\":\"access_denied\",\"error\":\"Cannot authenticate user "
@@ -168,6 +173,8 @@ static enum MHD_Result serve_line(struct fake_engine *f, struct MHD_Connection *
         return answer(c, 418, "{\"reason\":\"not in the script\"}");
     }
     f->line++;
+    if (line->act == FAKE_SLOW)
+        clock_sleep_ms(clock_system(), 2000);
     return line->act == FAKE_DROP ? MHD_NO : answer(c, line->status, line->body);
 }
 
@@ -176,6 +183,7 @@ static enum MHD_Result serve_api(struct fake_engine *f, struct MHD_Connection *c
 {
     assert(f->seen_count < SEEN_MAX);
     struct fake_seen *seen = &f->seen[f->seen_count++];
+    atomic_store(&f->has_seen, true);
     (void)snprintf(seen->request, sizeof seen->request, "%s %s", method, path);
     (void)MHD_get_connection_values(c, MHD_GET_ARGUMENT_KIND, on_query, seen);
     (void)snprintf(seen->body, sizeof seen->body, "%s", buf_str(body));
@@ -187,7 +195,7 @@ static enum MHD_Result serve_api(struct fake_engine *f, struct MHD_Connection *c
     copy_header(c, "Content-Type", seen->content_type, sizeof seen->content_type);
     char good[64];
     (void)snprintf(good, sizeof good, "Bearer token-%u", f->token);
-    if (strcmp(seen->authorization, good) != 0) {
+    if (f->refuse_tokens || strcmp(seen->authorization, good) != 0) {
         f->seen_count--;
         return answer(c, 401, "<html><head><title>Error</title></head><body>Unauthorized</body>");
     }
@@ -308,6 +316,11 @@ size_t fake_engine_seen_count(const struct fake_engine *f)
     return f->seen_count;
 }
 
+bool fake_engine_has_seen(const struct fake_engine *f)
+{
+    return atomic_load(&f->has_seen);
+}
+
 const struct fake_seen *fake_engine_seen(const struct fake_engine *f, size_t i)
 {
     assert_true(i < f->seen_count);
@@ -334,6 +347,17 @@ void fake_engine_expire_tokens(struct fake_engine *f)
 void fake_engine_refuse_logins(struct fake_engine *f, bool refuse)
 {
     f->refuse = refuse;
+}
+
+void fake_engine_set_login(struct fake_engine *f, int status, const char *body)
+{
+    f->login_status = status;
+    f->login_body = body;
+}
+
+void fake_engine_refuse_tokens(struct fake_engine *f)
+{
+    f->refuse_tokens = true;
 }
 
 void fake_engine_free_run(struct fake_engine *f)

@@ -18,6 +18,7 @@
 enum fake_act {
     FAKE_ANSWER, /* with status and body */
     FAKE_DROP,   /* read the request, close the connection without an answer */
+    FAKE_SLOW,   /* answer after two seconds of real time */
 };
 
 struct fake_line {
@@ -45,6 +46,8 @@ void fake_engine_free(struct fake_engine *f);
 /* From now on this script; the old one must be used up. */
 void fake_engine_script(struct fake_engine *f, const struct fake_line *script);
 size_t fake_engine_seen_count(const struct fake_engine *f);
+/* Whether any API request has come in. May be asked while requests are under way. */
+bool fake_engine_has_seen(const struct fake_engine *f);
 const struct fake_seen *fake_engine_seen(const struct fake_engine *f, size_t i);
 unsigned fake_engine_logins(const struct fake_engine *f);
 unsigned fake_engine_logouts(const struct fake_engine *f);
@@ -52,6 +55,10 @@ unsigned fake_engine_logouts(const struct fake_engine *f);
 void fake_engine_expire_tokens(struct fake_engine *f);
 /* Answer every login with access_denied. */
 void fake_engine_refuse_logins(struct fake_engine *f, bool refuse);
+/* Answer every login with this; status 0 = as usual again. */
+void fake_engine_set_login(struct fake_engine *f, int status, const char *body);
+/* Tokens are refused whatever they are. */
+void fake_engine_refuse_tokens(struct fake_engine *f);
 /* Answer all API requests with {} and no script. */
 void fake_engine_free_run(struct fake_engine *f);
 

@@ -92,6 +92,73 @@ static void snapshot_whose_answer_was_lost_is_found_by_description(void **state)
     stop(&x);
 }
 
+static void snapshot_answer_without_an_id_is_looked_up(void **state)
+{
+    (void)state;
+    struct fixture x;
+    start(&x, (const struct fake_line[]){
+                  {"POST " SNAPS, 202, "{}", 0},
+                  {"GET " SNAPS, 200, "{\"snapshot\":[" SNAP_AS("locked") "]}", 0},
+                  {"POST " SNAPS, 202, NULL, 0},
+                  {"GET " SNAPS, 200, "{}", 0},
+                  {0}});
+    const char *disks[] = {DISK};
+    SCOPED_FREE char *id = ovirt_snapshot_create(x.session, VM, MARK, disks, 1, &x.err);
+    assert_string_equal(id, SNAP);
+    assert_null(ovirt_snapshot_create(x.session, VM, MARK, disks, 1, &x.err));
+    assert_code(&x, ERR_ENGINE_PROTOCOL);
+    stop(&x);
+}
+
+static void bad_snapshots_are_refused(void **state)
+{
+    (void)state;
+    struct fixture x;
+    start(&x, (const struct fake_line[]){{0}});
+    const char *good[] = {DISK}, *bad[] = {"x"};
+    assert_null(ovirt_snapshot_create(x.session, "x", MARK, good, 1, &x.err));
+    assert_code(&x, ERR_BAD_ARGUMENT);
+    err_clear(&x.err);
+    assert_null(ovirt_snapshot_create(x.session, VM, "", good, 1, &x.err));
+    assert_code(&x, ERR_BAD_ARGUMENT);
+    err_clear(&x.err);
+    assert_null(ovirt_snapshot_create(x.session, VM, MARK, good, 0, &x.err));
+    assert_code(&x, ERR_BAD_ARGUMENT);
+    err_clear(&x.err);
+    assert_null(ovirt_snapshot_create(x.session, VM, MARK, bad, 1, &x.err));
+    assert_code(&x, ERR_BAD_ARGUMENT);
+    err_clear(&x.err);
+    assert_null(ovirt_snapshot_create(x.session, VM, "\xff", good, 1, &x.err));
+    assert_code(&x, ERR_BAD_ARGUMENT);
+    stop(&x);
+}
+
+static void disks_of_a_snapshot(void **state)
+{
+    (void)state;
+    struct fixture x;
+    start(&x, (const struct fake_line[]){
+                  {"GET " SNAPS "/" SNAP "/disks", 200,
+                   "{\"disk\":[{\"id\":\"" DISK "\",\"image_id\":\"" VM
+                   "\",\"provisioned_size\":\"4096\",\"snapshot\":{\"id\":\"" SNAP "\"}}]}",
+                   0},
+                  {"GET " SNAPS "/" SNAP "/disks", 200,
+                   "{\"disk\":[{\"id\":\"" DISK "\"},{\"name\":\"no id\"}]}", 0},
+                  {"GET " SNAPS "/" SNAP "/disks", 404, NULL, 0},
+                  {0}});
+    struct ovirt_disks disks;
+    assert_true(ovirt_snapshot_disks(x.session, VM, SNAP, &disks, &x.err));
+    assert_int_equal(disks.count, 1);
+    assert_string_equal(disks.v[0].snapshot_id, SNAP);
+    ovirt_disks_done(&disks);
+    assert_false(ovirt_snapshot_disks(x.session, VM, SNAP, &disks, &x.err));
+    assert_code(&x, ERR_ENGINE_PROTOCOL);
+    err_clear(&x.err);
+    assert_false(ovirt_snapshot_disks(x.session, VM, SNAP, &disks, &x.err));
+    assert_code(&x, ERR_NOT_FOUND);
+    stop(&x);
+}
+
 static void snapshot_that_vanishes_has_failed(void **state)
 {
     (void)state;
@@ -548,6 +615,25 @@ static void bad_searches_are_refused(void **state)
     stop(&x);
 }
 
+static void search_the_engine_refuses_is_a_bad_argument(void **state)
+{
+    (void)state;
+    struct fixture x;
+    start(&x, (const struct fake_line[]){
+                  {"GET vms?search=x=y sortby name page 1&max=100", 400,
+                   "{\"reason\":\"Operation Failed\",\"detail\":\"[bad search]\"}", 0},
+                  {"GET vms?search=x=y sortby name page 1&max=100", 403, "{\"detail\":\"no\"}", 0},
+                  {0}});
+    struct names n = {.text = ""};
+    struct ovirt_vm_search what = {.expression = "x=y"};
+    assert_false(ovirt_vm_search(x.session, &what, note_name, &n, &x.err));
+    assert_code(&x, ERR_BAD_ARGUMENT);
+    err_clear(&x.err);
+    assert_false(ovirt_vm_search(x.session, &what, note_name, &n, &x.err));
+    assert_code(&x, ERR_ENGINE_DENIED);
+    stop(&x);
+}
+
 static void quoted_words_may_look_like_paging(void **state)
 {
     (void)state;
@@ -938,6 +1024,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(snapshot_is_made_and_waited_for),
         cmocka_unit_test(snapshot_whose_answer_was_lost_is_found_by_description),
+        cmocka_unit_test(snapshot_answer_without_an_id_is_looked_up),
+        cmocka_unit_test(bad_snapshots_are_refused),
+        cmocka_unit_test(disks_of_a_snapshot),
         cmocka_unit_test(snapshot_that_vanishes_has_failed),
         cmocka_unit_test(snapshot_wait_has_a_limit),
         cmocka_unit_test(merge_survives_the_race_after_delete),
@@ -961,6 +1050,7 @@ int main(void)
         cmocka_unit_test(search_reads_all_pages),
         cmocka_unit_test(search_filters_clusters_and_quotes_names),
         cmocka_unit_test(bad_searches_are_refused),
+        cmocka_unit_test(search_the_engine_refuses_is_a_bad_argument),
         cmocka_unit_test(quoted_words_may_look_like_paging),
         cmocka_unit_test(search_has_limits_and_can_be_stopped),
         cmocka_unit_test(details_count_disks_and_tags),

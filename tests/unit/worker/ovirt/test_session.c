@@ -139,6 +139,73 @@ static void never_repeats_a_refused_password(void **state)
     stop(&x);
 }
 
+static void odd_login_answers(void **state)
+{
+    (void)state;
+    static const struct {
+        int status;
+        const char *body;
+        enum err_code code;
+        bool again; /* the next request may try again at once */
+    } cases[] = {
+        {200, "{}", ERR_ENGINE_PROTOCOL, true},
+        {200, "{\"access_token\":\"\"}", ERR_ENGINE_PROTOCOL, true},
+        {200, "{\"access_token\":\"a\\r\\nX-Evil: 1\"}", ERR_ENGINE_PROTOCOL, true},
+        {200, "{\"access_token\":5}", ERR_ENGINE_PROTOCOL, true},
+        {503, PAGE, ERR_ENGINE_BUSY, true},
+        {404, NULL, ERR_ENGINE_BUSY, true},
+        {500, PAGE, ERR_ENGINE_BUSY, true},
+        {400, "{\"error_code\":\"server_error\",\"error\":\"x\"}", ERR_ENGINE_BUSY, true},
+        {302, PAGE, ERR_ENGINE_PROTOCOL, true},
+        {400, "{\"error\":\"access_denied\",\"error_description\":\"no\"}", ERR_ENGINE_AUTH, false},
+        {403, NULL, ERR_ENGINE_AUTH, false},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        struct fixture x;
+        start(&x, (const struct fake_line[]){{0}});
+        fake_engine_set_login(x.fake, cases[i].status, cases[i].body);
+        json_auto_t *answer = NULL;
+        assert_false(engine_get(x.session, "vms", NULL, &answer, &x.err));
+        assert_code(&x, cases[i].code);
+        unsigned logins = fake_engine_logins(x.fake);
+        err_clear(&x.err);
+        assert_false(engine_get(x.session, "vms", NULL, &answer, &x.err));
+        assert_int_equal(fake_engine_logins(x.fake) > logins, cases[i].again);
+        stop(&x);
+    }
+}
+
+static void password_must_be_readable(void **state)
+{
+    (void)state;
+    struct fixture x;
+    start(&x, (const struct fake_line[]){{0}});
+    engine_session_free(x.session);
+    engine_free(x.engine);
+    struct engine_conf conf = fake_engine_conf(x.fake);
+    conf.password_file = "/nonexistent/password";
+    x.engine = engine_new(&conf, &x.err);
+    x.session = engine_session_new(x.engine, NULL);
+    json_auto_t *answer = NULL;
+    assert_false(engine_get(x.session, "vms", NULL, &answer, &x.err));
+    assert_code(&x, ERR_NOT_FOUND);
+    assert_int_equal(fake_engine_logins(x.fake), 0);
+    stop(&x);
+}
+
+static void fresh_token_that_is_refused_ends_it(void **state)
+{
+    (void)state;
+    struct fixture x;
+    start(&x, (const struct fake_line[]){{0}});
+    fake_engine_refuse_tokens(x.fake);
+    json_auto_t *answer = NULL;
+    assert_false(engine_get(x.session, "vms", NULL, &answer, &x.err));
+    assert_code(&x, ERR_ENGINE_AUTH);
+    assert_int_equal(fake_engine_logins(x.fake), 2);
+    stop(&x);
+}
+
 static void logs_out_at_the_end(void **state)
 {
     (void)state;
@@ -461,7 +528,7 @@ struct drop_then_cancel {
 static bool cancelled_after_first(void *ctx, struct err *err)
 {
     struct drop_then_cancel *d = ctx;
-    if (fake_engine_seen_count(d->fake) == 0)
+    if (!fake_engine_has_seen(d->fake))
         return false;
     err_set(err, ERR_CANCELLED, 0, "stop");
     return true;
@@ -493,6 +560,36 @@ static void cancelled_session_sends_nothing(void **state)
     json_auto_t *answer = NULL;
     assert_false(engine_get(x.session, "vms", NULL, &answer, &x.err));
     assert_code(&x, ERR_CANCELLED);
+    stop(&x);
+}
+
+static void cancel_ends_a_slow_read(void **state)
+{
+    (void)state;
+    struct fixture x;
+    start(&x, (const struct fake_line[]){{"GET vms", 200, "{}", FAKE_SLOW}, {0}});
+    struct drop_then_cancel d = {.fake = x.fake};
+    engine_session_set_hooks(x.session,
+                             &(struct engine_hooks){.ctx = &d, .cancelled = cancelled_after_first});
+    json_auto_t *answer = NULL;
+    assert_false(engine_get(x.session, "vms", NULL, &answer, &x.err));
+    assert_code(&x, ERR_CANCELLED);
+    stop(&x);
+}
+
+static void cancel_does_not_cut_off_a_change(void **state)
+{
+    (void)state;
+    struct fixture x;
+    start(&x,
+          (const struct fake_line[]){{"POST things", 200, "{\"id\":\"made\"}", FAKE_SLOW}, {0}});
+    struct drop_then_cancel d = {.fake = x.fake};
+    engine_session_set_hooks(x.session,
+                             &(struct engine_hooks){.ctx = &d, .cancelled = cancelled_after_first});
+    struct probe p = {0};
+    json_auto_t *answer = NULL;
+    assert_true(post(&x, &p, &answer));
+    assert_string_equal(json_string_value(json_object_get(answer, "id")), "made");
     stop(&x);
 }
 
@@ -720,6 +817,9 @@ int main(void)
         cmocka_unit_test(reads_version_with_right_headers),
         cmocka_unit_test(refuses_other_versions),
         cmocka_unit_test(logs_in_again_once_after_401),
+        cmocka_unit_test(odd_login_answers),
+        cmocka_unit_test(password_must_be_readable),
+        cmocka_unit_test(fresh_token_that_is_refused_ends_it),
         cmocka_unit_test(never_repeats_a_refused_password),
         cmocka_unit_test(logs_out_at_the_end),
         cmocka_unit_test(waits_for_locks),
@@ -737,6 +837,8 @@ int main(void)
         cmocka_unit_test(cancel_ends_a_wait),
         cmocka_unit_test(cancel_does_not_hide_what_a_lost_request_made),
         cmocka_unit_test(cancelled_session_sends_nothing),
+        cmocka_unit_test(cancel_ends_a_slow_read),
+        cmocka_unit_test(cancel_does_not_cut_off_a_change),
         cmocka_unit_test(reads_wait_for_a_restarting_engine),
         cmocka_unit_test(empty_404_is_gone_but_a_page_is_not_at_once),
         cmocka_unit_test(broken_json_is_a_protocol_error),
