@@ -82,8 +82,8 @@ static const char *find_enum(const char *name)
 static bool word_in(const char *list, const char *word)
 {
     size_t len = strlen(word);
-    for (const char *at = list; (at = strstr(at, word)) != NULL; at += len)
-        if (len > 0 && (at == list || at[-1] == ' ') && (at[len] == ' ' || at[len] == '\0'))
+    for (const char *at = list; len > 0 && (at = strstr(at, word)) != NULL; at += len)
+        if ((at == list || at[-1] == ' ') && (at[len] == ' ' || at[len] == '\0'))
             return true;
     return false;
 }

@@ -114,6 +114,8 @@ static struct node *parse_term(struct parser *p)
 {
     skip_space(p);
     const char *begin = p->at;
+    if (take_word(p, "and") || take_word(p, "or") || take_word(p, "sortby"))
+        return bad(p, "a condition is missing");
     struct node *n = ALLOC_NEW(struct node);
     n->kind = NODE_TERM;
     n->value = take_value(p);
