@@ -194,7 +194,7 @@ check "the ticket is gone" test \
     "$(curl -s --cacert "$box/ca.pem" -o /dev/null -w '%{http_code}' "$ticket")" = 403
 
 # --- Merge: a failure, then success ---------------------------------------------------------------
-fault '{"point":"merge-fail","vm":"web01"}'
+fault '[{"point":"merge-slow","vm":"web01","delay_ms":2000},{"point":"merge-fail","vm":"web01"}]'
 expect 200 DELETE "/vms/$web1/snapshots/$snap"
 wait_until 30 "the merge has begun" is_status "/vms/$web1/snapshots/$snap" .snapshot_status locked
 wait_until 30 "the merge has failed" is_status "/vms/$web1/snapshots/$snap" .snapshot_status ok
@@ -336,7 +336,8 @@ say "an older engine"
 
 # --- The end ---------------------------------------------------------------------------------------------
 daemons=$(state '.vms[].daemon_pid | select(. > 0)')
-stop_pid $sandbox 60
+kill -TERM $sandbox
+check "the sandbox ends with success" wait $sandbox
 for pid in $daemons; do
     check "storage daemon $pid is gone" test ! -e "/proc/$pid"
 done

@@ -21,8 +21,9 @@
 /* Takes the item out, keeping the order; nothing is freed. */
 #define VEC_REMOVE_AT(v, index)                                                                    \
     do {                                                                                           \
+        size_t vec_at_ = (index); /* once: it may speak of len */                                  \
         (v)->len--;                                                                                \
-        memmove(&(v)->at[index], &(v)->at[(index) + 1], ((v)->len - (index)) * sizeof *(v)->at);   \
+        memmove(&(v)->at[vec_at_], &(v)->at[vec_at_ + 1], ((v)->len - vec_at_) * sizeof *(v)->at); \
     } while (0)
 #define VEC_REMOVE(v, item)                                                                        \
     do {                                                                                           \
