@@ -24,6 +24,10 @@ enum { STATE_BYTES = 160, ARGS_MAX = 128, POLL_MS = 5 };
 struct guest {
     struct proc *proc;
     char *state_path, *socket_path;
+    /* Or, alone: */
+    struct linux_guest *linux_guest;
+    uint64_t acked_at_boot; /* its acknowledgements outlive it: it runs once it adds one */
+    bool frozen;
 };
 
 static const char *const phase_names[] = {"filling", "replaying", "running", "frozen", "done"};
@@ -144,12 +148,25 @@ struct guest *guest_start(const struct guest_opts *opts, struct err *err)
     return NULL;
 }
 
+struct guest *guest_start_linux(const struct linux_guest_opts *opts, struct err *err)
+{
+    struct linux_guest *started = linux_guest_start(opts, err);
+    if (!started)
+        return NULL;
+    struct guest *g = ALLOC_NEW(struct guest);
+    g->linux_guest = started;
+    g->acked_at_boot = linux_guest_acked(started);
+    return g;
+}
+
 void guest_stop(struct guest *g)
 {
     if (!g)
         return;
+    linux_guest_stop(g->linux_guest);
     proc_free(g->proc);
-    (void)unlink(g->socket_path);
+    if (g->socket_path)
+        (void)unlink(g->socket_path);
     free(g->state_path);
     free(g->socket_path);
     free(g);
@@ -157,16 +174,28 @@ void guest_stop(struct guest *g)
 
 pid_t guest_pid(const struct guest *g)
 {
-    return proc_pid(g->proc);
+    return g->linux_guest ? linux_guest_pid(g->linux_guest) : proc_pid(g->proc);
 }
 
 bool guest_is_running(struct guest *g)
 {
-    return proc_is_running(g->proc);
+    return g->linux_guest ? linux_guest_is_running(g->linux_guest) : proc_is_running(g->proc);
+}
+
+static struct guest_state linux_state(const struct guest *g)
+{
+    uint64_t acked = linux_guest_acked(g->linux_guest);
+    enum guest_phase phase = acked > g->acked_at_boot ? GUEST_RUNNING : GUEST_REPLAYING;
+    return (struct guest_state){
+        .phase = g->frozen ? GUEST_FROZEN : phase, .acked = acked, .flushed = acked};
 }
 
 bool guest_state(const struct guest *g, struct guest_state *ret, struct err *err)
 {
+    if (g->linux_guest) {
+        *ret = linux_state(g);
+        return true;
+    }
     return guest_state_read(g->state_path, ret, err);
 }
 
@@ -233,12 +262,34 @@ static bool ask(struct guest *g, const char *command, int64_t timeout_ms, uint64
     return true;
 }
 
+/* The agent says no to a second freeze; and what it was told is not known when it did not answer:
+ * thawing does no harm then. */
+static bool freeze_linux(struct guest *g, int64_t timeout_ms, uint64_t *ret_acked, struct err *err)
+{
+    g->frozen = g->frozen || linux_guest_freeze(g->linux_guest, timeout_ms, err);
+    if (g->frozen && ret_acked)
+        *ret_acked = linux_guest_acked(g->linux_guest);
+    return g->frozen;
+}
+
+static bool thaw_linux(struct guest *g, int64_t timeout_ms, struct err *err)
+{
+    if (!linux_guest_thaw(g->linux_guest, timeout_ms, err))
+        return false;
+    g->frozen = false;
+    return true;
+}
+
 bool guest_freeze(struct guest *g, int64_t timeout_ms, uint64_t *ret_acked, struct err *err)
 {
+    if (g->linux_guest)
+        return freeze_linux(g, timeout_ms, ret_acked, err);
     return ask(g, "freeze\n", timeout_ms, ret_acked, err) || err_wrap(err, "freeze");
 }
 
 bool guest_thaw(struct guest *g, int64_t timeout_ms, struct err *err)
 {
+    if (g->linux_guest)
+        return thaw_linux(g, timeout_ms, err);
     return ask(g, "thaw\n", timeout_ms, NULL, err) || err_wrap(err, "thaw");
 }

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A synthetic guest: the process sandbox-writer, an NBD client of the VM's disks that lays down the
- * initial content and then does the numbered writes of pattern.h until it is stopped.
+ * The guest of a VM: synthetic or (guest_start_linux) a real Linux.
  *
- * A guest outlives its VM's restart in the state file: it goes on after the last acknowledged
+ * A synthetic guest is the process sandbox-writer, an NBD client of the VM's disks that lays down
+ * the initial content and then does the numbered writes of pattern.h until it is stopped.
+ *
+ * It outlives its VM's restart in the state file: it goes on after the last acknowledged
  * write. What it acknowledged but had not flushed may be lost when the VM's daemon is killed; it
  * then does those writes again before anything else, so an image taken while `state` is not running
  * or frozen proves nothing.
@@ -16,6 +18,7 @@
 #include <sys/types.h>
 
 #include "proto/base/err.h"
+#include "tests/sandbox/guest/linux/guest_linux.h"
 
 enum guest_phase {
     GUEST_FILLING,   /* laying down the initial content */
@@ -57,6 +60,9 @@ struct guest;
 
 /* Start the process. The state file of an earlier run in run_dir is taken up. */
 struct guest *guest_start(const struct guest_opts *opts, struct err *err);
+/* The same for a Linux guest: all calls below work on it, too, freezing through its agent. It is
+ * "replaying" while it boots, and all that it acknowledges is flushed. */
+struct guest *guest_start_linux(const struct linux_guest_opts *opts, struct err *err);
 /* Power off: the process is killed. NULL is fine. */
 void guest_stop(struct guest *g);
 pid_t guest_pid(const struct guest *g);

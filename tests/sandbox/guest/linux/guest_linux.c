@@ -30,27 +30,6 @@ struct linux_guest {
     uint64_t sync_id;
 };
 
-/* --- Disks
- * ------------------------------------------------------------------------------------------- */
-
-bool linux_guest_make_disk(const char *path, enum block_format format, uint64_t size_bytes,
-                           struct err *err)
-{
-    SCOPED_FREE char *raw = format == BLOCK_RAW ? xstrdup(path) : xasprintf("%s.mkfs", path);
-    if (!block_volume_create(raw, BLOCK_RAW, size_bytes, NULL, BLOCK_RAW, err))
-        return false;
-    const char *mkfs[] = {"mke2fs", "-q", "-F", "-t", "ext4", "-E", "lazy_itable_init=0",
-                          raw,      NULL};
-    bool ok = proc_run(mkfs, NULL, err);
-    if (format == BLOCK_QCOW2) {
-        const char *convert[] = {"qemu-img", "convert", "-q", "-f", "raw",
-                                 "-O",       "qcow2",   raw,  path, NULL};
-        ok = ok && proc_run(convert, NULL, err);
-        (void)unlink(raw);
-    }
-    return ok;
-}
-
 /* --- The machine
  * --------------------------------------------------------------------------------------- */
 

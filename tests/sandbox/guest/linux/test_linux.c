@@ -21,9 +21,10 @@
 
 #include "proto/base/alloc.h"
 #include "proto/base/clock.h"
+#include "proto/base/file.h"
 #include "tests/sandbox/block/block.h"
 #include "tests/sandbox/block/proc.h"
-#include "tests/sandbox/guest/linux/guest_linux.h"
+#include "tests/sandbox/guest/guest.h"
 #include "tests/sandbox/guest/linux/judge_linux.h"
 
 enum { MIB = 1 << 20, DISKS = 2, BOOT_MS = 300000, ANSWER_MS = 60000 };
@@ -35,7 +36,7 @@ struct vm {
     char dir[64];
     char *cache, *run, *paths[DISKS], *overlays[DISKS];
     struct block_vm *block;
-    struct linux_guest *guest;
+    struct guest *guest;
 };
 
 #define OK(call)                                                                                   \
@@ -44,6 +45,13 @@ struct vm {
         if (!(call))                                                                               \
             fail_msg("%s: %s: %s", #call, err_code_name(err.code), err.message);                   \
     } while (0)
+
+static uint64_t acked(struct vm *vm)
+{
+    struct guest_state now = {0};
+    OK(guest_state(vm->guest, &now, &err));
+    return now.acked;
+}
 
 static void boot(struct vm *vm)
 {
@@ -58,15 +66,23 @@ static void boot(struct vm *vm)
                                     .uri_b = b,
                                     .serial_a = "8fb9bea9-5b55-448a-a",
                                     .serial_b = "8fb9bea9-5b55-448a-b"};
-    uint64_t before = vm->guest ? linux_guest_acked(vm->guest) : 0;
-    linux_guest_stop(vm->guest);
-    OK(vm->guest = linux_guest_start(&opts, &err));
-    OK(linux_guest_wait(vm->guest, before + 20, BOOT_MS, &err));
+    uint64_t before = vm->guest ? acked(vm) : 0;
+    guest_stop(vm->guest);
+    OK(vm->guest = guest_start_linux(&opts, &err));
+    struct err why = ERR_INIT;
+    if (guest_wait(vm->guest, before + 20, BOOT_MS, &why))
+        return;
+    SCOPED_FREE char *path = xasprintf("%s/serial.log", vm->run);
+    SCOPED_BUF struct buf console;
+    struct err ignored = ERR_INIT;
+    (void)file_read_all(AT_FDCWD, path, 65536, &console, &ignored);
+    fail_msg("%s; its console:\n%s", why.message, buf_str(&console));
 }
 
 static int setup(void **state)
 {
     struct vm *vm = ALLOC_NEW(struct vm);
+    *state = vm; /* the teardown wants it however this ends */
     vm->cache = xstrdup(getenv("SANDBOX_GUEST_CACHE"));
     snprintf(vm->dir, sizeof vm->dir, "/tmp/linux-test-XXXXXX");
     if (!mkdtemp(vm->dir))
@@ -79,11 +95,10 @@ static int setup(void **state)
         snprintf(disks[i].id, sizeof disks[i].id, "%s", ids[i]);
         disks[i].path = vm->paths[i];
         disks[i].format = i == 0 ? BLOCK_QCOW2 : BLOCK_RAW;
-        OK(linux_guest_make_disk(vm->paths[i], disks[i].format, 128 * MIB, &err));
+        OK(block_volume_create(vm->paths[i], disks[i].format, 128 * MIB, NULL, BLOCK_RAW, &err));
     }
     OK(vm->block = block_vm_start(vm->run, disks, DISKS, &err));
     boot(vm);
-    *state = vm;
     return 0;
 }
 
@@ -98,7 +113,9 @@ static int remove_entry(const char *path, const struct stat *st, int type, struc
 static int teardown(void **state)
 {
     struct vm *vm = *state;
-    linux_guest_stop(vm->guest);
+    if (!vm)
+        return 0;
+    guest_stop(vm->guest);
     block_vm_stop(vm->block);
     (void)nftw(vm->dir, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
     for (size_t i = 0; i < DISKS; i++) {
@@ -113,7 +130,7 @@ static int teardown(void **state)
 
 static void go_on(struct vm *vm, uint64_t more)
 {
-    OK(linux_guest_wait(vm->guest, linux_guest_acked(vm->guest) + more, ANSWER_MS, &err));
+    OK(guest_wait(vm->guest, acked(vm) + more, ANSWER_MS, &err));
 }
 
 static void snapshot(struct vm *vm, const size_t *disks, size_t count)
@@ -134,37 +151,37 @@ static void merge(struct vm *vm)
     }
 }
 
-static struct linux_verdict judge(struct vm *vm, uint64_t acked, bool frozen)
+static struct linux_verdict judge(struct vm *vm, uint64_t durable, bool frozen)
 {
     SCOPED_FREE char *flat = xasprintf("%s/flat.raw", vm->dir);
     OK(block_volume_flatten(vm->paths[0], BLOCK_QCOW2, flat, &err));
     struct linux_verdict v;
-    OK(judge_linux(flat, vm->paths[1], acked, frozen, &v, &err));
+    OK(judge_linux(flat, vm->paths[1], durable, frozen, &v, &err));
     (void)unlink(flat);
     return v;
 }
 
-static void expect_good(struct vm *vm, uint64_t acked, bool frozen)
+static void expect_good(struct vm *vm, uint64_t durable, bool frozen)
 {
-    struct linux_verdict v = judge(vm, acked, frozen);
+    struct linux_verdict v = judge(vm, durable, frozen);
     if (!v.good)
         fail_msg("A %" PRIu64 ", B %" PRIu64 ", acknowledged %" PRIu64 ": %s", v.last_a, v.last_b,
-                 acked, v.why);
+                 durable, v.why);
 }
 
 static void test_crash_consistent(void **state)
 {
     struct vm *vm = *state;
     for (int i = 0; i < 2; i++) {
-        uint64_t acked = linux_guest_acked(vm->guest);
+        uint64_t before = acked(vm);
         snapshot(vm, (const size_t[]){0, 1}, 2);
-        uint64_t after = linux_guest_acked(vm->guest);
+        uint64_t after = acked(vm);
         go_on(vm, 20);
-        expect_good(vm, acked, false);
+        expect_good(vm, before, false);
         struct linux_verdict v = judge(vm, after + 10, false); /* a record of the future */
         assert_false(v.good);
         assert_non_null(strstr(v.why, "was acknowledged"));
-        v = judge(vm, acked, true); /* it was not frozen */
+        v = judge(vm, before, true); /* it was not frozen */
         assert_false(v.good);
         merge(vm);
         go_on(vm, 20);
@@ -174,20 +191,20 @@ static void test_crash_consistent(void **state)
 static void test_frozen(void **state)
 {
     struct vm *vm = *state;
-    bool frozen = true;
-    OK(linux_guest_ping(vm->guest, ANSWER_MS, &err));
-    OK(linux_guest_is_frozen(vm->guest, &frozen, ANSWER_MS, &err));
-    assert_false(frozen);
-    OK(linux_guest_freeze(vm->guest, ANSWER_MS, &err));
-    OK(linux_guest_is_frozen(vm->guest, &frozen, ANSWER_MS, &err));
-    assert_true(frozen);
+    uint64_t at = 0;
+    OK(guest_freeze(vm->guest, ANSWER_MS, NULL, &err));
+    OK(guest_freeze(vm->guest, ANSWER_MS, &at, &err)); /* twice is fine */
+    struct guest_state now = {0};
+    OK(guest_state(vm->guest, &now, &err));
+    assert_int_equal(now.phase, GUEST_FROZEN);
+    assert_in_range(at, 1, now.acked);
     clock_sleep_ms(clock_system(), 100);
-    uint64_t acked = linux_guest_acked(vm->guest);
+    uint64_t before = acked(vm);
     snapshot(vm, (const size_t[]){0, 1}, 2);
-    assert_int_equal(linux_guest_acked(vm->guest), acked);
-    OK(linux_guest_thaw(vm->guest, ANSWER_MS, &err));
+    assert_int_equal(acked(vm), before);
+    OK(guest_thaw(vm->guest, ANSWER_MS, &err));
     go_on(vm, 20);
-    expect_good(vm, acked, true);
+    expect_good(vm, before, true);
     merge(vm);
 }
 
@@ -207,11 +224,11 @@ static void test_power_cut(void **state)
 {
     struct vm *vm = *state;
     go_on(vm, 20);
-    assert_int_equal(kill(linux_guest_pid(vm->guest), SIGKILL), 0);
+    assert_int_equal(kill(guest_pid(vm->guest), SIGKILL), 0);
     boot(vm); /* replays its journals and goes on */
-    uint64_t acked = linux_guest_acked(vm->guest);
+    uint64_t before = acked(vm);
     snapshot(vm, (const size_t[]){0, 1}, 2);
-    expect_good(vm, acked, false);
+    expect_good(vm, before, false);
     merge(vm);
 }
 
