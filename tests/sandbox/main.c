@@ -34,6 +34,8 @@ static const struct argp_option options[] = {
     {"keep", 'k', "DIR", 0,
      "Keep a raw copy of every disk at the instant of each snapshot: DIR/VM/SNAPSHOT/DISK.raw", 0},
     {"engine-version", 'e', "VERSION", 0, "Play that engine, e.g. 4.3.10, 4.4.10, 4.5.5", 0},
+    {"linux-guest", 'l', "DIR", 0, "vmlinuz and initrd of Linux guests (guest/linux/make-guest)",
+     0},
     {"fast", KEY_FAST, NULL, 0, "Short states, for tests, whatever the specification says", 0},
     {"wipe", KEY_WIPE, NULL, 0, "Clean up in DIR what a killed sandbox left", 0},
     {"ready-file", KEY_READY_FILE, "FILE", 0, "Write this file when all is up", 0},
@@ -75,6 +77,9 @@ static error_t parse(int key, char *text, struct argp_state *state)
         break;
     case 'e':
         args->server.version = text;
+        break;
+    case 'l':
+        args->server.linux_dir = text;
         break;
     case KEY_FAST:
         args->server.fast = true;

@@ -79,7 +79,7 @@ void engine_free(struct engine *e)
     free(e->opts.dir);
     free(e->opts.keep_dir);
     free(e->opts.writer);
-    free(e->opts.judge_dir);
+    free(e->opts.linux_dir);
     (void)pthread_cond_destroy(&e->changed);
     (void)pthread_mutex_destroy(&e->lock);
     free(e);

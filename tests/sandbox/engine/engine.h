@@ -57,7 +57,7 @@ struct engine_opts {
     char *dir;       /* absolute; everything lives here */
     char *keep_dir;  /* NULL, or where the judge's copies of each snapshot go */
     char *writer;    /* path of the program that plays the guest; NULL = beside this program */
-    char *judge_dir; /* unused by the engine; shown in sandbox.json */
+    char *linux_dir; /* NULL, or where the kernel and initrd of Linux guests are */
     uint16_t port;   /* 0 = from the kernel */
 };
 

@@ -3,13 +3,19 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "proto/base/file.h"
 #include "tests/sandbox/engine/storage.h"
 #include "tests/sandbox/guest/guest.h"
+#include "tests/sandbox/guest/linux/guest_linux.h"
 #include "tests/sandbox/guest/pattern.h"
 
-enum { GUESTS_TIMEOUT_MS = 60000, GUESTS_FILL_TIMEOUT_MS = 600000 };
+enum {
+    GUESTS_TIMEOUT_MS = 60000,
+    GUESTS_FILL_TIMEOUT_MS = 600000,
+    GUESTS_BOOT_TIMEOUT_MS = 300000
+};
 
 char *guests_spec_path(const struct engine *e, const struct vm *vm)
 {
@@ -69,10 +75,56 @@ static struct guest *start_writer(struct engine *e, struct vm *vm, const struct 
     return g;
 }
 
+bool guests_format(const struct disk *d, struct err *err)
+{
+    const struct volume *v = disk_active_volume(d);
+    (void)unlink(v->path);
+    return linux_guest_make_disk(v->path, v->format, d->size_bytes, err);
+}
+
+/* Its first two disks are its file systems. */
+static bool start_linux(struct engine *e, struct vm *vm, struct err *err)
+{
+    SCOPED_FREE char *run_dir = xasprintf("%s/r/l%.8s", e->opts.dir, vm->id);
+    if (!e->opts.linux_dir)
+        return err_set(err, ERR_BAD_CONFIG, 0, "a Linux guest needs --linux-guest DIR");
+    if (vm->attachments.len < 2)
+        return err_set(err, ERR_BAD_CONFIG, 0, "a Linux guest needs two disks");
+    SCOPED_FREE char *kernel = xasprintf("%s/vmlinuz", e->opts.linux_dir);
+    SCOPED_FREE char *initrd = xasprintf("%s/initrd", e->opts.linux_dir);
+    char serials[2][21];
+    for (size_t i = 0; i < 2; i++)
+        (void)snprintf(serials[i], sizeof serials[i], "%.20s", vm->attachments.at[i]->disk->id);
+    SCOPED_FREE char *uri_a = block_vm_nbd_uri(vm->block, vm->attachments.at[0]->disk->id);
+    SCOPED_FREE char *uri_b = block_vm_nbd_uri(vm->block, vm->attachments.at[1]->disk->id);
+    if (!uri_a || !uri_b)
+        return err_set(err, ERR_BAD_CONFIG, 0, "a Linux guest's first two disks are image disks");
+    const struct linux_guest_opts opts = {.run_dir = run_dir,
+                                          .kernel = kernel,
+                                          .initrd = initrd,
+                                          .uri_a = uri_a,
+                                          .uri_b = uri_b,
+                                          .serial_a = serials[0],
+                                          .serial_b = serials[1]};
+    if (!storage_begin(e, vm, err))
+        return false;
+    struct linux_guest *g = linux_guest_start(&opts, err);
+    storage_end(e, vm);
+    vm->linux_guest = g;
+    return g != NULL;
+}
+
+bool guests_present(const struct vm *vm)
+{
+    return vm->guest || vm->linux_guest;
+}
+
 bool guests_start(struct engine *e, struct vm *vm, struct err *err)
 {
     if (vm->guest_kind == GUEST_NONE)
         return true;
+    if (vm->guest_kind == GUEST_LINUX)
+        return start_linux(e, vm, err);
     struct pattern_spec *spec = ALLOC_NEW(struct pattern_spec);
     fill_spec(vm, spec);
     struct guest *g = NULL;
@@ -90,46 +142,58 @@ bool guests_start(struct engine *e, struct vm *vm, struct err *err)
 bool guests_wait(struct engine *e, struct vm *vm, struct err *err)
 {
     struct guest *g = vm->guest;
-    if (!g)
+    struct linux_guest *l = vm->linux_guest;
+    if (!guests_present(vm))
         return true;
     if (!storage_begin(e, vm, err))
         return false;
-    bool ok = guest_wait(g, 0, GUESTS_FILL_TIMEOUT_MS, err);
+    bool ok = l ? linux_guest_wait(l, 1, GUESTS_BOOT_TIMEOUT_MS, err)
+                : guest_wait(g, 0, GUESTS_FILL_TIMEOUT_MS, err);
     storage_end(e, vm);
     return ok || err_wrap(err, "guest of VM '%s'", vm->name);
 }
 
-void guests_stop(struct guest *g)
+void guests_stop(struct guest *g, struct linux_guest *l)
 {
     guest_stop(g);
+    linux_guest_stop(l);
+}
+
+static bool set_frozen(struct engine *e, struct vm *vm, bool frozen, struct err *err)
+{
+    struct guest *g = vm->guest;
+    struct linux_guest *l = vm->linux_guest;
+    if (!guests_present(vm))
+        return err_set(err, ERR_UNSUPPORTED, 0, "VM '%s' has no guest agent", vm->name);
+    if (!storage_begin(e, vm, err))
+        return false;
+    bool ok;
+    if (l)
+        ok = frozen ? linux_guest_freeze(l, GUESTS_TIMEOUT_MS, err)
+                    : linux_guest_thaw(l, GUESTS_TIMEOUT_MS, err);
+    else
+        ok = frozen ? guest_freeze(g, GUESTS_TIMEOUT_MS, NULL, err)
+                    : guest_thaw(g, GUESTS_TIMEOUT_MS, err);
+    storage_end(e, vm);
+    return ok;
 }
 
 bool guests_freeze(struct engine *e, struct vm *vm, struct err *err)
 {
-    if (!vm->guest || !storage_begin(e, vm, err))
-        return err_is_set(err)
-                   ? false
-                   : err_set(err, ERR_UNSUPPORTED, 0, "VM '%s' has no guest agent", vm->name);
-    bool ok = guest_freeze(vm->guest, GUESTS_TIMEOUT_MS, NULL, err);
-    storage_end(e, vm);
-    return ok;
+    return set_frozen(e, vm, true, err);
 }
 
 bool guests_thaw(struct engine *e, struct vm *vm, struct err *err)
 {
-    if (!vm->guest || !storage_begin(e, vm, err))
-        return err_is_set(err)
-                   ? false
-                   : err_set(err, ERR_UNSUPPORTED, 0, "VM '%s' has no guest agent", vm->name);
-    bool ok = guest_thaw(vm->guest, GUESTS_TIMEOUT_MS, err);
-    storage_end(e, vm);
-    return ok;
+    return set_frozen(e, vm, false, err);
 }
 
 int64_t guests_acked(const struct vm *vm)
 {
     struct guest_state state;
     struct err err = ERR_INIT;
+    if (vm->linux_guest)
+        return (int64_t)linux_guest_acked(vm->linux_guest);
     if (!vm->guest || !guest_state(vm->guest, &state, &err))
         return -1;
     return (int64_t)state.acked;

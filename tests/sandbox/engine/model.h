@@ -23,6 +23,7 @@
 #define MODEL_BLANK_TEMPLATE_ID "00000000-0000-0000-0000-000000000000"
 
 struct guest;
+struct linux_guest;
 
 struct data_center {
     char id[ID_BYTES];
@@ -132,6 +133,7 @@ struct snapshot {
     json_t *nics;                      /* as the API shows them */
     json_t *vm;                        /* the configuration members of the VM */
     int64_t acked_before, acked_after; /* the guest's acknowledged records around the instant */
+    bool quiesced;                     /* taken while the guest was frozen */
     bool references_pending;
     bool references_made; /* the judge's copies are complete */
     char *reference_error;
@@ -180,7 +182,8 @@ struct vm {
     enum guest_kind guest_kind;
     unsigned writer_rate; /* records a second */
     unsigned seed;
-    struct guest *guest; /* the process that writes to its disks */
+    struct guest *guest; /* the process that writes to its disks, or */
+    struct linux_guest *linux_guest;
 };
 
 struct job_step {

@@ -227,6 +227,7 @@ struct engine *server_open(const struct server_opts *opts, struct err *err)
         free(eo.dir);
         return NULL;
     }
+    eo.linux_dir = xstrdup_or_null(opts->linux_dir);
     eo.keep_dir = opts->keep_dir ? realpath(opts->keep_dir, NULL) : NULL;
     struct engine *e = engine_new(&eo);
     struct spec spec = {0};

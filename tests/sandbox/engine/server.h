@@ -9,6 +9,7 @@ struct server_opts {
     const char *spec_path;
     const char *faults_path; /* NULL = none */
     const char *keep_dir;    /* NULL = none */
+    const char *linux_dir;   /* NULL = no Linux guests */
     const char *version;     /* NULL = as the specification says */
     uint16_t port;
     bool fast; /* the fast timings, whatever the specification says */

@@ -350,7 +350,7 @@ static bool take_instant(struct engine *e, struct creation *c, struct err *err)
 {
     struct vm *vm = c->w->vm;
     struct err why = ERR_INIT;
-    bool quiesce = vm_is_running(vm) && vm->agent && vm->guest && !vm->frozen;
+    bool quiesce = vm_is_running(vm) && vm->agent && guests_present(vm) && !vm->frozen;
     bool frozen = false;
     if (quiesce) {
         bool fails = faults_point(e->faults, "freeze-fail", vm->name, NULL);
@@ -361,6 +361,7 @@ static bool take_instant(struct engine *e, struct creation *c, struct err *err)
                         "snapshot might cause data inconsistency.",
                         vm->name);
     }
+    c->w->snapshot->quiesced = frozen || vm->frozen;
     c->w->snapshot->acked_before = guests_acked(vm);
     bool ok =
         c->set.count == 0 || (vm_is_running(vm) ? freeze_live(e, c, err) : freeze_down(e, c, err));

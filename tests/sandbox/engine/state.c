@@ -20,6 +20,7 @@ static json_t *show_snapshots(const struct vm *vm)
                               s->description, "status", snapshot_status_name(s->status), "active",
                               s->active, "acked_before", (json_int_t)s->acked_before, "acked_after",
                               (json_int_t)s->acked_after, "references_made", s->references_made);
+        json_object_set_new(o, "quiesced", json_boolean(s->quiesced));
         if (s->reference_error)
             json_object_set_new(o, "reference_error", json_string(s->reference_error));
         json_array_append_new(list, o);
