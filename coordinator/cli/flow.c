@@ -61,6 +61,7 @@ struct poll_state {
     int unknown;                  /* answers in a row that do not know the job */
     struct page_set pages;        /* of this answer */
     size_t tasks;                 /* of the job, in this answer */
+    int64_t tasks_done;           /* as the request says */
     char *kind, *state, *message; /* of the job, in this answer */
     struct wire_finished sum;     /* counts only */
 };
@@ -167,6 +168,7 @@ static void send_poll(struct flow *f, int64_t now_ms)
     poll_forget(p);
     page_set_clear(&p->pages);
     p->tasks = 0;
+    p->tasks_done = 0;
     p->sum = (struct wire_finished){0};
     p->asking = true;
     p->sent_ms = now_ms;
@@ -187,12 +189,23 @@ static bool is_told_by_status(const struct flow *f)
     return f->opts.kind == FLOW_FOLLOW || f->poll.joined;
 }
 
+static void poll_count(struct wire_finished *sum, const char *state)
+{
+    sum->tasks_succeeded += strcmp(state, "succeeded") == 0;
+    sum->tasks_failed += strcmp(state, "failed") == 0;
+    sum->tasks_cancelled += strcmp(state, "cancelled") == 0;
+}
+
+/* Listing tasks serve the request; they are not told and not counted. */
 static void poll_task(struct flow *f, const struct wire_task_item *t)
 {
     if (!t->request || strcmp(t->request, f->request) != 0)
         return;
     f->poll.tasks++;
-    if (!is_told_by_status(f))
+    bool is_listing = strcmp(t->kind, "inventory") == 0 || strcmp(t->kind, "list") == 0;
+    if (!is_listing)
+        poll_count(&f->poll.sum, t->state);
+    if (is_listing || !is_told_by_status(f))
         return;
     if (is_end_state(t->state)) {
         struct wire_outcome outcome = {
@@ -207,9 +220,7 @@ static void poll_task(struct flow *f, const struct wire_task_item *t)
             .point = t->point,
             .error = t->error,
         };
-        /* Listing tasks serve the request; they have no outcome of their own. */
-        if (t->vm || t->vm_name || strcmp(t->kind, "restore") == 0)
-            tell_outcome(f, &outcome);
+        tell_outcome(f, &outcome);
         return;
     }
     struct wire_progress progress = {
@@ -225,7 +236,7 @@ static void poll_task(struct flow *f, const struct wire_task_item *t)
         .bytes_done = t->bytes_done,
         .bytes_total = t->bytes_total,
         .tasks_total = f->poll.sum.tasks_total,
-        .tasks_done = f->poll.sum.tasks_succeeded + f->poll.sum.tasks_failed,
+        .tasks_done = f->poll.tasks_done,
     };
     tell_progress(f, &progress);
 }
@@ -244,8 +255,7 @@ static void poll_page(struct flow *f, const struct wire_page *m)
         p->state = xstrdup(r->state);
         p->message = xstrdup_or_null(r->message);
         p->sum.tasks_total = r->tasks_total;
-        p->sum.tasks_failed = r->tasks_failed;
-        p->sum.tasks_succeeded = r->tasks_done - r->tasks_failed;
+        p->tasks_done = r->tasks_done;
     }
     for (size_t i = 0; i < m->items->tasks_count; i++)
         poll_task(f, &m->items->tasks[i]);

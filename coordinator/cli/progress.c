@@ -92,10 +92,18 @@ static void measure(struct row *r, const struct wire_progress *m, int64_t now_ms
     r->measured_ms = now_ms;
 }
 
+/* Listings serve a request (which VMs?); they are no part of what was asked for. */
+static bool is_listing(const char *kind)
+{
+    return strcmp(kind, "inventory") == 0 || strcmp(kind, "list") == 0;
+}
+
 bool progress_update(struct progress *p, const struct wire_progress *m, int64_t now_ms)
 {
     p->total = m->tasks_total > p->total ? m->tasks_total : p->total;
     p->done = m->tasks_done > p->done ? m->tasks_done : p->done;
+    if (is_listing(m->kind))
+        return false;
     struct row *r = find(p, m->task);
     bool changed = false;
     if (!r) {
@@ -121,6 +129,8 @@ bool progress_update(struct progress *p, const struct wire_progress *m, int64_t 
 
 void progress_end(struct progress *p, const struct wire_outcome *m)
 {
+    if (is_listing(m->kind))
+        return;
     struct row *r = find(p, m->task);
     p->ended++;
     p->failed += strcmp(m->status, "failed") == 0;

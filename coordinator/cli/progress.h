@@ -22,7 +22,8 @@ struct progress *progress_new(int64_t now_ms);
 void progress_free(struct progress *p);
 DEFINE_SCOPED(progress, progress_free);
 
-/* Returns true when the task's state, step, worker or attempt changed (a line in a log). */
+/* Returns true when the task's state, step, worker or attempt changed (a line in a log). Listing
+ * tasks are passed over. */
 bool progress_update(struct progress *p, const struct wire_progress *m, int64_t now_ms);
 void progress_end(struct progress *p, const struct wire_outcome *m);
 

@@ -32,9 +32,9 @@ static void add_stats(const struct wire_stats *s, bool stored, struct buf *out)
     if (!stored)
         return;
     format_size(s->bytes_read, text);
-    (void)buf_printf(out, ", %s read", text);
+    (void)buf_printf(out, " (%s read,", text);
     format_size(s->bytes_stored, text);
-    (void)buf_printf(out, ", %s stored", text);
+    (void)buf_printf(out, " %s stored)", text);
 }
 
 static void add_success(const struct wire_outcome *m, bool utf8, struct buf *out)
@@ -46,7 +46,7 @@ static void add_success(const struct wire_outcome *m, bool utf8, struct buf *out
                                                        : "done");
     add_stats(m->stats, backup, out);
     if (m->point) {
-        (void)buf_printf(out, backup ? "; restore point " : " from restore point ");
+        (void)buf_printf(out, backup ? " as " : " from ");
         (void)text_add_clean(out, m->point, utf8);
     }
     if (m->new_vm) {
@@ -77,7 +77,6 @@ static void add_error(const struct wire_outcome *m, bool utf8, bool color, struc
 
 static void add_warning(const struct wire_warning *w, bool utf8, bool color, struct buf *out)
 {
-    (void)buf_printf(out, "    ");
     paint(out, color, YELLOW);
     (void)buf_printf(out, "warning");
     paint(out, color, "0");
@@ -92,6 +91,14 @@ static void add_warning(const struct wire_warning *w, bool utf8, bool color, str
 
 void report_outcome(const struct wire_outcome *m, bool utf8, bool color, struct buf *out)
 {
+    bool is_listing = strcmp(m->kind, "inventory") == 0 || strcmp(m->kind, "list") == 0;
+    if (is_listing && strcmp(m->status, "succeeded") == 0) {
+        /* It only served the request: what it warns of is worth a line, that it went well is not.
+         */
+        for (size_t i = 0; i < m->warnings.count; i++)
+            add_warning(&m->warnings.v[i], utf8, color, out);
+        return;
+    }
     (void)text_add_clean(out, name_of(m), utf8);
     (void)buf_printf(out, ": ");
     if (strcmp(m->status, "succeeded") == 0)
@@ -101,11 +108,28 @@ void report_outcome(const struct wire_outcome *m, bool utf8, bool color, struct 
     else
         add_error(m, utf8, color, out);
     (void)buf_printf(out, "\n");
-    for (size_t i = 0; i < m->warnings.count; i++)
+    for (size_t i = 0; i < m->warnings.count; i++) {
+        (void)buf_printf(out, "    ");
         add_warning(&m->warnings.v[i], utf8, color, out);
+    }
     if (m->cleanup_open)
         (void)buf_printf(out, "    something of it is left in the cluster; the coordinator keeps "
                               "trying to clean it up (oxbow status)\n");
+}
+
+/* A cancellation that succeeded: its tasks are the ones that it ended. */
+static void add_cancelled(const struct wire_finished *m, struct buf *out)
+{
+    if (m->tasks_total == 0)
+        (void)buf_printf(out, ": nothing was left to cancel");
+    else
+        (void)buf_printf(out, ": %" PRId64 " of %" PRId64 " tasks cancelled", m->tasks_cancelled,
+                         m->tasks_total);
+    if (m->tasks_succeeded)
+        (void)buf_printf(out, ", %" PRId64 " succeeded before", m->tasks_succeeded);
+    if (m->tasks_failed)
+        (void)buf_printf(out, ", %" PRId64 " failed before", m->tasks_failed);
+    (void)buf_printf(out, "\n");
 }
 
 void report_finished(const struct wire_finished *m, bool color, struct buf *out)
@@ -117,9 +141,13 @@ void report_finished(const struct wire_finished *m, bool color, struct buf *out)
     (void)text_add_clean(out, strcmp(m->status, "partly") == 0 ? "partly failed" : m->status,
                          false);
     paint(out, color, "0");
+    if (good && strcmp(m->kind, "cancel") == 0) {
+        add_cancelled(m, out);
+        return;
+    }
     if (m->tasks_total > 0) {
-        (void)buf_printf(out, ": %" PRId64 " of %" PRId64 " succeeded", m->tasks_succeeded,
-                         m->tasks_total);
+        (void)buf_printf(out, ": %" PRId64 " of %" PRId64 "%s", m->tasks_succeeded, m->tasks_total,
+                         good ? "" : " succeeded");
         if (m->tasks_failed)
             (void)buf_printf(out, ", %" PRId64 " failed", m->tasks_failed);
         if (m->tasks_cancelled)

@@ -156,7 +156,7 @@ static void outcomes(void **state)
     assert_outcome("\"kind\":\"backup\",\"vm_name\":\"web1\",\"status\":\"succeeded\",\"point\":"
                    "\"p1\",\"stats\":{\"total_ms\":61000,\"bytes_read\":1048576,"
                    "\"bytes_stored\":10}",
-                   "web1: backed up in 1m01s, 1.0 MiB read, 10 B stored; restore point p1\n");
+                   "web1: backed up in 1m01s (1.0 MiB read, 10 B stored) as p1\n");
     assert_outcome(
         "\"kind\":\"backup\",\"vm\":\"id\",\"status\":\"succeeded\",\"warnings\":["
         "{\"code\":\"x\",\"message\":\"a\\u0007b\"},"
@@ -165,7 +165,12 @@ static void outcomes(void **state)
         "left in the cluster; the coordinator keeps trying to clean it up (oxbow "
         "status)\n");
     assert_outcome("\"kind\":\"restore\",\"status\":\"succeeded\",\"point\":\"p\",\"new_vm\":\"i\"",
-                   "restore: restored from restore point p; the new VM has id i\n");
+                   "restore: restored from p; the new VM has id i\n");
+    assert_outcome("\"kind\":\"inventory\",\"status\":\"succeeded\"", "");
+    assert_outcome("\"kind\":\"inventory\",\"status\":\"succeeded\",\"warnings\":[{\"code\":"
+                   "\"x\",\"message\":\"left out\"}]",
+                   "warning: left out\n");
+    assert_outcome("\"kind\":\"inventory\",\"status\":\"failed\"", "inventory: FAILED\n");
     assert_outcome("\"kind\":\"backup\",\"vm_name\":\"w\",\"status\":\"cancelled\"",
                    "w: cancelled\n");
     assert_outcome("\"kind\":\"backup\",\"vm_name\":\"w\",\"status\":\"failed\"", "w: FAILED\n");
@@ -178,7 +183,7 @@ static void outcomes(void **state)
 static void endings(void **state)
 {
     (void)state;
-    char kind[] = "backup", partly[] = "partly", good[] = "succeeded";
+    char kind[] = "backup", partly[] = "partly", good[] = "succeeded", cancel[] = "cancel";
     struct wire_finished m = {.kind = kind,
                               .status = partly,
                               .tasks_total = 12,
@@ -190,9 +195,21 @@ static void endings(void **state)
     report_finished(&m, false, &out);
     m = (struct wire_finished){.kind = kind, .status = good};
     report_finished(&m, true, &out);
+    m = (struct wire_finished){
+        .kind = kind, .status = good, .tasks_total = 3, .tasks_succeeded = 3};
+    report_finished(&m, false, &out);
+    m = (struct wire_finished){.kind = cancel, .status = good};
+    report_finished(&m, false, &out);
+    m.tasks_total = 3;
+    m.tasks_cancelled = m.tasks_succeeded = m.tasks_failed = 1;
+    report_finished(&m, false, &out);
     assert_string_equal(buf_str(&out),
                         "backup partly failed: 10 of 12 succeeded, 1 failed, 1 cancelled\n"
-                        "\033[32mbackup succeeded\033[0m\n");
+                        "\033[32mbackup succeeded\033[0m\n"
+                        "backup succeeded: 3 of 3\n"
+                        "cancel succeeded: nothing was left to cancel\n"
+                        "cancel succeeded: 1 of 3 tasks cancelled, 1 succeeded before, 1 failed "
+                        "before\n");
 }
 
 static void json_lines(void **state)

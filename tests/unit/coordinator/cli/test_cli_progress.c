@@ -44,8 +44,9 @@ static bool update(struct progress *p, const struct task *t, int64_t now_ms)
 
 static void end(struct progress *p, const char *task, const char *status)
 {
+    static char kind[] = "backup";
     SCOPED_FREE char *t = xstrdup(task), *s = xstrdup(status);
-    progress_end(p, &(struct wire_outcome){.task = t, .status = s});
+    progress_end(p, &(struct wire_outcome){.task = t, .kind = kind, .status = s});
 }
 
 static const struct task sample[] = {
@@ -210,6 +211,19 @@ static void ends(void **state)
                    "12 of 60 done, 1 failed  3s\n");
 }
 
+/* Which VMs are meant is asked first: that is not counted. */
+static void listings_do_not_count(void **state)
+{
+    (void)state;
+    char task[] = "t", kind[] = "inventory", running[] = "running", good[] = "succeeded";
+    SCOPED(progress) struct progress *p = progress_new(0);
+    assert_false(progress_update(
+        p, &(struct wire_progress){.task = task, .kind = kind, .state = running}, 0));
+    progress_end(p, &(struct wire_outcome){.task = task, .kind = kind, .status = good});
+    assert_renders(p, (struct progress_view){.width = 40, .max_rows = 9}, 0,
+                   "looking for VMs  0s\n");
+}
+
 static void changes(void **state)
 {
     (void)state;
@@ -296,6 +310,7 @@ int main(void)
         cmocka_unit_test(names_are_made_safe),
         cmocka_unit_test(before_the_first),
         cmocka_unit_test(ends),
+        cmocka_unit_test(listings_do_not_count),
         cmocka_unit_test(changes),
         cmocka_unit_test(rate_is_measured),
         cmocka_unit_test(change_lines),
