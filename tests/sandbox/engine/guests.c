@@ -75,13 +75,6 @@ static struct guest *start_writer(struct engine *e, struct vm *vm, const struct 
     return g;
 }
 
-bool guests_format(const struct disk *d, struct err *err)
-{
-    const struct volume *v = disk_active_volume(d);
-    (void)unlink(v->path);
-    return linux_guest_make_disk(v->path, v->format, d->size_bytes, err);
-}
-
 /* Its first two disks are its file systems. */
 static bool start_linux(struct engine *e, struct vm *vm, struct err *err)
 {

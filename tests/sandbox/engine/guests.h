@@ -15,8 +15,6 @@ bool guests_wait(struct engine *e, struct vm *vm, struct err *err);
 void guests_stop(struct guest *g, struct linux_guest *l);
 /* Is there one that can be frozen? */
 bool guests_present(const struct vm *vm);
-/* A Linux guest wants its disks as file systems: makes the disk's only volume anew as one. */
-bool guests_format(const struct disk *d, struct err *err);
 /* No write of the guest is under way, and none begins, until the thaw. Give up the lock. */
 bool guests_freeze(struct engine *e, struct vm *vm, struct err *err);
 bool guests_thaw(struct engine *e, struct vm *vm, struct err *err);

@@ -9,7 +9,6 @@
 #include "proto/base/file.h"
 #include "tests/sandbox/engine/auth.h"
 #include "tests/sandbox/engine/faults.h"
-#include "tests/sandbox/engine/guests.h"
 #include "tests/sandbox/engine/json_out.h"
 #include "tests/sandbox/engine/members.h"
 #include "tests/sandbox/engine/spec_read.h"
@@ -214,8 +213,6 @@ static bool add_disk(struct filler *f, struct vm *vm, const json_t *o, size_t in
     (void)vms_attach(vm, d, interface ? interface : "virtio_scsi",
                      spec_bool(o, "bootable", index == 0), spec_bool(o, "active", true));
     if (!storage_create_base(f->e, d, NULL, vm_active_snapshot(vm)->id, f->err))
-        return err_wrap(f->err, "disk '%s'", d->alias);
-    if (vm->guest_kind == GUEST_LINUX && index < 2 && !guests_format(d, f->err))
         return err_wrap(f->err, "disk '%s'", d->alias);
     return true;
 }
