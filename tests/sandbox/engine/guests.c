@@ -3,19 +3,13 @@
 
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "proto/base/file.h"
 #include "tests/sandbox/engine/storage.h"
 #include "tests/sandbox/guest/guest.h"
-#include "tests/sandbox/guest/linux/guest_linux.h"
 #include "tests/sandbox/guest/pattern.h"
 
-enum {
-    GUESTS_TIMEOUT_MS = 60000,
-    GUESTS_FILL_TIMEOUT_MS = 600000,
-    GUESTS_BOOT_TIMEOUT_MS = 300000
-};
+enum { GUESTS_TIMEOUT_MS = 60000, GUESTS_FILL_TIMEOUT_MS = 600000 };
 
 char *guests_spec_path(const struct engine *e, const struct vm *vm)
 {
@@ -101,15 +95,10 @@ static bool start_linux(struct engine *e, struct vm *vm, struct err *err)
                                           .serial_b = serials[1]};
     if (!storage_begin(e, vm, err))
         return false;
-    struct linux_guest *g = linux_guest_start(&opts, err);
+    struct guest *g = guest_start_linux(&opts, err);
     storage_end(e, vm);
-    vm->linux_guest = g;
+    vm->guest = g;
     return g != NULL;
-}
-
-bool guests_present(const struct vm *vm)
-{
-    return vm->guest || vm->linux_guest;
 }
 
 bool guests_start(struct engine *e, struct vm *vm, struct err *err)
@@ -135,38 +124,30 @@ bool guests_start(struct engine *e, struct vm *vm, struct err *err)
 bool guests_wait(struct engine *e, struct vm *vm, struct err *err)
 {
     struct guest *g = vm->guest;
-    struct linux_guest *l = vm->linux_guest;
-    if (!guests_present(vm))
+    uint64_t acked = vm->guest_kind == GUEST_LINUX ? 1 : 0; /* it has booted then */
+    if (!g)
         return true;
     if (!storage_begin(e, vm, err))
         return false;
-    bool ok = l ? linux_guest_wait(l, 1, GUESTS_BOOT_TIMEOUT_MS, err)
-                : guest_wait(g, 0, GUESTS_FILL_TIMEOUT_MS, err);
+    bool ok = guest_wait(g, acked, GUESTS_FILL_TIMEOUT_MS, err);
     storage_end(e, vm);
     return ok || err_wrap(err, "guest of VM '%s'", vm->name);
 }
 
-void guests_stop(struct guest *g, struct linux_guest *l)
+void guests_stop(struct guest *g)
 {
     guest_stop(g);
-    linux_guest_stop(l);
 }
 
 static bool set_frozen(struct engine *e, struct vm *vm, bool frozen, struct err *err)
 {
     struct guest *g = vm->guest;
-    struct linux_guest *l = vm->linux_guest;
-    if (!guests_present(vm))
+    if (!g)
         return err_set(err, ERR_UNSUPPORTED, 0, "VM '%s' has no guest agent", vm->name);
     if (!storage_begin(e, vm, err))
         return false;
-    bool ok;
-    if (l)
-        ok = frozen ? linux_guest_freeze(l, GUESTS_TIMEOUT_MS, err)
-                    : linux_guest_thaw(l, GUESTS_TIMEOUT_MS, err);
-    else
-        ok = frozen ? guest_freeze(g, GUESTS_TIMEOUT_MS, NULL, err)
-                    : guest_thaw(g, GUESTS_TIMEOUT_MS, err);
+    bool ok = frozen ? guest_freeze(g, GUESTS_TIMEOUT_MS, NULL, err)
+                     : guest_thaw(g, GUESTS_TIMEOUT_MS, err);
     storage_end(e, vm);
     return ok;
 }
@@ -185,8 +166,6 @@ int64_t guests_acked(const struct vm *vm)
 {
     struct guest_state state;
     struct err err = ERR_INIT;
-    if (vm->linux_guest)
-        return (int64_t)linux_guest_acked(vm->linux_guest);
     if (!vm->guest || !guest_state(vm->guest, &state, &err))
         return -1;
     return (int64_t)state.acked;

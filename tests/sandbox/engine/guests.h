@@ -12,9 +12,7 @@ bool guests_start(struct engine *e, struct vm *vm, struct err *err);
 /* Waits until the guest has laid down its initial content and writes. Gives up the lock. */
 bool guests_wait(struct engine *e, struct vm *vm, struct err *err);
 /* Ends the process; without the lock. NULL is fine. */
-void guests_stop(struct guest *g, struct linux_guest *l);
-/* Is there one that can be frozen? */
-bool guests_present(const struct vm *vm);
+void guests_stop(struct guest *g);
 /* No write of the guest is under way, and none begins, until the thaw. Give up the lock. */
 bool guests_freeze(struct engine *e, struct vm *vm, struct err *err);
 bool guests_thaw(struct engine *e, struct vm *vm, struct err *err);

@@ -23,7 +23,6 @@
 #define MODEL_BLANK_TEMPLATE_ID "00000000-0000-0000-0000-000000000000"
 
 struct guest;
-struct linux_guest;
 
 struct data_center {
     char id[ID_BYTES];
@@ -182,8 +181,7 @@ struct vm {
     enum guest_kind guest_kind;
     unsigned writer_rate; /* records a second */
     unsigned seed;
-    struct guest *guest; /* the process that writes to its disks, or */
-    struct linux_guest *linux_guest;
+    struct guest *guest; /* the process that writes to its disks */
 };
 
 struct job_step {

@@ -168,7 +168,7 @@ static struct vm *find_agent(struct engine *e, struct request *r, const char *ve
     if (vm->status != VM_UP)
         reply_refused(r, 409, "Cannot %s because the VM is in %s status.", verb,
                       vm_status_name(vm->status));
-    else if (!vm->agent || !guests_present(vm))
+    else if (!vm->agent || !vm->guest)
         reply_refused(r, 400, "Cannot %s: guest agent is not responding for VM %s.", verb,
                       vm->name);
     return r->status == 0 ? vm : NULL;

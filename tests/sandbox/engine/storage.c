@@ -201,7 +201,6 @@ void storage_stop_vm(struct engine *e, struct vm *vm)
     struct block_vm *block = TAKE(vm->block);
     struct block_host *proxy = TAKE(vm->proxy);
     struct guest *guest = TAKE(vm->guest);
-    struct linux_guest *linux_guest = TAKE(vm->linux_guest);
     vm->frozen = false;
     struct attachment *a;
     VEC_EACH(&vm->attachments, a)
@@ -213,7 +212,7 @@ void storage_stop_vm(struct engine *e, struct vm *vm)
         a->plugged = false;
     }
     engine_unlock(e);
-    guests_stop(guest, linux_guest);
+    guests_stop(guest);
     block_vm_stop(block);
     block_host_stop(proxy);
     engine_lock(e);
