@@ -164,6 +164,8 @@ void broker_on_confirm(struct broker *b, uint64_t token, enum mq_outcome outcome
     }
     log_warn("publish_not_taken",
              LOG_STR("why", outcome == MQ_RETURNED ? "no queue is bound" : "refused"));
+    if (f.kind == FLIGHT_PRESENCE)
+        b->presence_due_ms = broker_now(b) + RETRY_MS; /* the coordinator may just be starting */
     if (f.note && f.note->type != WIRE_COPYING)
         keep_for_retry(b, f.note);
     else
