@@ -44,7 +44,7 @@ static void on_connected(void *ctx)
     order_connection(b, true);
     broker_reconfirm(b);
     broker_publish_presence(b);
-    b->presence_due_ms = broker_now(b) + b->conf->lease.presence_s * 1000;
+    b->presence_due_ms = broker_now(b) + broker_presence_ms(b);
 }
 
 static void on_lost(void *ctx, const struct err *why)
@@ -175,11 +175,20 @@ static void tick(struct broker *b)
     broker_tick_jobs(b);
     if (mq_is_connected(b->mq) && broker_now(b) >= b->presence_due_ms) {
         broker_publish_presence(b);
-        b->presence_due_ms = broker_now(b) + b->conf->lease.presence_s * 1000;
+        b->presence_due_ms = broker_now(b) + broker_presence_ms(b);
     }
     if (b->drain == DRAIN_FINISH && broker_now(b) >= b->drain_until_ms)
         stop_tasks(b);
     broker_set_prefetch(b);
+}
+
+/* Up to the next tick, or the next presence if that is earlier. */
+static int wait_ms(const struct broker *b)
+{
+    int64_t presence = b->presence_due_ms - broker_now(b);
+    if (!mq_is_connected(b->mq) || presence > TICK_MS)
+        return TICK_MS;
+    return presence > 0 ? (int)presence : 0;
 }
 
 static bool loop(struct broker *b, int signals, struct err *err)
@@ -190,7 +199,7 @@ static bool loop(struct broker *b, int signals, struct err *err)
         struct pollfd fds[] = {{.fd = signals, .events = POLLIN},
                                /* Not looked at while its notes could not be published. */
                                {.fd = b->retry_count ? -1 : queue_fd(b->notes), .events = POLLIN}};
-        if (!mq_poll(b->mq, fds, ARRAY_LEN(fds), TICK_MS, err))
+        if (!mq_poll(b->mq, fds, ARRAY_LEN(fds), wait_ms(b), err))
             return false;
         if (fds[0].revents & POLLIN)
             read_signals(b, signals);

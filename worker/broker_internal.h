@@ -23,6 +23,7 @@ struct broker {
     struct flights flights;
     struct backoff claim_pause; /* between giving unanswered offers back */
     int64_t presence_due_ms;
+    int64_t lease_ms; /* of the last grant; 0 = none yet */
 
     /* Notes that could not be published, in order: the queue is full, or nobody listened. */
     struct note **retry;
@@ -63,3 +64,10 @@ void broker_on_confirm(struct broker *b, uint64_t token, enum mq_outcome outcome
 void broker_retry(struct broker *b);
 
 void broker_order(struct broker *b, struct order *o);
+
+/* How often leases are renewed: as configured, but three times in a lease at least. */
+static inline int64_t broker_presence_ms(const struct broker *b)
+{
+    int64_t ms = b->conf->lease.presence_s * 1000;
+    return b->lease_ms && b->lease_ms / 3 < ms ? b->lease_ms / 3 : ms;
+}

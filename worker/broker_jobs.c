@@ -118,7 +118,7 @@ static void start(struct broker *b, struct job *job, const struct wire_grant *g)
     struct order *o = order_new(ORDER_RUN, job->task, g->fence);
     o->offer = job->message;
     job->message = (struct wire_message){0};
-    o->lease_ms = g->lease_s * 1000;
+    o->lease_ms = b->lease_ms = g->lease_s * 1000;
     o->sent_ms = job->claim_sent_ms;
     broker_order(b, o);
     b->presence_due_ms = 0; /* tell that it runs */
