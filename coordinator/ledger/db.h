@@ -35,7 +35,7 @@ struct db_arg {
 };
 #define DB_T(v)      ((struct db_arg){.type = DB_ARG_TEXT, .text = (v)})
 #define DB_I(v)      ((struct db_arg){.type = DB_ARG_INT, .number = (v)})
-#define DB_ARGS(...) ((const struct db_arg[]){__VA_ARGS__ __VA_OPT__(, ){.type = DB_ARG_END}})
+#define DB_ARGS(...) ((const struct db_arg[]){__VA_ARGS__, {.type = DB_ARG_END}})
 #define DB_NO_ARGS   ((const struct db_arg[]){{.type = DB_ARG_END}})
 
 struct db_rows {
