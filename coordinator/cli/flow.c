@@ -409,6 +409,12 @@ void flow_confirmed(struct flow *f, uint64_t token, enum mq_outcome outcome)
         f->sent = true;
         return;
     }
+    if (f->sent && f->opts.kind == FLOW_JOB) {
+        /* Sent again to a broker that is not itself again yet: its status says when it is. */
+        f->poll.on = true;
+        f->poll.unknown = 0;
+        return;
+    }
     if (outcome == MQ_RETURNED)
         err_set(&err, ERR_UNROUTABLE, 0,
                 "the broker has no queue for requests: no coordinator has ever been connected to "

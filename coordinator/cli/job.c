@@ -24,6 +24,11 @@ static error_t parse_job(int key, char *arg, struct argp_state *state)
         state->child_inputs[1] = &args->output;
         state->child_inputs[2] = &args->connect;
         return 0;
+    case ARGP_KEY_END:
+        if (args->progress != JOB_PROGRESS_JSON || args->output.json)
+            return 0;
+        argp_error(state, "--progress=json goes with --json");
+        return EINVAL;
     case KEY_PROGRESS:
         for (size_t i = 0; i < ARRAY_LEN(progress_words); i++) {
             if (strcmp(arg, progress_words[i]) == 0) {

@@ -100,6 +100,53 @@ static int version(void)
     return CLI_SUCCEEDED;
 }
 
+/* --- Options before the verb ------------------------------------------------------------------ */
+static const struct argp_option *find_option(const struct argp *argp, const char *name, size_t len)
+{
+    for (const struct argp_option *o = argp->options; o && (o->name || o->doc || o->key); o++)
+        if (o->name && strncmp(o->name, name, len) == 0 && o->name[len] == '\0')
+            return o;
+    for (const struct argp_child *c = argp->children; c && c->argp; c++) {
+        const struct argp_option *o = find_option(c->argp, name, len);
+        if (o)
+            return o;
+    }
+    return NULL;
+}
+
+/* How many words the option takes: 1 or 2; 0 = no verb has it. */
+static int words_of_option(const char *word)
+{
+    size_t len = strcspn(word, "=");
+    if (strcmp(word, "-q") == 0)
+        return 1;
+    if (len <= 2 || strncmp(word, "--", 2) != 0)
+        return 0;
+    for (size_t i = 0; i < ARRAY_LEN(verbs); i++) {
+        const struct argp_option *o = find_option(verbs[i]->argp, word + 2, len - 2);
+        if (o)
+            return o->arg && !word[len] ? 2 : 1;
+    }
+    return 0;
+}
+
+/* "oxbow --config FILE list" is "oxbow list --config FILE": the verb moves to the front. */
+static void move_verb_first(int argc, char **argv)
+{
+    int at = 1;
+    while (at < argc) {
+        int words = words_of_option(argv[at]);
+        if (words == 0)
+            break;
+        at += words;
+    }
+    if (at <= 1 || at >= argc || !find_verb(argv[at]))
+        return;
+    char *verb = argv[at];
+    memmove(argv + 2, argv + 1, (size_t)(at - 1) * sizeof *argv);
+    argv[1] = verb;
+}
+
 static int dispatch(int argc, char **argv)
 {
     if (argc < 2) {
@@ -115,7 +162,8 @@ static int dispatch(int argc, char **argv)
         return long_options(argc > 2 ? argv[2] : NULL);
     if (strcmp(word, "--verbs") == 0)
         return list_verbs();
-    const struct cli_verb *verb = find_verb(word);
+    move_verb_first(argc, argv);
+    const struct cli_verb *verb = find_verb(argv[1]);
     return verb ? run_verb(verb, argc - 1, argv + 1) : unknown_verb(word);
 }
 

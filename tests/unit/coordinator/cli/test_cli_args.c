@@ -235,6 +235,8 @@ static void mistakes_are_refused(void **state)
         {BACKUP, "a --zone UPPER"},
         {BACKUP, "a --zone ../x"},
         {BACKUP, "a --progress often"},
+        {BACKUP, "a --progress json"},
+        {CANCEL, UUID " --progress=json"},
         {BACKUP, "a --nonsense"},
         {BACKUP, "a --broker-port 0"},
         {BACKUP, "a --broker-port 65536"},

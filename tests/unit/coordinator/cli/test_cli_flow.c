@@ -455,6 +455,34 @@ static void a_lost_request_is_sent_again(void **state)
     end(&w);
 }
 
+/* A rebuilt broker has no queue before its coordinator is there again. */
+static void a_request_sent_again_too_early(void **state)
+{
+    (void)state;
+    struct world w;
+    begin(&w, FLOW_JOB, true, 0);
+    flow_connected(w.flow, 0);
+    flow_confirmed(w.flow, w.token, MQ_CONFIRMED);
+    lose(&w);
+    flow_connected(w.flow, 0);
+    for (int64_t now = 0; now <= 8000; now += 4000) {
+        flow_tick(w.flow, now);
+        reply_to(&w, w.id, "refused", NOT_FOUND, now);
+    }
+    assert_log(&w,
+               "send:backup notice notice send:status send:status send:status notice send:backup");
+    flow_confirmed(w.flow, w.token, MQ_RETURNED);
+    assert_int_equal(flow_end(w.flow), FLOW_GOING);
+    for (int64_t now = 12000; now <= 20000; now += 4000) {
+        flow_tick(w.flow, now);
+        reply_to(&w, w.id, "refused", NOT_FOUND, now);
+    }
+    assert_log(&w, "notice send:status send:status send:status notice send:backup");
+    reply(&w, "finished", FINISHED("backup", "succeeded", "0"));
+    assert_int_equal(flow_exit_code(w.flow), CLI_SUCCEEDED);
+    end(&w);
+}
+
 /* Not before the broker has confirmed it: it may be on its way. */
 static void an_unconfirmed_request_is_not_doubled(void **state)
 {
@@ -615,6 +643,7 @@ int main(void)
         cmocka_unit_test(a_job_followed_by_its_status),
         cmocka_unit_test(a_status_without_answer_is_sent_again),
         cmocka_unit_test(a_lost_request_is_sent_again),
+        cmocka_unit_test(a_request_sent_again_too_early),
         cmocka_unit_test(an_unconfirmed_request_is_not_doubled),
         cmocka_unit_test(an_accepted_job_that_vanishes),
         cmocka_unit_test(no_wait_over_a_reconnect),
