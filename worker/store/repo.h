@@ -18,7 +18,7 @@ struct store {
     struct cache *packs;  /* pack id -> struct open_pack */
     struct cache *frames; /* pack id + frame -> struct frame */
     struct decoder_pool *decoders;
-    struct dedup *dedup;
+    struct dedup *dedup;       /* made under load_lock by the first session */
     pthread_mutex_t load_lock; /* serialises loading into `dedup`: indexes and footers. Before the
                                   locks of `packs` and of `dedup` */
     struct object_names loaded_indexes; /* sessions whose index was read; under load_lock */

@@ -101,7 +101,6 @@ static void make_tables(struct store *store)
     store->packs = cache_new(o->footer_cache_bytes, open_pack_free);
     store->frames = cache_new(o->frame_cache_bytes, free);
     store->decoders = decoder_pool_new();
-    store->dedup = dedup_new(o->dedup_cache_bytes, o->dedup_hooks_max);
 }
 
 struct store *store_open(const char *path, const struct store_opts *opts, struct err *err)
@@ -281,6 +280,8 @@ bool store_load_indexes(struct store *store, struct err *err)
         return err_wrap(err, "repository '%s'", store->path);
     without_suffix(&indexes, ".ix");
     pthread_mutex_lock(&store->load_lock);
+    if (!store->dedup) /* who only reads needs none */
+        store->dedup = dedup_new(store->opts.dedup_cache_bytes, store->opts.dedup_hooks_max);
     struct object_names seen = {0};
     seen.items = xcalloc(indexes.count + 1, sizeof *seen.items);
     for (size_t i = 0; i < indexes.count; i++) {

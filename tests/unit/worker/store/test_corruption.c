@@ -198,7 +198,8 @@ static void test_index_damage_costs_nothing_but_space(void **state)
         flipped = (uint8_t)(byte ^ (1u << i % 8));
         assert_int_equal(pwrite(fd, &flipped, 1, (off_t)i), 1);
         struct err err = ERR_INIT;
-        struct store *store = store_open(s->path, NULL, &err);
+        struct store *store =
+            store_open(s->path, &(struct store_opts){.dedup_cache_bytes = 1 << 20}, &err);
         MUST(store, &err);
         char id[32];
         (void)snprintf(id, sizeof id, "again-%zu.1", i);

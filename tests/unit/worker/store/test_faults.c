@@ -146,6 +146,8 @@ int __wrap_openat(int dir, const char *path, int flags, ...)
 
 /* ---- the scene: a repository with one good point, and a second image to back up */
 
+static const struct store_opts small_opts = {.pack_bytes = 65536, .dedup_cache_bytes = 1 << 20};
+
 struct scene {
     char *dir, *path;
     struct disk_image old_image, new_image;
@@ -179,7 +181,7 @@ static void remove_new(const struct scene *s)
 static struct store *open_store(const struct scene *s)
 {
     struct err err = ERR_INIT;
-    struct store *store = store_open(s->path, &(struct store_opts){.pack_bytes = 65536}, &err);
+    struct store *store = store_open(s->path, &small_opts, &err);
     MUST(store, &err);
     return store;
 }
@@ -224,7 +226,7 @@ static int teardown(void **state)
 static bool back_up(const struct scene *s, const char *id, struct err *err)
 {
     SCOPED(store)
-    struct store *store = store_open(s->path, &(struct store_opts){.pack_bytes = 65536}, err);
+    struct store *store = store_open(s->path, &small_opts, err);
     return store && backup_image(store, id, &s->new_image, NULL, NULL, err);
 }
 
