@@ -47,7 +47,7 @@ static bool decode_fields(char *text, struct fate *f)
     const char *magic = next_word(&at), *version = magic ? next_word(&at) : NULL;
     const char *kind = version ? next_word(&at) : NULL, *digest = kind ? next_word(&at) : NULL;
     const char *own = digest ? next_word(&at) : NULL;
-    if (!own || !hex_decode(own, token, sizeof token))
+    if (!own || *at != '\0' || !hex_decode(own, token, sizeof token))
         return false;
     memcpy(f->token, own, FATE_TOKEN_BYTES);
     if (strcmp(kind, "revoke") == 0) {
