@@ -76,7 +76,7 @@ static bool on_step(struct core *core, const void *message, const char *message_
     text_set(&t.step, s->step);
     log_debug("step", LOG_STR("task", t.id), LOG_STR("vm", t.vm_name), LOG_STR("step", s->step),
               LOG_STR("state", s->state), LOG_I64("ms", s->duration_ms));
-    return ledger_task_save(core->ledger, &t, err) && outgoing_progress(core, &t, 0, err);
+    return ledger_task_save_step(core->ledger, &t, err) && outgoing_progress(core, &t, 0, err);
 }
 
 /* --- Progress of a copy: nothing is written --- */

@@ -190,6 +190,8 @@ void task_list_done(struct task_list *list);
 /* Errors: internal when a second task of one VM would become active (a bug in us). */
 bool ledger_task_add(struct ledger *l, struct task *t, struct err *err);
 bool ledger_task_save(struct ledger *l, const struct task *t, struct err *err);
+/* Only `seq` and `step`: the most frequent change, and no index holds them. */
+bool ledger_task_save_step(struct ledger *l, const struct task *t, struct err *err);
 /* Leaves `ret` zeroed when there is none: look at ret->id. */
 bool ledger_task_get(struct ledger *l, const char *id, struct task *ret, struct err *err);
 /* The tasks of a request after number `after_n`, oldest first. */

@@ -78,6 +78,12 @@ bool ledger_task_save(struct ledger *l, const struct task *t, struct err *err)
     return db_row_update(l->db, &table, t, err);
 }
 
+bool ledger_task_save_step(struct ledger *l, const struct task *t, struct err *err)
+{
+    return db_exec(l->db, "UPDATE task SET seq = ?, step = ? WHERE n = ?",
+                   DB_ARGS(DB_I(t->seq), DB_T(t->step), DB_I(t->n)), err);
+}
+
 static bool get_one(struct ledger *l, const char *sql, const struct db_arg *args, struct task *ret,
                     struct err *err)
 {
