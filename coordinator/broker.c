@@ -12,6 +12,8 @@
 #include "proto/wire/mq.h"
 #include "proto/wire/topology.h"
 
+#define PRESENCE "oxbow.coordinator"
+
 enum {
     EVENT_PREFETCH = 200,
     REQUEST_PREFETCH = 20,
@@ -318,6 +320,19 @@ static bool connect_to(struct broker *b, const struct coordinator_conf *conf, co
     return true;
 }
 
+/* Held while connected: two coordinators with two ledgers on one virtual host would each deny what
+ * the other granted. The second one cannot declare it, and tries again until the first is gone. */
+static struct mq_declare *add_presence(struct mq_declare *list)
+{
+    size_t count = 0;
+    while (list[count].kind != MQ_END)
+        count++;
+    list = xreallocarray(list, count + 2, sizeof *list);
+    memmove(list + 1, list, (count + 1) * sizeof *list);
+    list[0] = (struct mq_declare){.kind = MQ_QUEUE, .name = xstrdup(PRESENCE), .exclusive = true};
+    return list;
+}
+
 static struct mq_declare *topology_of(const struct coordinator_conf *conf)
 {
     const char **zones = xcalloc(conf->zones_count, sizeof *zones);
@@ -325,7 +340,7 @@ static struct mq_declare *topology_of(const struct coordinator_conf *conf)
         zones[i] = conf->zones[i].name;
     struct mq_declare *declare = topology_coordinator(zones, conf->zones_count);
     free(zones);
-    return declare;
+    return add_presence(declare);
 }
 
 /* --- Signals --- */

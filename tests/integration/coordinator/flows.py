@@ -199,6 +199,32 @@ def second_one():
     check("and told why", b"another coordinator holds the ledger" in p.stderr)
 
 
+def another_ledger(client, coordinator):
+    """Two ledgers on one virtual host: the second coordinator waits, and takes over."""
+    other = config + ".other"
+    with open(config, encoding="utf-8") as a, open(other, "w", encoding="utf-8") as b:
+        b.write(a.read().replace("ledger.db", "other.db"))
+    second = subprocess.Popen([program, "--config", other], stderr=subprocess.PIPE)
+    try:
+        for _ in range(3):
+            time.sleep(0.5)
+            answer = client.ask("status", {})
+            client.wait(answer)
+            check("the first one answers", any(
+                i.get("requests") for i in (p["items"] for p in client.of(answer, "page"))))
+        coordinator.kill()
+        answer = client.ask("status", {})
+        client.wait(answer)
+        check("the second one takes over", not any(
+            i.get("requests") for i in (p["items"] for p in client.of(answer, "page"))))
+    finally:
+        second.terminate()
+        text = second.communicate(timeout=20)[1]
+    check("and had said why it waits", b"oxbow.coordinator" in text)
+    coordinator.start()
+    client.wait(client.ask("status", {}))
+
+
 def main():
     coordinator = Coordinator()
     try:
@@ -226,6 +252,7 @@ def main():
         worker_lost(client, book, workers)
         workers.append(Worker(env, "w3", "dc1", book, slots=4, vms=VMS))
         many(client, book, workers)
+        another_ledger(client, coordinator)
         for w in workers:
             w.stop()
         check("no fault was seen", not book.faults)

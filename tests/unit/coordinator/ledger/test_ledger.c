@@ -234,7 +234,7 @@ static void old_requests_are_forgotten_but_not_with_a_cleanup(void **state)
     struct err err = ERR_INIT;
     struct ledger *l = open_it();
     for (int i = 1; i <= 3; i++) {
-        char id[8], task[8];
+        char id[16], task[16];
         snprintf(id, sizeof id, "r%d", i);
         snprintf(task, sizeof task, "t%d", i);
         add_request(l, id);
