@@ -107,7 +107,7 @@ static const char version_1[] =
     "CREATE TABLE worker("
     " n INTEGER PRIMARY KEY,"
     " name TEXT NOT NULL UNIQUE,"
-    " zone TEXT NOT NULL, version TEXT, host TEXT, proxy TEXT, state TEXT NOT NULL,"
+    " zone TEXT NOT NULL, version TEXT, host TEXT, state TEXT NOT NULL,"
     " slots_restore INTEGER NOT NULL, slots_backup INTEGER NOT NULL,"
     " slots_upkeep INTEGER NOT NULL,"
     " first_ms INTEGER NOT NULL, seen_ms INTEGER NOT NULL);"
@@ -126,9 +126,11 @@ static const char version_1[] =
     " message_id TEXT NOT NULL, correlation_id TEXT, optional_route INTEGER NOT NULL,"
     " body TEXT NOT NULL);";
 
-/* Another worker may do better ("elsewhere"): remember whom to avoid. */
+/* Another worker may do better ("elsewhere"): remember whom to avoid. A worker tells which proxy VM
+ * it runs in. */
 static const char version_2[] = "ALTER TABLE task ADD COLUMN avoid TEXT;"
-                                "ALTER TABLE task ADD COLUMN avoided INTEGER NOT NULL DEFAULT 0;";
+                                "ALTER TABLE task ADD COLUMN avoided INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE worker ADD COLUMN proxy TEXT;";
 
 static const char *const steps[SCHEMA_VERSION] = {version_1, version_2};
 
