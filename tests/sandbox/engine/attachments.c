@@ -351,7 +351,7 @@ static void attach_existing(struct engine *e, struct request *r, struct vm *vm,
     a->read_only = read_only;
     a->on_host = vm->is_proxy;
     a->pass_discard = in_bool(r->body, "pass_discard", false);
-    if (snapshot_id) {
+    if (snapshot_id && v) {
         (void)snprintf(a->snapshot_id, sizeof a->snapshot_id, "%s", snapshot_id);
         memcpy(a->volume_id, v->id, sizeof a->volume_id);
     } else if (disk_active_volume(d)) {

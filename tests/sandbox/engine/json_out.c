@@ -32,7 +32,7 @@ void out_date(json_t *o, const char *key, int64_t ms)
     json_object_set_new(o, key, json_integer(ms));
 }
 
-static void href_of(char *out, const char *fmt, va_list ap)
+__attribute__((format(printf, 2, 0))) static void href_of(char *out, const char *fmt, va_list ap)
 {
     size_t prefix = strlen(API_PREFIX "/");
     (void)snprintf(out, HREF_BYTES, API_PREFIX "/");

@@ -129,11 +129,13 @@ static json_t *describe(const struct engine *e, const struct spec *spec)
     return o;
 }
 
-static bool write_files(const struct engine *e, const struct spec *spec, struct err *err)
+static bool write_files(struct engine *e, const struct spec *spec, struct err *err)
 {
     SCOPED_FREE char *password = xasprintf("%s/password", e->opts.dir);
     SCOPED_FREE char *path = xasprintf("%s/sandbox.json", e->opts.dir);
+    engine_lock(e); /* the API answers already */
     json_t *o = describe(e, spec);
+    engine_unlock(e);
     SCOPED_FREE char *text = json_dumps(o, JSON_INDENT(2));
     json_decref(o);
     SCOPED_FREE char *line = xasprintf("%s\n", text);

@@ -226,7 +226,7 @@ static bool choose_named(struct engine *e, struct request *r, const struct vm *v
                           "Cannot create Snapshot. The snapshot of the following disk(s) is not "
                           "supported: %s.",
                           a->disk->alias);
-        if (r->status != 0)
+        if (r->status != 0 || !a)
             return false;
         add_to_set(set, a->disk, image_id);
     }

@@ -356,7 +356,7 @@ static struct disk *read_target(struct engine *e, struct request *r, struct volu
     if (r->status != 0)
         return NULL;
     *ret_volume = d ? (volume_id ? disk_volume(d, volume_id) : disk_active_volume(d)) : NULL;
-    if (!*ret_volume && !(d && d->lun)) {
+    if (!*ret_volume) {
         reply_fault(r, 404, "Operation Failed", "Entity not found: %s",
                     volume_id ? volume_id : disk_id);
         return NULL;
