@@ -34,7 +34,7 @@ static void picture_done(struct picture *p)
     free(p->places);
     free(p->of_zone);
 }
-#define SCOPED_PICTURE __attribute__((cleanup(picture_done)))
+#define SCOPED_PICTURE __attribute__((cleanup(picture_done), unused))
 
 static struct place *place_at(const struct picture *p, size_t zone, size_t lane)
 {

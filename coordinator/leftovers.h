@@ -26,4 +26,4 @@ bool leftovers_keep_late(struct core *core, const struct task *t,
 bool leftovers_load(struct core *core, const char *task, struct wire_leftovers *ret,
                     int64_t *ret_upto, struct err *err);
 void leftovers_free(struct wire_leftovers *list);
-#define SCOPED_LEFTOVERS __attribute__((cleanup(leftovers_free)))
+#define SCOPED_LEFTOVERS __attribute__((cleanup(leftovers_free), unused))

@@ -26,7 +26,7 @@ static void history_done(struct history *h)
     free(h->keep);
     attempt_list_done(&h->attempts);
 }
-#define SCOPED_HISTORY __attribute__((cleanup(history_done)))
+#define SCOPED_HISTORY __attribute__((cleanup(history_done), unused))
 
 static bool load_steps(struct core *core, const char *task, struct history *h, struct err *err)
 {

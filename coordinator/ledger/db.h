@@ -74,7 +74,7 @@ int64_t db_int(const struct db_rows *rows, int column);
 /* Borrowed until the next db_next() or db_done(); NULL for SQL NULL. */
 const char *db_text(const struct db_rows *rows, int column);
 void db_done(struct db_rows *rows);
-#define SCOPED_ROWS __attribute__((cleanup(db_done)))
+#define SCOPED_ROWS __attribute__((cleanup(db_done), unused))
 
 /* --- Rows as structs --------------------------------------------------------------------------
  * One table of fields per struct: name of the column, where it lives, how it is stored. The first

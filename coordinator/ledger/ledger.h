@@ -82,7 +82,7 @@ struct request {
     char *finished; /* body of the last reply */
 };
 void request_done(struct request *r);
-#define SCOPED_REQUEST __attribute__((cleanup(request_done)))
+#define SCOPED_REQUEST __attribute__((cleanup(request_done), unused))
 
 struct request_list {
     struct request *v;
@@ -178,14 +178,14 @@ struct task {
     int64_t avoided;
 };
 void task_done(struct task *t);
-#define SCOPED_TASK __attribute__((cleanup(task_done)))
+#define SCOPED_TASK __attribute__((cleanup(task_done), unused))
 
 struct task_list {
     struct task *v;
     size_t count;
 };
 void task_list_done(struct task_list *list);
-#define SCOPED_TASKS __attribute__((cleanup(task_list_done)))
+#define SCOPED_TASKS __attribute__((cleanup(task_list_done), unused))
 
 /* Errors: internal when a second task of one VM would become active (a bug in us). */
 bool ledger_task_add(struct ledger *l, struct task *t, struct err *err);
@@ -327,7 +327,7 @@ struct worker {
     int64_t first_ms, seen_ms;
 };
 void worker_done(struct worker *w);
-#define SCOPED_WORKER __attribute__((cleanup(worker_done)))
+#define SCOPED_WORKER __attribute__((cleanup(worker_done), unused))
 struct worker_list {
     struct worker *v;
     size_t count;

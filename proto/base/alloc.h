@@ -42,9 +42,11 @@ void scoped_free(void *pointer_to_pointer);
 void scoped_fd(const int *fd);
 void scoped_file(FILE **file);
 
-#define SCOPED_FREE __attribute__((cleanup(scoped_free)))
-#define SCOPED_FD   __attribute__((cleanup(scoped_fd)))
-#define SCOPED_FILE __attribute__((cleanup(scoped_file)))
+/* "unused" in all of them: a local may live for its clean-up alone, which clang takes for a slip.
+ */
+#define SCOPED_FREE __attribute__((cleanup(scoped_free), unused))
+#define SCOPED_FD   __attribute__((cleanup(scoped_fd), unused))
+#define SCOPED_FILE __attribute__((cleanup(scoped_file), unused))
 
 /* Defines the cleanup function behind SCOPED(name) for `struct name *`. */
 #define DEFINE_SCOPED(name, free_fn)                                                               \
@@ -53,7 +55,7 @@ void scoped_file(FILE **file);
         free_fn(*p);                                                                               \
     }                                                                                              \
     struct name /* swallow the semicolon */
-#define SCOPED(name) __attribute__((cleanup(scoped_##name)))
+#define SCOPED(name) __attribute__((cleanup(scoped_##name), unused))
 
 /* The value of a scoped pointer, which is set to NULL: ownership moves to whoever takes it. */
 #define TAKE(p)                                                                                    \

@@ -30,4 +30,4 @@ const char *buf_str(const struct buf *b);
 /* Hands the bytes over (never NULL); the buffer is empty afterwards. The caller frees. */
 char *buf_take(struct buf *b);
 
-#define SCOPED_BUF __attribute__((cleanup(buf_done)))
+#define SCOPED_BUF __attribute__((cleanup(buf_done), unused))

@@ -86,7 +86,7 @@ const char *topology_event_key(enum wire_type type)
     case WIRE_TYPE_COUNT:
         break;
     }
-    assert(!"not an event");
+    assert(0 && "not an event");
     return NULL;
 }
 

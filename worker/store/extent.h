@@ -36,4 +36,4 @@ void extents_reset(struct extents *list);
 /* Free the memory; the list may be used again. */
 void extents_done(struct extents *list);
 
-#define SCOPED_EXTENTS __attribute__((cleanup(extents_done)))
+#define SCOPED_EXTENTS __attribute__((cleanup(extents_done), unused))

@@ -63,7 +63,7 @@ bool object_names_have(const struct object_names *names, const char *name);
 /* After renaming items. */
 void object_names_sort(struct object_names *names);
 void object_names_done(struct object_names *names);
-#define SCOPED_NAMES __attribute__((cleanup(object_names_done)))
+#define SCOPED_NAMES __attribute__((cleanup(object_names_done), unused))
 
 /* `len` random bytes. */
 void random_bytes(void *out, size_t len);

@@ -21,7 +21,7 @@ struct map_records {
 };
 void map_records_add(struct map_records *list, const struct map_record *record);
 void map_records_done(struct map_records *list);
-#define SCOPED_MAP_RECORDS __attribute__((cleanup(map_records_done)))
+#define SCOPED_MAP_RECORDS __attribute__((cleanup(map_records_done), unused))
 
 /* The records of blocks [block, block + n), cut to that range, appended to `out`. Pack numbers are
  * those of reader->map.packs. */

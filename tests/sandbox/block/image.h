@@ -27,4 +27,4 @@ bool image_is_same_file(const char *a, const char *b);
 /* "raw" or "qcow2". */
 const char *block_format_name(enum block_format format);
 
-#define SCOPED_IMAGE_INFO __attribute__((cleanup(image_info_done)))
+#define SCOPED_IMAGE_INFO __attribute__((cleanup(image_info_done), unused))

@@ -74,7 +74,7 @@ struct sent bed_take(struct bed *bed, enum wire_type type);
 /* The same by a routing key. */
 struct sent bed_take_for(struct bed *bed, enum wire_type type, const char *key);
 void sent_done(struct sent *s);
-#define SCOPED_SENT __attribute__((cleanup(sent_done)))
+#define SCOPED_SENT __attribute__((cleanup(sent_done), unused))
 size_t bed_count(const struct bed *bed, enum wire_type type);
 void bed_drop(struct bed *bed); /* forget all that was sent */
 void bed_drop_type(struct bed *bed, enum wire_type type);
