@@ -217,12 +217,12 @@ static void *wait_for_event(void *arg)
     return event;
 }
 
+#define REPLY_AND_EVENT OK_REPLY "{\"event\": \"E\", \"data\": {\"id\": \"x\"}}\n"
+
 static void test_two_threads(void **state)
 {
     (void)state;
-    static const char *const answers[] = {
-        OK_REPLY, OK_REPLY, OK_REPLY, OK_REPLY "{\"event\": \"E\", \"data\": {\"id\": \"x\"}}\n",
-        NULL};
+    static const char *const answers[] = {OK_REPLY, OK_REPLY, OK_REPLY, REPLY_AND_EVENT, NULL};
     struct peer p;
     struct qmp *q = connect_to(&p, answers);
     pthread_t thread;
