@@ -151,7 +151,7 @@ slots:
   restore: 1
   upkeep: 2
 reserve:
-  repository_mib: 64
+  repository_mib: ${cluster_reserve_mib:-64}
   storage_domain_mib: 64
 log:
   level: ${cluster_log_level:-info}
