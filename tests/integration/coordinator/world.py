@@ -263,6 +263,7 @@ class Client:
     def __init__(self, env):
         self.env = env
         self.replies = collections.defaultdict(list)   # correlation id -> [(type, body)]
+        self.seen = set()       # message ids: replies come at least once
         self.open()
 
     def open(self):
@@ -281,6 +282,9 @@ class Client:
         self.channel.basic_consume(self.queue, self.on_reply, auto_ack=True)
 
     def on_reply(self, channel, method, props, body):
+        if props.message_id in self.seen:
+            return
+        self.seen.add(props.message_id)
         self.replies[props.correlation_id].append((props.type.split(".")[1], json.loads(body)))
 
     def ask(self, kind, body, **more):
