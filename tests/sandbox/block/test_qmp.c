@@ -217,7 +217,8 @@ static void *wait_for_event(void *arg)
     return event;
 }
 
-#define REPLY_AND_EVENT OK_REPLY "{\"event\": \"E\", \"data\": {\"id\": \"x\"}}\n"
+#define REPLY_AND_EVENT                                                                            \
+    "{\"return\": {}, \"id\": \"@\"}\n{\"event\": \"E\", \"data\": {\"id\": \"x\"}}\n"
 
 static void test_two_threads(void **state)
 {
