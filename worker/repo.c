@@ -90,19 +90,23 @@ static bool do_init(struct store *store, const struct repo_args *a, struct err *
 
 static json_t *item_json(const struct wire_point_item *p)
 {
-    return json_pack("{s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:s, s:s, s:s*}", "id", p->id, "vm",
-                     p->vm, "vm_name", p->vm_name, "time_ms", (json_int_t)p->time_ms, "disks",
-                     (json_int_t)p->disks, "size_bytes", (json_int_t)p->size_bytes, "stored_bytes",
-                     (json_int_t)p->stored_bytes, "quiesced", p->quiesced, "state", p->state,
-                     "message", p->message);
+    return json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:s, s:s, s:s*}", "type", "point",
+                     "id", p->id, "vm", p->vm, "vm_name", p->vm_name, "time_ms",
+                     (json_int_t)p->time_ms, "disks", (json_int_t)p->disks, "size_bytes",
+                     (json_int_t)p->size_bytes, "stored_bytes", (json_int_t)p->stored_bytes,
+                     "quiesced", p->quiesced, "state", p->state, "message", p->message);
 }
 
+/* JSON Lines, as `oxbow list --json` writes them. */
 static bool list_json(const struct point_items *items, struct err *err)
 {
-    json_t *list = json_array();
-    for (size_t i = 0; i < items->count; i++)
-        json_array_append_new(list, item_json(&items->v[i]));
-    return say_json(json_pack("{s:o}", "points", list), err);
+    bool ok = true;
+    for (size_t i = 0; i < items->count && ok; i++) {
+        json_t *line = item_json(&items->v[i]);
+        ok = line && json_dumpf(line, stdout, JSON_COMPACT) == 0 && putchar('\n') != EOF;
+        json_decref(line);
+    }
+    return (ok && fflush(stdout) == 0) || err_set(err, ERR_IO, 0, "write to standard output");
 }
 
 static void list_text(const struct point_items *items)
