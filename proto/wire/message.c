@@ -104,7 +104,7 @@ static bool check_type_member(const json_t *json, enum wire_type type, struct er
 bool wire_decode(const char *type_property, const void *body, size_t len,
                  struct wire_message *ret_message, struct err *err)
 {
-    enum wire_type type;
+    enum wire_type type = WIRE_BACKUP;
     if (!wire_type_parse(type_property, &type, err))
         return false;
     json_t *json = parse(body, len, err);

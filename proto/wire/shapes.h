@@ -61,6 +61,7 @@ enum { OPTIONAL = false, REQUIRED = true };
         .name = #member, .doc = (doc_), .kind = SHAPE_OBJECT, .required = (need),                  \
         .offset = OFFSET(tag, member, struct of *), .shape = &(shape_)                             \
     }
+/* NOLINTBEGIN(bugprone-macro-parentheses): a member's name cannot be in parentheses */
 /* struct wire_strings */
 #define STRINGS(tag, member, max_, item_max_, doc_)                                                \
     {                                                                                              \
@@ -83,6 +84,7 @@ enum { OPTIONAL = false, REQUIRED = true };
         .offset = OFFSET(tag, member.v, struct of *),                                              \
         .count_offset = OFFSET(tag, member.count, size_t), .shape = &(shape_), .max = (max_)       \
     }
+/* NOLINTEND(bugprone-macro-parentheses) */
 /* member and member_count */
 #define ARRAY_PAIR(tag, member, of, shape_, max_, doc_)                                            \
     {                                                                                              \
