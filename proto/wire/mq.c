@@ -46,6 +46,7 @@ void mq_free(struct mq *mq)
     mq_free_pending(mq);
     mq_free_subs(mq);
     mq_incoming_reset(&mq->returned);
+    buf_done(&mq->returned.body);
     free_const(mq->opts.host);
     free_const(mq->opts.vhost);
     free_const(mq->opts.user);
@@ -145,8 +146,11 @@ static bool work(struct mq *mq, struct err *err)
             return false;
         }
     }
-    declare_again(mq);
-    bool ok = err_is_set(&mq->broken) || mq_apply_subs(mq, err);
+    bool ok = true;
+    if (!mq->is_blocked) { /* else the broker does not read, and would not answer */
+        declare_again(mq);
+        ok = err_is_set(&mq->broken) || mq_apply_subs(mq, err);
+    }
     mq_send_pending(mq);
     if (!err_is_set(&mq->broken))
         mq_receive(mq);
@@ -174,7 +178,9 @@ static int wait_ms(const struct mq *mq, int timeout_ms)
     }
     if (mq->more || amqp_frames_enqueued(mq->conn) || amqp_data_in_buffer(mq->conn))
         return 0;
-    wait = sooner(wait, mq->opts.heartbeat_s * INT64_C(1000) / 4);
+    wait = sooner(wait, mq->heartbeat_s * INT64_C(1000) / 4);
+    if (mq->is_blocked)
+        return (int)wait;
     if (mq->declare_is_due)
         wait = sooner(wait, mq->declare_at_ms - now);
     for (size_t i = 0; i < mq->sub_count; i++) {

@@ -13,7 +13,7 @@
  *   tolerate the double. on_confirm() tells each one's end exactly once.
  * - connection.blocked (memory or disk alarm) holds publishes back and is told.
  * - A consumer that the broker cancelled (queue deleted, node lost) is declared and subscribed
- * anew.
+ * anew; so is one whose queue is not there yet, or whose channel the broker closed.
  * - Deliveries of a lost connection cannot be acked any more: mq_ack() on one is silently void, the
  *   broker delivers it again.
  *
@@ -59,15 +59,23 @@ struct mq_delivery {
     bool redelivered;
     int64_t delivery_count; /* x-delivery-count of a quorum queue; 0 if absent */
     const void *body;
-    size_t len;
+    size_t len; /* over MQ_BODY_KEPT_BYTES: the true size, but `body` holds only so much */
 };
 
-enum mq_outcome { MQ_CONFIRMED, MQ_RETURNED /* unroutable */, MQ_NACKED };
+enum { MQ_BODY_KEPT_BYTES = 1 << 20 };
+
+enum mq_outcome {
+    MQ_CONFIRMED, /* the broker has it safe */
+    MQ_RETURNED,  /* unroutable: no queue is bound there, or no such exchange */
+    MQ_NACKED,    /* the broker could not keep it, or we have no right to that exchange */
+};
 
 /* Called from mq_poll(), on the I/O thread. They may publish, ack and subscribe, and must not
  * block. */
 struct mq_handlers {
+    /* Declared and subscribed; what was pending will be sent again. */
     void (*on_connected)(void *ctx);
+    /* The connection was lost, or an attempt to connect failed (told each time). */
     void (*on_lost)(void *ctx, const struct err *why);
     void (*on_delivery)(void *ctx, const struct mq_delivery *d);
     /* `token` is what mq_publish() was given. */
@@ -91,7 +99,8 @@ struct mq_opts {
     const struct clock *clock; /* NULL = the system's */
 };
 
-/* Copies what it needs of `opts` (not `declare`). Does not connect yet. */
+/* Copies what it needs of `opts` (not `declare`). Does not connect yet. Without `user`, the client
+ * certificate says who we are (SASL EXTERNAL). The program ignores SIGPIPE. */
 struct mq *mq_new(const struct mq_opts *opts);
 /* Closes politely when connected. Unconfirmed publishes are dropped: see mq_flush(). */
 void mq_free(struct mq *mq);
@@ -128,7 +137,8 @@ bool mq_flush(struct mq *mq, int timeout_ms, struct err *err);
 
 /* Consume from a queue with at most `prefetch` unacked deliveries (1..1000). May be called before
  * the connection is there; stays in force over reconnects. prefetch 0 pauses: cancels the consumer;
- * a later call resumes. */
+ * a later call resumes. Takes effect in mq_poll(): deliveries that are under way still come, and
+ * what was unacked before a change does not count against the new prefetch. At most 64 queues. */
 void mq_subscribe(struct mq *mq, const char *queue, int prefetch);
 /* Declare a server-named exclusive queue for replies, subscribe to it, and give its name, which
  * changes at a reconnect: read it again in on_connected. NULL before the connection stands.

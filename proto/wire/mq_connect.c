@@ -250,6 +250,9 @@ static bool connect_to(struct mq *mq, struct err *err)
     amqp_set_rpc_timeout(mq->conn, &limit);
     if (!open_socket(mq, err) || !log_in(mq, err))
         return err_wrap(err, "broker %s:%d", mq->opts.host, mq->opts.port);
+    mq->heartbeat_s = amqp_get_heartbeat(mq->conn);
+    if (mq->heartbeat_s <= 0)
+        mq->heartbeat_s = mq->opts.heartbeat_s;
     if (!mq_channel_open(mq, MQ_CHANNEL_PUBLISH, err))
         return false;
     if (!amqp_confirm_select(mq->conn, MQ_CHANNEL_PUBLISH))
@@ -264,10 +267,10 @@ bool mq_open(struct mq *mq, struct err *err)
     if (!mq->conn)
         abort(); /* out of memory */
     mq->declare_is_open = false;
+    mq->heartbeat_s = 0;
     if (connect_to(mq, err))
         return true;
-    bool sound = !err_is_set(&mq->broken) && amqp_get_heartbeat(mq->conn) > 0;
-    mq_close(mq, sound);
+    mq_close(mq, !err_is_set(&mq->broken) && mq->heartbeat_s > 0 /* logged in */);
     return false;
 }
 

@@ -212,7 +212,7 @@ void mq_serve_heartbeat(struct mq *mq)
     /* The library sends heartbeats only when it waits for input, which it does not do while input
      * is there; callbacks may be slow, so count for ourselves. */
     int64_t now = mq_now_ms(mq);
-    if (err_is_set(&mq->broken) || now - mq->sent_at_ms < mq->opts.heartbeat_s * 1000 / 3)
+    if (err_is_set(&mq->broken) || now - mq->sent_at_ms < mq->heartbeat_s * INT64_C(1000) / 3)
         return;
     amqp_frame_t heartbeat = {.frame_type = AMQP_FRAME_HEARTBEAT, .channel = 0};
     int status = amqp_send_frame(mq->conn, &heartbeat);

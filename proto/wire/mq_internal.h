@@ -38,9 +38,8 @@ enum {
      * stops reading (an alarm) does not make us wait inside the library. */
     MQ_FLIGHT_MAX = 1000,
     MQ_FLIGHT_BYTES_MAX = 1 << 20,
-    MQ_BODY_KEPT_BYTES = 1 << 20, /* of an oversized delivery so much is kept */
-    MQ_FRAMES_AT_ONCE = 512,      /* then others get their turn */
-    MQ_STABLE_MS = 10000,         /* a connection that stood so long resets the back-off */
+    MQ_FRAMES_AT_ONCE = 512, /* then others get their turn */
+    MQ_STABLE_MS = 10000,    /* a connection that stood so long resets the back-off */
 };
 
 /* A publish until its end is known. */
@@ -106,6 +105,7 @@ struct mq {
     struct backoff backoff;
     int64_t connect_at_ms, up_since_ms, sent_at_ms;
     int operation_ms;
+    int heartbeat_s; /* as agreed with the broker, which may want it shorter */
     char *blocked_reason;
 
     struct mq_pending *first, *last_pending, *unsent;

@@ -283,6 +283,8 @@ void mq_refuse_exchange(struct mq *mq, uint16_t code, amqp_bytes_t text)
         return;
     name += sizeof before - 1;
     name[strcspn(name, "'")] = '\0';
+    if (strcmp(name, "amq.default") == 0) /* how the broker calls the one without a name */
+        name[0] = '\0';
     struct mq_pending *next;
     for (struct mq_pending *p = mq->first; p && p->seq; p = next) {
         next = p->next;

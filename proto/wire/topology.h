@@ -3,13 +3,16 @@
  * Exchanges, queues and routing keys of the contract, in one place. docs/protocol.md describes
  * them; deploy/rabbitmq/ holds the matching users and rights.
  *
- *   exchange          type    queue                        bound by
- *   oxbow.requests    direct  oxbow.requests               "request"        quorum, single active
- * consumer oxbow.tasks       direct  oxbow.tasks.<zone>.<lane>    the queue name   quorum, delivery
- * limit, DLX oxbow.events      topic   oxbow.ledger                 "#"              quorum, single
- * active consumer oxbow.control     topic   oxbow.control.<worker>       "worker.<worker>", "all"
- * exclusive oxbow.dead        fanout  oxbow.dead                   ""               quorum; what
- * nobody could use (default)         -       reply queues of the requesters
+ *   exchange          type     queue                        bound by
+ *   oxbow.requests    direct   oxbow.requests               "request"             1, 2
+ *   oxbow.tasks       direct   oxbow.tasks.<zone>.<lane>    the queue's name      1
+ *   oxbow.events      topic    oxbow.ledger                 "#"                   1, 2
+ *   oxbow.control     topic    oxbow.control.<worker>       "worker.<worker>", "all"
+ *   oxbow.dead        fanout   oxbow.dead                   ""                    3
+ *   (default)         -        reply queues of the requesters
+ *
+ * 1: quorum, with a delivery limit, dead letters to oxbow.dead. 2: single active consumer. 3:
+ * quorum; what nobody can use. Control queues are exclusive to their worker.
  *
  * The coordinator declares all durable objects, idempotently, at each connect. A worker declares
  * only its own control queue; a client only its reply queue.

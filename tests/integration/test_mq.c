@@ -35,8 +35,9 @@ enum { PATIENCE_MS = 60000, GOT_MAX = 2048 };
 /* --- The broker tool ------------------------------------------------------------------------- */
 static pid_t spawn(char *const argv[])
 {
-    pid_t pid;
-    assert_int_equal(posix_spawnp(&pid, argv[0], NULL, NULL, argv, environ), 0);
+    pid_t pid = -1;
+    if (!argv[0] || posix_spawnp(&pid, argv[0], NULL, NULL, argv, environ) != 0)
+        fail_msg("cannot run %s", argv[0] ? argv[0] : "the broker tool: BROKER is not set");
     return pid;
 }
 
@@ -78,8 +79,10 @@ static void read_place(const char *dir, struct place *p)
     SCOPED_FILE FILE *f = fopen(path, "re");
     assert_non_null(f);
     while (fgets(line, sizeof line, f)) {
-        sscanf(line, "PORT=%d", &p->port);
-        sscanf(line, "TLS_PORT=%d", &p->tls_port);
+        if (strncmp(line, "PORT=", 5) == 0)
+            p->port = (int)strtol(line + 5, NULL, 10);
+        if (strncmp(line, "TLS_PORT=", 9) == 0)
+            p->tls_port = (int)strtol(line + 9, NULL, 10);
         sscanf(line, "CA=%299s", p->ca);
         sscanf(line, "CLIENT_CERT=%299s", p->cert);
         sscanf(line, "CLIENT_KEY=%299s", p->key);
@@ -626,6 +629,108 @@ static void test_other_arguments(void **state)
     ctl("delete_queue", q.name);
 }
 
+/* A worker that comes before any coordinator waits for it; two of one name do not get along. */
+static void test_worker_and_coordinator(void **state)
+{
+    (void)state;
+    struct place fresh; /* nothing has been declared there */
+    read_place(getenv("BROKER_TLS_DIR"), &fresh);
+    struct mq_declare *of_worker = topology_worker("w1");
+    const char *const zones[] = {"dc1"};
+    struct mq_declare *of_coordinator = topology_coordinator(zones, 1);
+    struct mq_opts o = opts_for(&fresh, "worker");
+    o.declare = of_worker;
+    expect_refusal(&o, ERR_BROKER_TOPOLOGY, "oxbow.control");
+    SCOPED(side) struct side *worker = side_new(&o);
+    mq_subscribe(worker->mq, "oxbow.tasks.dc1.backup", 2);
+    mq_subscribe(worker->mq, "oxbow.control.w1", 10);
+    worker->ack = true;
+    PUMP_UNTIL(worker, NULL, PATIENCE_MS, worker->losses >= 2);
+    assert_int_equal(worker->lost.code, ERR_BROKER_TOPOLOGY);
+    o = opts_for(&fresh, "coordinator");
+    o.declare = of_coordinator;
+    SCOPED(side) struct side *boss = side_new(&o);
+    mq_subscribe(boss->mq, TOPOLOGY_LEDGER, 10);
+    boss->ack = true;
+    PUMP_UNTIL(worker, boss, PATIENCE_MS, worker->connects == 1 && boss->connects == 1);
+
+    o = opts_for(&fresh, "worker");
+    o.declare = of_worker;
+    expect_refusal(&o, ERR_BROKER_TOPOLOGY, "another connection holds it");
+
+    publish(boss, TOPOLOGY_TASKS, "oxbow.tasks.dc1.backup", 0);
+    publish(boss, TOPOLOGY_CONTROL, "worker.w1", 1);
+    publish(boss, TOPOLOGY_CONTROL, "all", 2);
+    publish(worker, TOPOLOGY_EVENTS, "task.step", 0);
+    PUMP_UNTIL(worker, boss, PATIENCE_MS,
+               worker->got_count == 3 && boss->got_count == 1 && boss->confirmed == 3 &&
+                   worker->confirmed == 1);
+    topology_free(of_worker);
+    topology_free(of_coordinator);
+}
+
+/* Each role may do its part and no more: roles.json. */
+static void test_roles(void **state)
+{
+    (void)state;
+    struct mq_declare *all = topology_coordinator(NULL, 0);
+    SCOPED(side) struct side *boss = coordinator(all);
+    PUMP_UNTIL(boss, NULL, PATIENCE_MS, boss->connects == 1);
+    static const struct {
+        const char *role, *exchange, *key;
+        bool allowed;
+    } cases[] = {
+        {"client", TOPOLOGY_REQUESTS, TOPOLOGY_REQUEST_KEY, true},
+        {"client", TOPOLOGY_EVENTS, "task.step", false},
+        {"client", TOPOLOGY_TASKS, "x", false},
+        {"client", TOPOLOGY_CONTROL, "all", false},
+        {"client", TOPOLOGY_DEAD, "", false},
+        {"client", "", TOPOLOGY_LEDGER, false},
+        {"worker", TOPOLOGY_EVENTS, "task.step", true},
+        {"worker", TOPOLOGY_DEAD, "", true},
+        {"worker", TOPOLOGY_REQUESTS, TOPOLOGY_REQUEST_KEY, false},
+        {"worker", TOPOLOGY_TASKS, "x", false},
+        {"worker", TOPOLOGY_CONTROL, "all", false},
+        {"watcher", TOPOLOGY_REQUESTS, TOPOLOGY_REQUEST_KEY, false},
+        {"watcher", TOPOLOGY_EVENTS, "task.step", false},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        struct mq_opts o = opts_for(&main_place, cases[i].role);
+        SCOPED(side) struct side *s = side_new(&o);
+        publish(s, cases[i].exchange, cases[i].key, 0);
+        PUMP_UNTIL(s, NULL, PATIENCE_MS, mq_pending(s->mq) == 0);
+        if (s->confirmed != cases[i].allowed || s->nacked == cases[i].allowed)
+            fail_msg("%s to '%s': %d confirmed, %d refused", cases[i].role, cases[i].exchange,
+                     s->confirmed, s->nacked);
+    }
+    static const struct {
+        const char *role, *queue;
+    } not_to_read[] = {{"client", TOPOLOGY_REQUESTS}, {"client", TOPOLOGY_LEDGER},
+                       {"worker", TOPOLOGY_REQUESTS}, {"worker", TOPOLOGY_DEAD},
+                       {"watcher", TOPOLOGY_LEDGER},  {"watcher", TOPOLOGY_DEAD}};
+    for (size_t i = 0; i < ARRAY_LEN(not_to_read); i++) {
+        struct mq_opts o = opts_for(&main_place, not_to_read[i].role);
+        SCOPED(side) struct side *s = side_new(&o);
+        mq_subscribe(s->mq, not_to_read[i].queue, 1);
+        struct err err = ERR_INIT;
+        assert_false(mq_connect_once(s->mq, 20000, &err));
+        assert_int_equal(err.code, ERR_BROKER_AUTH);
+    }
+    char watch[] = "oxbow.watch.test", events[] = TOPOLOGY_EVENTS, key[] = "task.#";
+    const struct mq_declare watching[] = {
+        {.kind = MQ_QUEUE, .name = watch, .exclusive = true},
+        {.kind = MQ_BIND, .name = watch, .exchange = events, .key = key},
+        {.kind = MQ_END}};
+    struct mq_opts o = opts_for(&main_place, "watcher");
+    o.declare = watching;
+    SCOPED(side) struct side *watcher = side_new(&o);
+    mq_subscribe(watcher->mq, watch, 10);
+    PUMP_UNTIL(watcher, boss, PATIENCE_MS, watcher->connects == 1);
+    publish(boss, TOPOLOGY_EVENTS, "task.step", 0);
+    PUMP_UNTIL(watcher, boss, PATIENCE_MS, watcher->got_count == 1);
+    topology_free(all);
+}
+
 /* Somebody listens but never speaks. */
 static void test_silent_server(void **state)
 {
@@ -674,7 +779,7 @@ static void test_tls(void **state)
     o.tls.ca_file = "/nonexistent/ca.pem";
     expect_refusal(&o, ERR_BAD_CONFIG, "/nonexistent/ca.pem");
     o.tls.ca_file = main_place.ca;
-    o.port = atoi(getenv("WRONG_NAME_PORT"));
+    o.port = (int)strtol(getenv("WRONG_NAME_PORT"), NULL, 10);
     expect_refusal(&o, ERR_BROKER_AUTH, "host name");
     o.port = main_place.port; /* no TLS there */
     expect_refusal(&o, ERR_BROKER_UNREACHABLE, "localhost");
@@ -799,6 +904,23 @@ static void test_heartbeats(void **state)
     ctl("delete_queue", q.name);
 }
 
+/* The broker may want a shorter heartbeat than we asked for. */
+static void test_heartbeat_of_the_broker(void **state)
+{
+    (void)state;
+    struct place strict;
+    read_place(getenv("BROKER_TLS_DIR"), &strict);
+    struct mq_opts o = opts_for(&strict, "client");
+    o.heartbeat_s = 600;
+    SCOPED(side) struct side *s = side_new(&o);
+    PUMP_UNTIL(s, NULL, PATIENCE_MS, s->connects == 1);
+    struct err err = ERR_INIT;
+    int64_t end = clock_mono_ms(clock_system()) + 12000;
+    while (clock_mono_ms(clock_system()) < end)
+        assert_true(mq_poll(s->mq, NULL, 0, 3600000, &err));
+    assert_int_equal(s->losses, 0);
+}
+
 static pid_t node_pid(void)
 {
     char path[512];
@@ -806,7 +928,7 @@ static pid_t node_pid(void)
     snprintf(path, sizeof path, "%s/node.pid", main_place.dir);
     SCOPED_BUF struct buf text;
     assert_true(file_read_all(AT_FDCWD, path, 64, &text, &err));
-    pid_t pid = atoi(buf_str(&text));
+    pid_t pid = (pid_t)strtol(buf_str(&text), NULL, 10);
     assert_true(pid > 1);
     return pid;
 }
@@ -841,6 +963,8 @@ static void test_alarm_blocks(void **state)
     PUMP_UNTIL(s, NULL, PATIENCE_MS,
                s->blocks == 1 || (mq_pending(s->mq) == 0 && (publish(s, "", q.name, n++), false)));
     publish(s, "", q.name, n++);
+    s->ack = true;
+    mq_subscribe(s->mq, q.name, 100); /* waits too: the broker would not answer */
     pump_for(s, 500);
     struct err err = ERR_INIT;
     assert_false(mq_flush(s->mq, 200, &err));
@@ -850,6 +974,7 @@ static void test_alarm_blocks(void **state)
     PUMP_UNTIL(s, NULL, PATIENCE_MS, mq_pending(s->mq) == 0);
     assert_int_equal(s->unblocks, 1);
     assert_int_equal(s->confirmed, (int)n);
+    PUMP_UNTIL(s, NULL, PATIENCE_MS, s->got_count == n);
     assert_int_equal(s->losses, 0);
     ctl("delete_queue", q.name);
 }
@@ -913,8 +1038,7 @@ static void restart_in_traffic(const char *verb)
         pump_once(from);
         pump_once(client);
         for (; looked_at < to->got_count; looked_at++) {
-            unsigned number = COUNT;
-            sscanf(to->got[looked_at].body, "{\"n\":%u}", &number);
+            unsigned long number = strtoul(to->got[looked_at].body + strlen("{\"n\":"), NULL, 10);
             assert_true(number < COUNT);
             distinct += seen[number] == 0;
             seen[number] = 1;
@@ -987,6 +1111,8 @@ int main(void)
         cmocka_unit_test(test_login_refused),
         cmocka_unit_test(test_rights),
         cmocka_unit_test(test_other_arguments),
+        cmocka_unit_test(test_worker_and_coordinator),
+        cmocka_unit_test(test_roles),
         cmocka_unit_test(test_silent_server),
         cmocka_unit_test(test_tls),
         cmocka_unit_test(test_client_certificate),
@@ -995,6 +1121,7 @@ int main(void)
         cmocka_unit_test(test_held_too_long),
         cmocka_unit_test(test_callers_descriptors),
         cmocka_unit_test(test_heartbeats),
+        cmocka_unit_test(test_heartbeat_of_the_broker),
         cmocka_unit_test(test_frozen_broker_is_noticed),
         cmocka_unit_test(test_alarm_blocks),
         cmocka_unit_test(test_broker_stopped),
