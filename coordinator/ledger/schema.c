@@ -130,7 +130,7 @@ static const char version_1[] =
  * it runs in. */
 static const char version_2[] = "ALTER TABLE task ADD COLUMN avoid TEXT;"
                                 "ALTER TABLE task ADD COLUMN avoided INTEGER NOT NULL DEFAULT 0;"
-    "ALTER TABLE worker ADD COLUMN proxy TEXT;";
+                                "ALTER TABLE worker ADD COLUMN proxy TEXT;";
 
 static const char *const steps[SCHEMA_VERSION] = {version_1, version_2};
 
