@@ -159,10 +159,32 @@ static bool settle_records(struct store_disk *disk, struct err *err)
     return ok;
 }
 
+/* Write out the frames of streams that nobody uses now, so that the statistics are complete. */
+static bool flush_idle(struct store_session *session, struct err *err)
+{
+    pthread_mutex_lock(&session->lock);
+    struct store_stream *list = session->idle;
+    session->idle = NULL;
+    pthread_mutex_unlock(&session->lock);
+    bool ok = true;
+    while (list) {
+        struct store_stream *stream = list;
+        list = stream->next;
+        ok = ok && stream_flush(stream, err);
+        pthread_mutex_lock(&session->lock);
+        stream->next = session->idle;
+        session->idle = stream;
+        pthread_mutex_unlock(&session->lock);
+    }
+    return ok;
+}
+
 bool store_disk_finish(struct store_disk *disk, struct store_stats *ret_stats, struct err *err)
 {
     if (!session_check(disk->session, err))
         return false;
+    if (!flush_idle(disk->session, err))
+        return session_fail(disk->session, err);
     pthread_mutex_lock(&disk->lock);
     bool ok = settle_records(disk, err);
     disk->is_finished = ok;

@@ -99,7 +99,7 @@ bool fate_decide(int dirfd, const char *session, const struct fate *mine, struct
 {
     char text[FATE_TEXT_MAX];
     size_t len = fate_encode(mine, text);
-    struct fate stands;
+    struct fate stands = {.kind = FATE_NONE};
     *ret_doubt = FATE_SURELY_NOT;
     switch (object_put_if_absent(dirfd, "fate", session, text, len, err)) {
     case PUT_CREATED:

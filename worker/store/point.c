@@ -76,10 +76,15 @@ void store_point_list_done(struct store_point_list *list)
     *list = (struct store_point_list){0};
 }
 
+static bool is_wanted(const char *want, const char *have)
+{
+    return !want || (have && strcmp(want, have) == 0);
+}
+
 static bool matches(const struct store_point_filter *filter, const struct store_point_info *info)
 {
-    return !filter || ((!filter->vm_id || strcmp(filter->vm_id, info->vm_id) == 0) &&
-                       (!filter->vm_name || strcmp(filter->vm_name, info->vm_name) == 0));
+    return !filter ||
+           (is_wanted(filter->vm_id, info->vm_id) && is_wanted(filter->vm_name, info->vm_name));
 }
 
 /* True when the trouble is with the point; false when the file system has trouble with us. */

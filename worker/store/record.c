@@ -17,7 +17,7 @@ static json_t *load(const char *text, size_t len, const char *what, struct err *
 {
     json_error_t at;
     json_t *root = json_loadb(text, len, JSON_REJECT_DUPLICATES, &at);
-    if (root && json_is_object(root))
+    if (json_is_object(root))
         return root;
     err_set(err, ERR_STORE_CORRUPT, 0, "%s: not a JSON object: %s", what, root ? "" : at.text);
     json_decref(root);

@@ -98,12 +98,11 @@ struct store_stats {
     uint64_t unchanged_bytes;  /* equal to the same place of the parent point: referred to */
     uint64_t dedup_bytes;      /* in chunks known already: referred to */
     uint64_t stored_raw_bytes; /* new, before compression */
-    uint64_t
-        stored_bytes; /* new, as written: frames with their headers. Grows when a frame is full,
-                         the last time in the commit; a frame shared by disks counts for one */
-    uint64_t chunks;  /* new chunks */
-    uint64_t packs;   /* packs written (sessions only; packs are shared by disks) */
+    uint64_t stored_bytes;     /* new, as written, with frame headers; see below */
+    uint64_t chunks;           /* new chunks */
+    uint64_t packs;            /* packs written (sessions only; packs are shared by disks) */
 };
+/* stored_bytes is complete once the disk is finished. A frame that disks share counts for one. */
 
 struct store_session_opts {
     const char *id;      /* "<task uuid>.<fence>": unique per attempt, slug characters */

@@ -140,14 +140,21 @@ static bool flush_frame(struct store_stream *s, struct store_stats *stats, struc
     return !pack_writer_is_full(s->pack) || pack_writer_finish(TAKE(s->pack), err);
 }
 
-bool stream_finish(struct store_stream *stream, struct err *err)
+bool stream_flush(struct store_stream *stream, struct err *err)
 {
     const struct map_records none = {0};
     struct store_stats stats = {0};
     if (!flush_frame(stream, &stats, err))
         return false;
-    if (stream->unit->disk) /* the one that wrote last; a frame may be shared */
+    if (stats.stored_bytes > 0) /* a frame may be shared: it counts for the disk that wrote last */
         disk_merge(stream->unit->disk, &none, &stats);
+    return true;
+}
+
+bool stream_finish(struct store_stream *stream, struct err *err)
+{
+    if (!stream_flush(stream, err))
+        return false;
     return !stream->pack || pack_writer_finish(TAKE(stream->pack), err);
 }
 

@@ -79,6 +79,8 @@ struct store_stream {
     struct hook_set hooks; /* of new chunks; pack numbers are the store's */
     struct unit *unit;     /* work space of a call */
 };
+/* Write out the frame being filled. */
+bool stream_flush(struct store_stream *stream, struct err *err);
 /* Write out what is open: the frame, then the pack. */
 bool stream_finish(struct store_stream *stream, struct err *err);
 void stream_free(struct store_stream *stream);
