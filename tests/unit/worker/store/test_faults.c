@@ -308,8 +308,8 @@ static void sweep(struct scene *s, enum fault_mode mode, int errnum)
         remove_new(s);
     }
     assert_true(failed > calls / 2);
-    /* The link and the syncs of fate/ only: three calls. A thread beside syncs packs, so they are not
-     * at the same place in each backup, and a sweep may meet one of them more than once. */
+    /* The link and the syncs of fate/ only: three calls. A thread beside syncs packs, so they are
+     * not at the same place in each backup, and a sweep may meet one of them more than once. */
     assert_true(unsure <= 8);
 }
 

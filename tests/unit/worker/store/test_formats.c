@@ -338,8 +338,8 @@ static void test_manifest_tail(void **state)
                          .n_pages = 2,
                          .packs = packs,
                          .pages = pages};
-    (void)strcpy(m.disk_id, "disk-1");
-    (void)strcpy(m.session, "s.1");
+    (void)snprintf(m.disk_id, sizeof m.disk_id, "disk-1");
+    (void)snprintf(m.session, sizeof m.session, "s.1");
     size_t len;
     uint8_t *bytes = manifest_tail_encode(&m, &len);
     struct manifest got;
