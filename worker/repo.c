@@ -217,8 +217,13 @@ static bool verify_one(struct store *store, const struct repo_args *a, const cha
     struct store_verify_opts opts = {.quick = a->quick, .damaged = on_damage};
     struct store_verify_result result = {0};
     bool ok = store_verify_point(store, id, &opts, &result, err);
-    printf("%s %s: %" PRIu64 " bytes checked, %" PRIu64 " damaged\n", ok ? "good   " : "BAD    ",
-           id, result.checked_bytes, result.damaged_bytes);
+    if (!ok && a->point && err->code == ERR_NOT_FOUND)
+        return false; /* no such point: nothing was verified */
+    if (ok && a->quick)
+        printf("good    %s: maps and structure checked, not the data\n", id);
+    else
+        printf("%s %s: %" PRIu64 " bytes checked, %" PRIu64 " damaged\n",
+               ok ? "good   " : "BAD    ", id, result.checked_bytes, result.damaged_bytes);
     return ok;
 }
 
@@ -230,6 +235,8 @@ static bool do_verify(struct store *store, const struct repo_args *a, struct err
     if (!store_points_list(store, NULL, &all, err))
         return false;
     bool ok = true;
+    if (all.count == 0)
+        puts("no restore points");
     for (size_t i = 0; i < all.count; i++) {
         struct err one = ERR_INIT;
         if (verify_one(store, a, all.items[i].id, &one))
@@ -263,6 +270,19 @@ static const struct verb *find_verb(const char *name)
     return NULL;
 }
 
+static void say_misuse(const struct verb *verb, const char *first, const struct repo_args *args)
+{
+    if (!verb && first)
+        fprintf(stderr, "oxbow-worker repo: there is no verb '%s'\n", first);
+    else if (!verb)
+        fputs("oxbow-worker repo: a verb is missing\n", stderr);
+    else if (args->count < verb->args_min)
+        fprintf(stderr, "oxbow-worker repo %s: %s is missing\n", verb->name,
+                args->count == 0 ? "PATH" : "POINT");
+    else
+        fprintf(stderr, "oxbow-worker repo %s: too many arguments\n", verb->name);
+}
+
 int repo_main(int argc, char **argv)
 {
     static const struct argp argp = {
@@ -286,6 +306,7 @@ int repo_main(int argc, char **argv)
     if (argp_parse(&argp, argc, argv, 0, NULL, &args) != 0)
         return EXIT_USAGE;
     if (!verb || args.count < verb->args_min || args.count > verb->args_max) {
+        say_misuse(verb, argc > 1 ? argv[1] : NULL, &args);
         argp_help(&argp, stderr, ARGP_HELP_USAGE, name);
         return EXIT_USAGE;
     }

@@ -103,6 +103,11 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     case ARGP_KEY_ARG:
         return add_vm(state, arg, args);
     case KEY_ID:
+        if (!id_is_valid(arg)) {
+            argp_error(state, "--id '%s' is not a UUID: 'oxbow inventory --json' shows the ids",
+                       arg);
+            return EINVAL;
+        }
         return args_add(state, "--id", arg, &args->select.ids);
     case KEY_TAG:
         return args_add(state, "--tag", arg, &args->select.tags);

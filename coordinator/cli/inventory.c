@@ -69,7 +69,8 @@ static int run(int argc, char **argv)
     struct inventory_args args;
     if (!inventory_parse(argc, argv, 0, &args))
         return CLI_USAGE;
-    return query_run(&args.query, WIRE_INVENTORY, &args.message, print, "no VMs");
+    return query_run(&args.query, WIRE_INVENTORY, &args.message, print,
+                     args.message.search ? "no VM matches the search" : "no VMs");
 }
 
 const struct cli_verb verb_inventory = {.name = "inventory",

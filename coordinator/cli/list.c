@@ -78,7 +78,9 @@ static int run(int argc, char **argv)
     struct list_args args;
     if (!list_parse(argc, argv, 0, &args))
         return CLI_USAGE;
-    return query_run(&args.query, WIRE_LIST, &args.message, print, "no restore points");
+    return query_run(&args.query, WIRE_LIST, &args.message, print,
+                     args.message.vm ? "no restore points of this VM; 'oxbow list' shows all"
+                                     : "no restore points");
 }
 
 const struct cli_verb verb_list = {

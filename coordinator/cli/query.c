@@ -76,6 +76,17 @@ static void on_page(void *ctx, const struct wire_page *m)
     q->pages[q->count++] = copy;
 }
 
+/* A listing that failed in a zone: its items are missing, and this says why. */
+static void on_outcome(void *ctx, const struct wire_outcome *m)
+{
+    (void)ctx;
+    struct err err = ERR_INIT;
+    if (!m->error)
+        return;
+    wire_error_to_err(m->error, &err);
+    output_error(&err, NULL);
+}
+
 static void on_notice(void *ctx, const char *text)
 {
     struct query *q = ctx;
@@ -163,7 +174,8 @@ int query_run(const struct query_args *args, enum wire_type type, const void *me
         .message = message,
         .wait = true,
         .timeout_ms = (args->timeout_s ? args->timeout_s : QUERY_TIMEOUT_S) * 1000,
-        .events = {.page = on_page, .restarted = forget, .notice = on_notice},
+        .events =
+            {.outcome = on_outcome, .page = on_page, .restarted = forget, .notice = on_notice},
         .ctx = &q,
     });
     /* A part of the answer is worth printing: one zone may be down, the others are not. */

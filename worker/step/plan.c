@@ -3,6 +3,7 @@
  * Which restore point, to where: everything that can be wrong with a restore is found here, before
  * anything is made.
  */
+#include <ctype.h>
 #include <inttypes.h>
 #include <string.h>
 
@@ -86,6 +87,20 @@ static bool choose_cluster(struct restore *r, struct err *err)
                    name ? name
                    : id ? id
                         : "?");
+}
+
+/* The engine refuses a space or other sign in a name with the code of a passing fault. What it
+ * takes beyond ASCII is left to it. */
+static bool check_name_form(const char *name, struct err *err)
+{
+    for (const unsigned char *c = (const unsigned char *)name; *c; c++) {
+        if (*c < 0x80 && !isalnum(*c) && !strchr("._-", *c))
+            return err_set(err, ERR_BAD_ARGUMENT, 0,
+                           "'%s' cannot be a VM's name: only letters, digits, '_', '-' and '.' are "
+                           "allowed",
+                           name);
+    }
+    return true;
 }
 
 /* The name must be free; a VM of that name that an earlier attempt of this task made is removed. */
@@ -190,8 +205,9 @@ static bool plan_disks(struct task_run *run, struct restore *r, struct err *err)
 bool step_plan(struct task_run *run, struct err *err)
 {
     struct restore *r = run->state;
-    if (!open_point(run, r, err) || !read_vm_json(r, err) || !site_load(run, &r->site, err) ||
-        !choose_cluster(r, err) || !plan_disks(run, r, err) || !check_name(run, r, err))
+    if (!open_point(run, r, err) || !check_name_form(r->name, err) || !read_vm_json(r, err) ||
+        !site_load(run, &r->site, err) || !choose_cluster(r, err) || !plan_disks(run, r, err) ||
+        !check_name(run, r, err))
         return false;
     log_info("restore_planned", LOG_STR("point", run->point), LOG_STR("name", r->name),
              LOG_U64("disks", r->disk_count));

@@ -51,7 +51,7 @@ static void assert_encodes(enum wire_type type, const void *message)
 static void backup(void **state)
 {
     (void)state;
-    struct line l = line_of("web1 " UUID " web2 --id i1 --tag t1 --tag t2 --search cluster=a "
+    struct line l = line_of("web1 " UUID " web2 --id " UUID " --tag t1 --tag t2 --search cluster=a "
                             "--exclude no --zone dc1 --quiesce require --unsupported-disks fail "
                             "--path attach --deadline 2h --key k --timeout 90s");
     struct backup_args args;
@@ -233,6 +233,7 @@ static void mistakes_are_refused(void **state)
         {BACKUP, "a --deadline soon"},
         {BACKUP, "a --timeout 0"},
         {BACKUP, "a --zone UPPER"},
+        {BACKUP, "--id web1"},
         {BACKUP, "a --zone ../x"},
         {BACKUP, "a --progress often"},
         {BACKUP, "a --progress json"},
