@@ -20,7 +20,8 @@ enum {
     PENDING_MAX = 1000, /* publishes handed to the connection at a time */
     OUTBOX_AT_ONCE = 200,
     CONFIRMED_WAIT_MS = 250, /* confirmed messages are forgotten at the latest after so long */
-    RETRY_MS = 5000,         /* a message that found no queue is sent again */
+    RETRY_MS = 5000,         /* a message that found no queue is sent again, ... */
+    RETRY_MAX_MS = 300000,   /* ... ever more slowly */
     IDLE_MS = 5000,          /* a turn of the loop at least so often: heartbeats, watchdog */
     LAST_FLUSH_MS = 3000,
 };
@@ -35,9 +36,12 @@ struct item {
     struct err why;
 };
 
+/* A message that found no queue. It stays on the list until it is confirmed after all. */
 struct retry {
-    int64_t n, due_ms;
+    int64_t n;
+    int64_t wait_ms, due_ms; /* due_ms: IN_FLIGHT = sent again, not confirmed yet */
 };
+#define IN_FLIGHT INT64_MAX
 
 struct broker {
     struct desk *desk;
@@ -163,21 +167,47 @@ static bool turn(struct broker *b, struct err *err)
 }
 
 /* --- Publishing --- */
+static struct retry *find_retry(const struct broker *b, int64_t n)
+{
+    for (size_t i = 0; i < b->retry_count; i++) {
+        if (b->retries[i].n == n)
+            return &b->retries[i];
+    }
+    return NULL;
+}
+
+static void confirmed(struct broker *b, int64_t n)
+{
+    struct retry *retry = find_retry(b, n);
+    if (retry)
+        *retry = b->retries[--b->retry_count];
+    desk_confirmed(b->desk, n);
+}
+
+static void failed(struct broker *b, int64_t n, const char *why)
+{
+    struct retry *retry = find_retry(b, n);
+    if (!retry) {
+        b->retries = xreallocarray(b->retries, b->retry_count + 1, sizeof *b->retries);
+        retry = &b->retries[b->retry_count++];
+        *retry = (struct retry){.n = n, .wait_ms = RETRY_MS / 2};
+    }
+    retry->wait_ms = retry->wait_ms * 2 < RETRY_MAX_MS ? retry->wait_ms * 2 : RETRY_MAX_MS;
+    retry->due_ms = clock_mono_ms(b->clock) + retry->wait_ms;
+    log_warn("publish_failed", LOG_I64("outbox", n), LOG_STR("why", why),
+             LOG_I64("again_ms", retry->wait_ms));
+}
+
 static void on_confirm(void *ctx, uint64_t token, enum mq_outcome outcome)
 {
     struct broker *b = ctx;
     if (token == 0)
         return; /* a progress reply */
-    if (outcome == MQ_CONFIRMED) {
-        desk_confirmed(b->desk, (int64_t)token);
-        return;
-    }
-    log_warn(
-        "publish_failed", LOG_U64("outbox", token),
-        LOG_STR("why", outcome == MQ_RETURNED ? "no queue takes it" : "the broker refused it"));
-    b->retries = xreallocarray(b->retries, b->retry_count + 1, sizeof *b->retries);
-    b->retries[b->retry_count++] =
-        (struct retry){.n = (int64_t)token, .due_ms = clock_mono_ms(b->clock) + RETRY_MS};
+    if (outcome == MQ_CONFIRMED)
+        confirmed(b, (int64_t)token);
+    else
+        failed(b, (int64_t)token,
+               outcome == MQ_RETURNED ? "no queue takes it" : "the broker refused it");
 }
 
 /* False when the connection takes no more for now. */
@@ -209,18 +239,20 @@ static bool publish(struct broker *b, const struct outgoing *m)
 static bool publish_retries(struct broker *b, struct err *err)
 {
     int64_t now_ms = clock_mono_ms(b->clock);
-    size_t kept = 0;
-    bool ok = true;
-    for (size_t i = 0; i < b->retry_count; i++) {
-        struct outgoing_list list = {0};
-        bool due = ok && b->retries[i].due_ms <= now_ms && mq_is_connected(b->mq);
-        ok = ok && (!due || desk_outbox_get(b->desk, b->retries[i].n, &list, err));
-        if (!ok || !due || (list.count > 0 && !publish(b, &list.v[0])))
-            b->retries[kept++] = b->retries[i];
+    for (size_t i = 0; i < b->retry_count && mq_is_connected(b->mq); i++) {
+        struct retry *retry = &b->retries[i];
+        struct outgoing_list list;
+        if (retry->due_ms > now_ms)
+            continue;
+        if (!desk_outbox_get(b->desk, retry->n, &list, err))
+            return false;
+        bool sent = list.count == 0 || publish(b, &list.v[0]);
         outgoing_list_done(&list);
+        if (!sent)
+            break;
+        retry->due_ms = IN_FLIGHT;
     }
-    b->retry_count = kept;
-    return ok;
+    return true;
 }
 
 static bool publish_outbox(struct broker *b, struct err *err)

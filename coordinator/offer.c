@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "coordinator/offer.h"
 
+#include <assert.h>
 #include <string.h>
 
 #include "coordinator/leftovers.h"
@@ -86,8 +87,9 @@ static void weave(struct history *h)
     for (size_t i = skip; i < h->attempts.count; i++) {
         const struct attempt *a = &h->attempts.v[i];
         add_grant(h, a, &held);
-        for (; next < h->step_count; next++) {
+        for (; h->steps && next < h->step_count; next++) {
             const struct wire_step *s = h->steps[next].as;
+            assert(s); /* decoded above */
             if (s->attempt > a->attempt)
                 break;
             const struct wire_step *after = next + 1 < h->step_count ? h->steps[next + 1].as : NULL;
