@@ -128,11 +128,22 @@ static int64_t room_at(const struct core *core, const struct picture *p, size_t 
     return least(room, lane_limit(core, lane) - p->of_lane[lane]);
 }
 
+/* A task whose offer cannot be made must not keep the others waiting: it fails. */
+static bool give_up(struct core *core, struct task *t, struct err *err)
+{
+    if (ledger_is_broken(core->ledger))
+        return false;
+    struct err why = *err;
+    err_clear(err);
+    err_wrap(&why, "the offer cannot be made");
+    return work_fail(core, t, TASK_FAILED, &why, t->attempt > 1, err);
+}
+
 static bool offer(struct core *core, struct task *t, struct err *err)
 {
     SCOPED_FREE char *body = offer_body(core, t, err);
     if (!body)
-        return false;
+        return give_up(core, t, err);
     t->state = TASK_OFFERED;
     t->offered_ms = core->now_ms;
     if (!ledger_task_save(core->ledger, t, err) || !outgoing_offer(core, t, body, err))
@@ -170,6 +181,8 @@ static bool offer_next(struct core *core, struct picture *p, size_t zone, enum l
             continue;
         if (!offer(core, t, err))
             return false;
+        if (t->state != TASK_OFFERED)
+            continue;
         bool counts = place->slots > 0;
         place->offered++;
         p->total += counts;

@@ -134,17 +134,19 @@ static bool claim_offered(struct core *core, struct task *t, const struct wire_c
 /* A second claim, by the worker that the task was granted to. Either the grant reached it too late,
  * and it has asked again: then the grant still counts, and its first step will be heard of. Or it
  * is another process, which knows nothing of the first one, while that one may still be there,
- * hanging: then no second run may begin under this fence. So there is no grant, and unless the
- * first run is heard of the lease runs out early and the next attempt looks after what there is. */
+ * hanging: then no second run may begin under this fence. So there is no grant; unless the first
+ * run is heard of the lease runs out, and the next attempt looks after what there is. */
 static bool claim_again(struct core *core, const struct task *t, struct lease *lease,
                         const struct wire_claim *claim, const char *message_id, struct err *err)
 {
     log_info("claimed_twice", LOG_STR("task", t->id), LOG_STR("worker", t->worker),
              LOG_I64("attempt", t->attempt), LOG_I64("seq", t->seq));
+    if (t->seq == 0)
+        return true;
     if (lease)
         lease->misses = MISSES_MAX;
-    return t->seq == 0 || outgoing_deny(core, claim, message_id,
-                                        "this attempt has begun already and was forgotten", err);
+    return outgoing_deny(core, claim, message_id,
+                         "this attempt has begun already and was forgotten", err);
 }
 
 static bool claim_running(struct core *core, struct task *t, const struct wire_claim *claim,
@@ -234,9 +236,11 @@ bool lease_presence(struct core *core, const struct wire_presence *p, struct err
 static int64_t ends_ms(const struct core *core, const struct lease *lease)
 {
     int64_t from = lease->renewed_ms > core->connected_ms ? lease->renewed_ms : core->connected_ms;
-    /* Its worker runs something else by its own word: its own time must pass, no more. */
-    return from + (lease->misses >= MISSES_MAX ? core_lease_limit_ms(core) / 2
-                                               : core_lease_limit_ms(core));
+    /* A run that was heard of, and whose worker knows nothing of it by its own word: the worker's
+     * own time must pass, no more. Of a run that was not, the grant may still be on its way, and
+     * its time begin later than ours. */
+    bool forgotten = lease->heard && lease->misses >= MISSES_MAX;
+    return from + (forgotten ? core_lease_limit_ms(core) / 2 : core_lease_limit_ms(core));
 }
 
 int64_t lease_next_ms(const struct core *core)

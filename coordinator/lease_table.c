@@ -68,6 +68,7 @@ struct lease *lease_begin(struct lease_table *t, const char *task, const char *w
 void lease_renew(struct lease_table *t, struct lease *lease, int64_t now_ms)
 {
     lease->renewed_ms = now_ms;
+    lease->heard = true;
     lease->misses = 0;
     TAILQ_REMOVE(&t->by_age, lease, by_age);
     TAILQ_INSERT_TAIL(&t->by_age, lease, by_age);

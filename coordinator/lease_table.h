@@ -25,6 +25,7 @@ struct lease {
     char *worker;
     int64_t fence;
     int64_t renewed_ms;
+    bool heard; /* since it began: its run is known to exist */
     int misses; /* presences of its worker, in a row, that did not list it */
     int64_t bytes_done, bytes_total, rate_bps;
     int64_t progress_ms; /* when progress was last told; 0 = never */

@@ -72,8 +72,11 @@ static bool keep_row(struct core *core, const struct task *t, const struct journ
                      struct err *err)
 {
     struct wire_message m = {0};
-    if (!wire_decode(wire_type_name(WIRE_STEP), row->body, strlen(row->body), &m, err))
-        return err_wrap(err, "journal of task %s", t->id);
+    struct err why = ERR_INIT;
+    if (!wire_decode(wire_type_name(WIRE_STEP), row->body, strlen(row->body), &m, &why)) {
+        log_err(LOG_LEVEL_ERROR, "journal_unreadable", &why);
+        return true;
+    }
     const struct wire_step *step = m.as;
     bool ok = keep_handles(core, t, &step->handles, false, err);
     wire_free(&m);

@@ -29,21 +29,24 @@ static void history_done(struct history *h)
 }
 #define SCOPED_HISTORY __attribute__((cleanup(history_done), unused))
 
+/* A row that cannot be read (written by another version, say) is left out: better an attempt that
+ * knows less than a task that can never be offered. */
 static bool load_steps(struct core *core, const char *task, struct history *h, struct err *err)
 {
     struct journal_list rows;
     if (!ledger_journal_list(core->ledger, task, JOURNAL_ROWS_MAX, &rows, err))
         return false;
-    h->steps = rows.count ? xcalloc(rows.count, sizeof *h->steps) : NULL;
-    bool ok = true;
-    for (size_t i = 0; i < rows.count && ok; i++) {
-        ok = wire_decode(wire_type_name(WIRE_STEP), rows.v[i].body, strlen(rows.v[i].body),
-                         &h->steps[i], err) ||
-             err_wrap(err, "journal of task %s", task);
-        h->step_count += ok;
+    h->steps = xcalloc(rows.count + 1, sizeof *h->steps);
+    for (size_t i = 0; i < rows.count; i++) {
+        struct err why = ERR_INIT;
+        if (wire_decode(wire_type_name(WIRE_STEP), rows.v[i].body, strlen(rows.v[i].body),
+                        &h->steps[h->step_count], &why))
+            h->step_count++;
+        else
+            log_err(LOG_LEVEL_ERROR, "journal_unreadable", &why);
     }
     journal_list_done(&rows);
-    return ok;
+    return true;
 }
 
 static struct wire_journal_entry *add_entry(struct history *h, bool keep)

@@ -114,7 +114,7 @@ static void keep(struct bed *bed, const struct outgoing *m)
         fail_msg("%s", err.message);
 }
 
-static void gather(struct bed *bed)
+void bed_gather(struct bed *bed)
 {
     struct err err = ERR_INIT;
     size_t count;
@@ -150,7 +150,7 @@ void bed_commit(struct bed *bed)
     struct err err = ERR_INIT;
     if (!desk_commit(bed->desk, &err))
         fail_msg("%s", err.message);
-    gather(bed);
+    bed_gather(bed);
 }
 
 void bed_turn(struct bed *bed)

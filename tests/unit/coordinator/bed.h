@@ -56,6 +56,7 @@ void bed_restart(struct bed *bed);
 void bed_wait(struct bed *bed, int64_t ms); /* time passes, then one turn */
 void bed_turn(struct bed *bed);             /* one batch without messages */
 void bed_commit(struct bed *bed);           /* end a batch that desk_begin() began */
+void bed_gather(struct bed *bed);           /* see what was committed to the outbox */
 
 struct bed_props {
     const char *message_id, *correlation_id, *reply_to, *type;

@@ -271,6 +271,47 @@ static void list_asks_the_zone(void **state)
     assert_string_equal(((const struct wire_offer *)offer.m.as)->list->vm, "web1");
 }
 
+/* The proxy VM of a worker is backed up only when it is named. */
+static void proxies_are_left_out(void **state)
+{
+    (void)state;
+    SCOPED(bed) struct bed *bed = bed_new("dc1", NULL);
+    const struct wire_presence p = {.worker = S("w1"),
+                                    .zone = S("dc1"),
+                                    .state = S("up"),
+                                    .proxy = S("name-2"),
+                                    .slots_backup = 9,
+                                    .slots_upkeep = 9};
+    bed_event(bed, WIRE_PRESENCE, &p, NULL);
+    const struct wire_presence by_id = {.worker = S("w2"),
+                                        .zone = S("dc1"),
+                                        .state = S("up"),
+                                        .proxy = S("VM-3"),
+                                        .slots_backup = 9,
+                                        .slots_upkeep = 9};
+    bed_event(bed, WIRE_PRESENCE, &by_id, NULL);
+    char request[ID_BYTES];
+    bed_backup(bed, NULL, request);
+    struct hold h = bed_offer(bed);
+    bed_claim(bed, &h, "w1");
+    bed_inventory(bed, &h, 1, 4);
+    struct hold one = bed_offer(bed), four = bed_offer(bed);
+    assert_string_equal(one.vm, "vm-1");
+    assert_string_equal(four.vm, "vm-4");
+    assert_int_equal(bed_count(bed, WIRE_OFFER), 0);
+    char *names[] = {S("name-2")}, *ids[] = {S("vm-3")};
+    struct wire_select select = {.all = true, .names = {names, 1}, .ids = {ids, 1}};
+    const struct wire_backup b = {.select = &select};
+    bed_request(bed, WIRE_BACKUP, &b, NULL);
+    h = bed_offer(bed);
+    bed_claim(bed, &h, "w1");
+    bed_inventory(bed, &h, 1, 4);
+    struct hold two = bed_offer(bed), three = bed_offer(bed); /* the others are busy */
+    assert_string_equal(two.vm, "vm-2");
+    assert_string_equal(three.vm, "vm-3");
+    bed_check(bed);
+}
+
 /* --- Refusals --- */
 static const char *refusal(struct bed *bed, struct sent *s)
 {
@@ -583,6 +624,7 @@ int main(void)
         cmocka_unit_test(listings_are_relayed_in_pages),
         cmocka_unit_test(restore_makes_one_task),
         cmocka_unit_test(list_asks_the_zone),
+        cmocka_unit_test(proxies_are_left_out),
         cmocka_unit_test(what_cannot_be_done_is_refused),
         cmocka_unit_test(bad_messages_are_buried_and_refused),
         cmocka_unit_test(a_huge_body_is_refused),
