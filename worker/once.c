@@ -38,7 +38,7 @@ static bool once_stopped(void *ctx, struct err *err)
 }
 
 /* {"type":"oxbow.step.v1","body":{...}}, one write a line: copy threads report too. */
-static void once_emit(void *ctx, enum wire_type type, const void *message, bool ahead)
+static bool once_emit(void *ctx, enum wire_type type, const void *message, bool ahead)
 {
     (void)ctx;
     (void)ahead;
@@ -47,12 +47,13 @@ static void once_emit(void *ctx, enum wire_type type, const void *message, bool 
     SCOPED_FREE char *body = wire_encode(type, message, &len, &err);
     if (!body) {
         log_err(LOG_LEVEL_ERROR, "event_not_encoded", &err);
-        return;
+        return false;
     }
     SCOPED_FREE char *line =
         xasprintf("{\"type\":\"%s\",\"body\":%s}\n", wire_type_name(type), body);
     if (!file_write_full(STDOUT_FILENO, line, strlen(line), &err))
         log_err(LOG_LEVEL_WARN, "event_not_written", &err);
+    return true;
 }
 
 static const struct run_ops once_ops = {

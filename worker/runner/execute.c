@@ -56,24 +56,53 @@ static const char *status_word(const struct execution *what, bool ok, const stru
     return what->is_leaving && what->is_leaving(what->ops_ctx) ? "released" : "cancelled";
 }
 
+/* Say in the last warning that there were more. */
+static void count_dropped_warnings(struct task_run *run)
+{
+    if (run->warnings_dropped == 0 || run->warnings_count == 0)
+        return;
+    struct wire_warning *last = &run->warnings[run->warnings_count - 1];
+    char *message = xasprintf("%s (and %zu more warnings, see the worker's log)", last->message,
+                              run->warnings_dropped);
+    free(last->message);
+    last->message = message;
+}
+
+/* A result that cannot be encoded must not be silence: the task would run until its lease ends. */
+static void emit_result(struct task_run *run, struct wire_result *result)
+{
+    if (run->ops->emit(run->ops_ctx, WIRE_RESULT, result, false))
+        return;
+    result->warnings = (struct wire_warnings){0};
+    if (run->ops->emit(run->ops_ctx, WIRE_RESULT, result, false))
+        return;
+    struct err err = ERR_INIT;
+    err_set(&err, ERR_INTERNAL, 0, "the task's result could not be encoded: see the worker's log");
+    char at[WIRE_AT_BYTES];
+    struct wire_error error;
+    wire_error_of(&err, &error, at);
+    static char failed[] = "failed";
+    struct wire_result least = {.task = result->task,
+                                .worker = result->worker,
+                                .attempt = result->attempt,
+                                .fence = result->fence,
+                                .status = failed,
+                                .error = &error};
+    (void)run->ops->emit(run->ops_ctx, WIRE_RESULT, &least, false);
+}
+
 static void publish_result(struct task_run *run, const char *status, const struct err *err)
 {
     char at[WIRE_AT_BYTES];
     struct wire_error error;
     if (err)
         wire_error_of(err, &error, at);
-    if (run->warnings_dropped && run->warnings_count) {
-        struct wire_warning *last = &run->warnings[run->warnings_count - 1];
-        char *message = xasprintf("%s (and %zu more warnings, see the worker's log)", last->message,
-                                  run->warnings_dropped);
-        free(last->message);
-        last->message = message;
-    }
+    count_dropped_warnings(run);
     /* Whoever took the task over has the handles from the journal. */
     bool lost = err && err->code == ERR_LEASE_LOST;
-    struct wire_leftovers leftovers = {0};
+    struct wire_leftovers held = {0};
     if (!lost)
-        leftovers = handles_leftovers(&run->handles, run->offer->vm);
+        held = handles_leftovers(&run->handles, run->offer->vm);
     struct wire_result result = {
         .task = run->offer->task,
         .worker = (char *)(uintptr_t)run->worker,
@@ -85,11 +114,11 @@ static void publish_result(struct task_run *run, const char *status, const struc
         .point = run->point,
         .new_vm = run->new_vm,
         .stats = &run->stats,
-        .leftovers = leftovers,
+        .leftovers = run->left.count ? run->left : held,
         .pages = run->pages,
     };
-    run->ops->emit(run->ops_ctx, WIRE_RESULT, &result, false);
-    leftovers_done(&leftovers);
+    emit_result(run, &result);
+    leftovers_done(&held);
 }
 
 bool execute_task(const struct worker_env *env, const struct execution *what, struct err *err)

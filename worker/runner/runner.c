@@ -84,7 +84,7 @@ static enum run_lease ops_lease_check(void *ctx, struct err *err)
     return RUN_LEASE_LOST;
 }
 
-static void ops_emit(void *ctx, enum wire_type type, const void *message, bool ahead)
+static bool ops_emit(void *ctx, enum wire_type type, const void *message, bool ahead)
 {
     struct active *a = ctx;
     struct err err = ERR_INIT;
@@ -92,7 +92,7 @@ static void ops_emit(void *ctx, enum wire_type type, const void *message, bool a
     char *body = wire_encode(type, message, &len, &err);
     if (!body) {
         log_err(LOG_LEVEL_ERROR, "event_not_encoded", &err);
-        return;
+        return false;
     }
     struct note *n = note_new(NOTE_EVENT, a->offer->task, a->fence);
     n->attempt = a->offer->attempt;
@@ -104,6 +104,7 @@ static void ops_emit(void *ctx, enum wire_type type, const void *message, bool a
     if (ahead)
         lease_ahead_sent(a->lease);
     push_note(a->runner, n);
+    return true;
 }
 
 static bool ops_is_leaving(void *ctx)

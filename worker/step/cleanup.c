@@ -77,19 +77,6 @@ static const struct {
     {"disk", clean_disk},
 };
 
-/* The handle under which a leftover stays one; the caller frees. */
-static char *handle_name(const struct wire_leftover *l, size_t index, const char **ret_value)
-{
-    *ret_value = l->id ? l->id : l->vm;
-    if (strcmp(l->kind, "attachment") == 0) {
-        *ret_value = l->vm;
-        return xasprintf(HANDLE_ATTACHMENT "%s", l->id ? l->id : "");
-    }
-    if (strcmp(l->kind, "disk") == 0)
-        return xasprintf(HANDLE_DISK "%zu", index);
-    return xstrdup(strcmp(l->kind, "vm") == 0 ? HANDLE_VM : HANDLE_SNAPSHOT);
-}
-
 /* True when it is gone, or not ours to remove. */
 static bool clean_one(struct task_run *run, size_t kind, const struct wire_leftover *l,
                       struct err *err)
@@ -109,7 +96,6 @@ static bool clean_one(struct task_run *run, size_t kind, const struct wire_lefto
 bool step_cleanup(struct task_run *run, struct err *err)
 {
     const struct wire_leftovers *left = &run->offer->cleanup;
-    handles_done(&run->handles); /* what is left is counted anew */
     for (size_t k = 0; k < ARRAY_LEN(kinds); k++) {
         for (size_t i = 0; i < left->count; i++) {
             const struct wire_leftover *l = &left->v[i];
@@ -118,9 +104,7 @@ bool step_cleanup(struct task_run *run, struct err *err)
             struct err one = ERR_INIT;
             if (run_check(run, &one) && clean_one(run, k, l, &one))
                 continue;
-            const char *value;
-            SCOPED_FREE char *name = handle_name(l, i, &value);
-            handles_set(&run->handles, name, value ? value : "");
+            leftovers_add(&run->left, l->kind, l->vm, l->id);
             if (one.code == ERR_LEASE_LOST || !err_is_set(err)) {
                 err_clear(err);
                 *err = one;

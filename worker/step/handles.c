@@ -83,7 +83,7 @@ void handles_inherit(struct handles *h, const struct wire_journal *journal)
         handles_set(h, newest->handles.v[i].name, newest->handles.v[i].value);
 }
 
-static void add_leftover(struct wire_leftovers *l, const char *kind, const char *vm, const char *id)
+void leftovers_add(struct wire_leftovers *l, const char *kind, const char *vm, const char *id)
 {
     l->v = xreallocarray(l->v, l->count + 1, sizeof *l->v);
     l->v[l->count++] = (struct wire_leftover){
@@ -101,17 +101,18 @@ struct wire_leftovers handles_leftovers(const struct handles *h, const char *vm)
     /* In the order in which they must go: attachments hold snapshots and disks. */
     for (size_t i = 0; i < h->count; i++) {
         if (has_prefix(h->v[i].name, HANDLE_ATTACHMENT))
-            add_leftover(&l, "attachment", h->v[i].value, h->v[i].name + strlen(HANDLE_ATTACHMENT));
+            leftovers_add(&l, "attachment", h->v[i].value,
+                          h->v[i].name + strlen(HANDLE_ATTACHMENT));
     }
     const char *snapshot = handles_get(h, HANDLE_SNAPSHOT);
     if (snapshot)
-        add_leftover(&l, "snapshot", vm, snapshot);
+        leftovers_add(&l, "snapshot", vm, snapshot);
     const char *made_vm = handles_get(h, HANDLE_VM);
     if (made_vm)
-        add_leftover(&l, "vm", made_vm, NULL);
+        leftovers_add(&l, "vm", made_vm, NULL);
     for (size_t i = 0; i < h->count; i++) {
         if (has_prefix(h->v[i].name, HANDLE_DISK))
-            add_leftover(&l, "disk", NULL, h->v[i].value);
+            leftovers_add(&l, "disk", NULL, h->v[i].value);
     }
     return l;
 }

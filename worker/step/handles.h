@@ -56,4 +56,6 @@ void handles_inherit(struct handles *h, const struct wire_journal *journal);
 /* The things still held, as leftovers. `vm` is the VM that a snapshot hangs on. The caller frees
  * the array and its members with leftovers_done(). */
 struct wire_leftovers handles_leftovers(const struct handles *h, const char *vm);
+/* Copies the strings; vm and id may be NULL. */
+void leftovers_add(struct wire_leftovers *l, const char *kind, const char *vm, const char *id);
 void leftovers_done(struct wire_leftovers *l);

@@ -16,6 +16,7 @@ enum { COPYING_EVERY_MS = 2000, SLEEP_PIECE_MS = 250 };
 void run_done(struct task_run *run)
 {
     handles_done(&run->handles);
+    leftovers_done(&run->left);
     for (size_t i = 0; i < run->warnings_count; i++) {
         free(run->warnings[i].code);
         free(run->warnings[i].disk);
@@ -98,7 +99,7 @@ void run_event(struct task_run *run, const char *step, const char *state, const 
         .error = error ? &wire : NULL,
         .duration_ms = duration_ms,
     };
-    run->ops->emit(run->ops_ctx, WIRE_STEP, &event, ahead);
+    (void)run->ops->emit(run->ops_ctx, WIRE_STEP, &event, ahead);
 }
 
 void run_handle_set(struct task_run *run, const char *name, const char *value)
@@ -129,7 +130,7 @@ void run_copying(struct task_run *run, int64_t bytes_done, int64_t bytes_total, 
         .bytes_total = bytes_total,
         .rate_bps = rate_bps,
     };
-    run->ops->emit(run->ops_ctx, WIRE_COPYING, &event, false);
+    (void)run->ops->emit(run->ops_ctx, WIRE_COPYING, &event, false);
 }
 
 void run_items(struct task_run *run, const struct wire_item_list *items)
@@ -143,7 +144,7 @@ void run_items(struct task_run *run, const struct wire_item_list *items)
         .page = ++run->pages,
         .items = &copy,
     };
-    run->ops->emit(run->ops_ctx, WIRE_ITEMS, &event, false);
+    (void)run->ops->emit(run->ops_ctx, WIRE_ITEMS, &event, false);
 }
 
 void run_warn(struct task_run *run, const char *code, const char *disk, const char *fmt, ...)

@@ -64,8 +64,8 @@ struct run_ops {
      * thread. */
     bool (*stopped)(void *ctx, struct err *err);
     /* Publish an event. `ahead`: lease_check is pending until it is confirmed. The message is
-     * encoded before the call returns. Any thread. */
-    void (*emit)(void *ctx, enum wire_type type, const void *message, bool ahead);
+     * encoded before the call returns; false when it breaks a limit of the codec. Any thread. */
+    bool (*emit)(void *ctx, enum wire_type type, const void *message, bool ahead);
 };
 
 /* Which rules hold now. */
@@ -102,7 +102,8 @@ struct task_run {
     struct wire_stats stats;
     char *point, *new_vm;
     int64_t pages;
-    bool committed; /* the work is done and stands; what follows is tidying */
+    struct wire_leftovers left; /* a clean-up's own; others are counted from the handles */
+    bool committed;             /* the work is done and stands; what follows is tidying */
 
     _Atomic int64_t copying_next_ms; /* throttle of run_copying() */
 };

@@ -62,7 +62,7 @@ static inline bool fake_stopped(void *ctx, struct err *err)
     return true;
 }
 
-static inline void fake_emit(void *ctx, enum wire_type type, const void *message, bool ahead)
+static inline bool fake_emit(void *ctx, enum wire_type type, const void *message, bool ahead)
 {
     struct fake_run *f = ctx;
     f->aheads += ahead;
@@ -76,7 +76,7 @@ static inline void fake_emit(void *ctx, enum wire_type type, const void *message
         abort();
     free(body);
     if (type != WIRE_STEP)
-        return;
+        return true;
     const struct wire_step *s = message;
     f->events++;
     f->seq_broken |= s->seq != f->last_seq + 1;
@@ -86,6 +86,7 @@ static inline void fake_emit(void *ctx, enum wire_type type, const void *message
         buf_printf(&f->log, "%c%s=%s", i ? ',' : '(', s->handles.v[i].name, s->handles.v[i].value);
     if (s->handles.count)
         buf_printf(&f->log, ")");
+    return true;
 }
 
 static const struct run_ops fake_ops = {
