@@ -75,3 +75,14 @@ expect() {
 }
 warned() { check "... with the warning $1" test "$(result "[.warnings[]? | select(.code == \"$1\")] | length")" -ge 1; }
 quiesced() { check "... quiesced: $1" test "$("$worker" repo show "$tmp/repository" "$(result .point)" --json | jq -r .meta.quiesced)" = "$1"; }
+
+# The last restore's VM is whole; removes it again, so that counts stay comparable.
+restored() {
+    local id
+    id=$(result .new_vm)
+    [ "$id" != null ] || fail "no new VM"
+    check "nothing carries a marker" test "$(state | jq '[.vms[], .disks[] | select(.description // "" | startswith("oxbow"))] | length')" = 0
+    curl -sS --cacert "$(sandbox_info .ca)" -u "$(sandbox_info .user):$(cat "$(sandbox_info .password_file)")" \
+        -X DELETE -H 'Accept: application/json' "$(sandbox_info .url)/api/vms/$id" >/dev/null
+    wait_until 20 "it is removed" only_known_vms
+}
