@@ -104,11 +104,29 @@ void lease_ahead_confirmed(struct lease *l)
     pthread_mutex_unlock(&l->mutex);
 }
 
+/* Under the mutex: should the coordinator be asked now? If so, it counts as asked. */
+static bool ask_is_due(struct lease *l, int64_t now)
+{
+    if (l->denied || now < l->valid_until_ms || !l->connected ||
+        (l->asked_ms != 0 && now - l->asked_ms <= l->opts.lease_ms / 2))
+        return false;
+    l->asked_ms = now;
+    return true;
+}
+
+static void ask(struct lease *l, bool due)
+{
+    if (due && l->opts.ask)
+        l->opts.ask(l->opts.ctx);
+}
+
 bool lease_is_lost(struct lease *l)
 {
     pthread_mutex_lock(&l->mutex);
     bool lost = l->denied;
+    bool due = ask_is_due(l, now_ms(l));
     pthread_mutex_unlock(&l->mutex);
+    ask(l, due);
     return lost;
 }
 
@@ -153,10 +171,7 @@ static enum lease_state look(struct lease *l, bool *ret_ask, struct err *err)
         l->denied = true;
         return LEASE_LOST;
     }
-    if (stale && l->connected && (l->asked_ms == 0 || now - l->asked_ms > l->opts.lease_ms / 2)) {
-        l->asked_ms = now;
-        *ret_ask = true;
-    }
+    *ret_ask = *ret_ask || ask_is_due(l, now);
     return LEASE_PENDING;
 }
 
@@ -175,15 +190,14 @@ static void wait_change(struct lease *l, int64_t wait_ms)
 
 enum lease_state lease_wait(struct lease *l, int64_t wait_ms, struct err *err)
 {
-    bool ask = false;
+    bool due = false;
     pthread_mutex_lock(&l->mutex);
-    enum lease_state state = look(l, &ask, err);
-    if (state == LEASE_PENDING && !ask && wait_ms > 0) {
+    enum lease_state state = look(l, &due, err);
+    if (state == LEASE_PENDING && !due && wait_ms > 0) {
         wait_change(l, wait_ms);
-        state = look(l, &ask, err);
+        state = look(l, &due, err);
     }
     pthread_mutex_unlock(&l->mutex);
-    if (ask && l->opts.ask)
-        l->opts.ask(l->opts.ctx);
+    ask(l, due);
     return state;
 }

@@ -24,8 +24,8 @@ struct lease_opts {
     const struct clock *clock;
     int64_t lease_ms;
     int64_t outage_ms; /* longest wait for a lost broker */
-    /* Called (with no lock held, from lease_wait's thread) when the lease is stale and should be
-     * confirmed by a claim with the fence. */
+    /* Called (with no lock held, from the thread of lease_wait or lease_is_lost) when the lease is
+     * stale and should be confirmed by a claim with the fence. */
     void (*ask)(void *ctx);
     void *ctx;
 };
@@ -47,6 +47,8 @@ void lease_set_connected(struct lease *l, bool connected);
 void lease_ahead_sent(struct lease *l);
 void lease_ahead_confirmed(struct lease *l);
 
+/* Asks about a stale lease, and does not wait for the answer: so a run that only copies learns,
+ * too, that it has been given up. */
 bool lease_is_lost(struct lease *l);
 
 enum lease_state { LEASE_VALID, LEASE_PENDING, LEASE_LOST };

@@ -72,6 +72,31 @@ static void test_stale_is_not_renewed_by_the_broker_alone(void **state)
     lease_free(s.lease);
 }
 
+static void test_a_copy_asks_about_a_stale_lease(void **state)
+{
+    (void)state;
+    struct setup s;
+    setup_init(&s);
+    assert_false(lease_is_lost(s.lease));
+    assert_int_equal(s.asked, 0);
+    s.clock.now_ms += LEASE_MS;
+    lease_set_connected(s.lease, false);
+    assert_false(lease_is_lost(s.lease));
+    assert_int_equal(s.asked, 0);
+    lease_set_connected(s.lease, true);
+    for (int i = 0; i < 3; i++)
+        assert_false(lease_is_lost(s.lease));
+    assert_int_equal(s.asked, 1);
+    s.clock.now_ms += LEASE_MS / 2 + 1;
+    assert_false(lease_is_lost(s.lease));
+    assert_int_equal(s.asked, 2);
+    lease_denied(s.lease);
+    s.clock.now_ms += LEASE_MS;
+    assert_true(lease_is_lost(s.lease));
+    assert_int_equal(s.asked, 2);
+    lease_free(s.lease);
+}
+
 static void test_denied_is_final(void **state)
 {
     (void)state;
@@ -156,6 +181,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_renewal_counts_from_sending),
         cmocka_unit_test(test_stale_is_not_renewed_by_the_broker_alone),
+        cmocka_unit_test(test_a_copy_asks_about_a_stale_lease),
         cmocka_unit_test(test_denied_is_final),
         cmocka_unit_test(test_gives_up_when_nobody_answers),
         cmocka_unit_test(test_outage_does_not_count_until_its_limit),
