@@ -68,6 +68,20 @@ bool leftovers_keep_late(struct core *core, const struct task *t,
     return keep_handles(core, t, handles, true, err);
 }
 
+/* Its attempt died where it may have frozen the guest, or asked for a snapshot, and not said so. */
+static bool may_hold_more(const struct task *t, const struct wire_step *s)
+{
+    static const char *const steps[] = {"precheck", "quiesce", "snapshot"};
+    bool under_way = strcmp(s->state, "started") == 0 || strcmp(s->state, "done") == 0;
+    if (!t->vm || strcmp(t->kind, "backup") != 0 || !under_way || value_of(&s->handles, "snapshot"))
+        return false;
+    for (size_t i = 0; i < ARRAY_LEN(steps); i++) {
+        if (strcmp(s->step, steps[i]) == 0)
+            return true;
+    }
+    return false;
+}
+
 static bool keep_row(struct core *core, const struct task *t, const struct journal_row *row,
                      struct err *err)
 {
@@ -78,7 +92,9 @@ static bool keep_row(struct core *core, const struct task *t, const struct journ
         return true;
     }
     const struct wire_step *step = m.as;
-    bool ok = keep_handles(core, t, &step->handles, false, err);
+    bool ok = keep_handles(core, t, &step->handles, false, err) &&
+              (row->stale || !may_hold_more(t, step) ||
+               ledger_leftover_add(core->ledger, t->id, "snapshot", t->vm, WIRE_LEFTOVER_ALL, err));
     wire_free(&m);
     return ok;
 }

@@ -297,6 +297,9 @@ struct wire_journal {
     size_t count;
 };
 
+/* The `id` of a leftover snapshot that means: all that carry the task's marker. */
+#define WIRE_LEFTOVER_ALL "*"
+
 /* Something a task left behind, for the clean-up that removes it. */
 struct wire_leftover {
     char *kind; /* snapshot | attachment | disk | vm */

@@ -176,14 +176,36 @@ bool ovirt_vm_wait(struct engine_session *s, const char *id, const char *status,
     return engine_poll(s, what, limit_ms, look_status, &watch, err);
 }
 
+struct put_probe {
+    const char *path, *description;
+};
+
+/* A lost PUT was done when the description is the new one. It must be known: whether a VM still
+ * carries our mark decides whose it is. */
+static bool probe_put(struct engine_session *s, void *ctx, bool *ret_done, json_t **ret_object,
+                      struct err *err)
+{
+    const struct put_probe *p = ctx;
+    json_auto_t *vm = NULL;
+    (void)ret_object;
+    if (!engine_get_or_gone(s, p->path, NULL, &vm, err))
+        return false;
+    const char *description = member_str(vm, "description");
+    *ret_done = vm && strcmp(description ? description : "", p->description) == 0;
+    return true;
+}
+
+/* `body` has the description, last to change by our hand. */
 static bool put_vm(struct engine_session *s, const char *id, json_t *body, struct err *err)
 {
     SCOPED_FREE char *path = xasprintf("vms/%s", id);
+    struct put_probe probe = {.path = path, .description = member_str(body, "description")};
     struct engine_mutation m = {
         .method = ENGINE_PUT,
         .path = path,
         .body = body,
-        .probe = engine_probe_repeatable,
+        .probe = probe_put,
+        .probe_ctx = &probe,
     };
     if (!engine_mutate(s, &m, NULL, err))
         return err_wrap(err, "update VM %s", id);

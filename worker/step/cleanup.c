@@ -14,6 +14,11 @@
 
 enum { DETACH_LIMIT_MS = 15 * 60 * 1000 };
 
+struct cleanup {
+    bool vm_stands; /* the restore was complete: its disks are the user's */
+    bool vm_open;   /* nobody knows */
+};
+
 void *cleanup_new(struct task_run *run, struct err *err)
 {
     if (!run->offer->cleanup_task || !id_is_valid(run->offer->cleanup_task) ||
@@ -22,7 +27,7 @@ void *cleanup_new(struct task_run *run, struct err *err)
                 "a cleanup task must name the task that left something behind, and what");
         return NULL;
     }
-    return ALLOC_NEW(char); /* no state */
+    return ALLOC_NEW(struct cleanup);
 }
 
 void cleanup_free(void *state)
@@ -41,6 +46,24 @@ static bool clean_attachment(struct task_run *run, const struct wire_leftover *l
     return ovirt_detach(run->session, l->vm, l->id, DETACH_LIMIT_MS, err);
 }
 
+/* Nobody knows whether it had made one: look. */
+static bool delete_marked(struct task_run *run, const char *vm, const char *prefix,
+                          const struct ovirt_merge *how, struct err *err)
+{
+    struct ovirt_snapshots list = {0};
+    if (!ovirt_snapshots_list(run->session, vm, prefix, &list, err)) {
+        if (err->code != ERR_NOT_FOUND)
+            return false;
+        err_clear(err); /* the VM has gone */
+        return true;
+    }
+    bool ok = true;
+    for (size_t i = 0; ok && i < list.count; i++)
+        ok = ovirt_snapshot_delete(run->session, vm, list.v[i].id, prefix, how, err);
+    ovirt_snapshots_done(&list);
+    return ok;
+}
+
 static bool clean_snapshot(struct task_run *run, const struct wire_leftover *l, struct err *err)
 {
     if (!l->vm || !l->id)
@@ -48,6 +71,8 @@ static bool clean_snapshot(struct task_run *run, const struct wire_leftover *l, 
     thaw_in_case(run, l->vm);
     SCOPED_FREE char *prefix = xasprintf("oxbow task=%s ", run->offer->cleanup_task);
     struct ovirt_merge how = {.limit_ms = run->settings->merge_wait_s * 1000};
+    if (strcmp(l->id, WIRE_LEFTOVER_ALL) == 0)
+        return delete_marked(run, l->vm, prefix, &how, err);
     return ovirt_snapshot_delete(run->session, l->vm, l->id, prefix, &how, err);
 }
 
@@ -56,13 +81,26 @@ static bool clean_vm(struct task_run *run, const struct wire_leftover *l, struct
     const char *vm = l->id ? l->id : l->vm;
     if (!vm)
         return err_set(err, ERR_BAD_MESSAGE, 0, "a VM needs an id");
-    return made_vm_remove(run, vm, run->offer->cleanup_task, err);
+    if (made_vm_remove(run, vm, run->offer->cleanup_task, err))
+        return true;
+    struct cleanup *c = run->state;
+    if (err->code == ERR_REFUSED)
+        c->vm_stands = true;
+    else
+        c->vm_open = true;
+    return false;
 }
 
 static bool clean_disk(struct task_run *run, const struct wire_leftover *l, struct err *err)
 {
     if (!l->id)
         return err_set(err, ERR_BAD_MESSAGE, 0, "a disk needs an id");
+    const struct cleanup *c = run->state;
+    if (c->vm_stands)
+        return err_set(err, ERR_REFUSED, 0, "disk %s is not removed: its VM's restore was complete",
+                       l->id);
+    if (c->vm_open)
+        return err_set(err, ERR_CONFLICT, 0, "disk %s is not removed before its VM", l->id);
     return made_disk_remove(run, l->id, run->offer->cleanup_task, err);
 }
 

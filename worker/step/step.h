@@ -97,12 +97,12 @@ struct task_run {
     const char *step; /* the one at work; NULL between */
     int64_t seq;      /* of the last step event */
     struct handles handles;
+    struct wire_leftovers left;    /* what a clean-up could not remove */
     struct wire_warning *warnings; /* at most WIRE_WARNINGS_MAX are kept */
     size_t warnings_count, warnings_room, warnings_dropped;
     struct wire_stats stats;
     char *point, *new_vm;
     int64_t pages;
-    struct wire_leftovers left; /* a clean-up's own; others are counted from the handles */
     bool committed;             /* the work is done and stands; what follows is tidying */
 
     _Atomic int64_t copying_next_ms; /* throttle of run_copying() */

@@ -164,6 +164,43 @@ static void a_task_whose_worker_is_lost(void **state)
     bed_check(bed);
 }
 
+/* Its worker died before it could tell of its snapshot, or with the guest frozen. */
+static void a_task_lost_in_the_middle_of_its_snapshot(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *step, *state;
+        bool cleanup;
+    } cases[] = {
+        {"quiesce", "started", true},
+        {"snapshot", "started", true},
+        {"revoke-earlier", "done", false},
+        {"precheck", "failed", false},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        SCOPED(bed) struct bed *bed = bed_new("dc1", NULL);
+        char request[ID_BYTES];
+        struct hold h = bed_backup_one(bed, "w1", request);
+        bed_claim(bed, &h, "w1");
+        bed_step(bed, &h, cases[i].step, cases[i].state, NULL);
+        cancel(bed, request, NULL);
+        bed_restart(bed);
+        bed_wait(bed, 121 * 1000);
+        expect_cancelled(bed, 1, 1);
+        assert_int_equal(bed_count(bed, WIRE_OFFER), cases[i].cleanup);
+        if (!cases[i].cleanup)
+            continue;
+        SCOPED_SENT struct sent s = bed_take(bed, WIRE_OFFER);
+        const struct wire_offer *o = s.m.as;
+        assert_string_equal(o->kind, "cleanup");
+        assert_int_equal(o->cleanup.count, 1);
+        assert_string_equal(o->cleanup.v[0].kind, "snapshot");
+        assert_string_equal(o->cleanup.v[0].vm, h.vm);
+        assert_string_equal(o->cleanup.v[0].id, WIRE_LEFTOVER_ALL);
+        bed_check(bed);
+    }
+}
+
 static void a_task_between_two_attempts(void **state)
 {
     (void)state;
@@ -328,6 +365,7 @@ int main(void)
         cmocka_unit_test(a_task_that_succeeds_all_the_same),
         cmocka_unit_test(a_task_that_fails_while_it_stops),
         cmocka_unit_test(a_task_whose_worker_is_lost),
+        cmocka_unit_test(a_task_lost_in_the_middle_of_its_snapshot),
         cmocka_unit_test(a_task_between_two_attempts),
         cmocka_unit_test(a_cleanup_goes_on_unless_it_is_meant),
         cmocka_unit_test(two_cancellers),

@@ -864,6 +864,24 @@ static void finish_puts_description_and_protection_back(void **state)
     stop(&x);
 }
 
+static void finish_whose_answer_was_lost_is_found_by_its_description(void **state)
+{
+    (void)state;
+    struct fixture x;
+    start(&x, (const struct fake_line[]){
+                  {"PUT vms/" VM, 0, NULL, FAKE_DROP},
+                  {"GET vms/" VM, 200, "{\"description\":\"the shop\"}", 0},
+                  {"PUT vms/" VM, 0, NULL, FAKE_DROP},
+                  {"GET vms/" VM, 200, "{\"description\":\"oxbow restoring\"}", 0},
+                  {"PUT vms/" VM, 200, "{}", 0},
+                  {0}});
+    json_auto_t *saved = json_pack("{s:s}", "description", "the shop");
+    assert_true(ovirt_vm_finish(x.session, VM, saved, &x.err));
+    json_auto_t *plain = json_object();
+    assert_true(ovirt_vm_finish(x.session, VM, plain, &x.err));
+    stop(&x);
+}
+
 static void description_gets_names(void **state)
 {
     (void)state;
@@ -1062,6 +1080,7 @@ int main(void)
         cmocka_unit_test(start_is_not_repeated_on_a_running_vm),
         cmocka_unit_test(vm_that_falls_down_again_has_not_started),
         cmocka_unit_test(finish_puts_description_and_protection_back),
+        cmocka_unit_test(finish_whose_answer_was_lost_is_found_by_its_description),
         cmocka_unit_test(description_gets_names),
         cmocka_unit_test(nics_are_restored_once),
         cmocka_unit_test(places_are_found),
