@@ -3,23 +3,49 @@
 # What the fault tests share; after functions.sh and cluster.sh. The backup's JSON is in
 # $tmp/backup.json.
 
-# Throttle what proxies read, so that a copy lasts long enough to be met in the middle.
-slow_devices() { sandbox_control /sandbox/devices -X POST -d '{"read_bps": 8388608}' >/dev/null; }
-fast_devices() { sandbox_control /sandbox/devices -X POST -d '{"read_bps": 0}' >/dev/null; }
+# Throttle what proxies read and write, so that a copy or a restore lasts long enough to be met in the
+# middle.
+device_limits() { # BYTES_PER_SECOND
+    sandbox_control /sandbox/devices -X POST -d "{\"read_bps\": $1, \"write_bps\": $1}" >/dev/null
+}
+slow_devices() { device_limits 8388608; }
+fast_devices() { device_limits 0; }
 
-# A worker whose log says that it began to copy and not that it has ended.
-worker_that_copies() {
+# A worker whose log says that it began a step and not that it has ended.
+worker_in() { # STEP
     local log
     for log in "$tmp"/worker*.log; do
-        if [ "$(grep -c 'event=step_started .*step=copy' "$log")" -gt \
-            "$(grep -c 'event=step_\(done\|failed\) .*step=copy' "$log")" ]; then
+        if [ "$(grep -c "event=step_started .*step=$1\$" "$log")" -gt \
+            "$(grep -c "event=step_\(done\|failed\) .*step=$1\( \|\$\)" "$log")" ]; then
             basename "$log" .log
             return 0
         fi
     done
     return 1
 }
-any_worker_copies() { worker_that_copies >/dev/null; }
+worker_that_copies() { worker_in copy; }
+any_worker_copies() { worker_in copy >/dev/null; }
+any_worker_writes() { worker_in write >/dev/null; }
+
+# The task whose step a worker began last.
+task_in() { # WORKER STEP
+    grep "event=step_started step=$2\$" "$tmp/$1.log" | tail -1 | sed 's/.* task=\([^ ]*\) .*/\1/'
+}
+
+# The id of the request that a JSON output of the CLI is about.
+request_of() { jq -r 'select(.type == "accepted") | .request' "$1" | head -1; } # FILE
+is_accepted() { [ -n "$(request_of "$1")" ]; }                                # FILE
+
+no_points() { [ "$(ox list --json | jq -s 'map(select(.type == "point")) | length')" = 0 ]; }
+
+# No VM or disk but those of the specification and of finished restores: nothing carries a marker,
+# and each disk belongs to a VM.
+no_half_restores() {
+    sandbox_control /sandbox/state | jq -e '
+        ([.vms[].attachments[]?.disk] | unique) as $held |
+        ([.vms[], .disks[] | .description // "" | select(startswith("oxbow "))] | length == 0) and
+        ([.disks[].id] | all(IN($held[])))' >/dev/null
+}
 
 outcomes() { jq -c 'select(.type == "outcome" and .kind == "backup")' "$tmp/backup.json"; }
 

@@ -105,9 +105,11 @@ struct block_plug_opts {
  * "virtio-5a4a3f2e-1b2c-4d5e-8". */
 bool block_host_plug(struct block_host *host, const char *name, const struct block_plug_opts *opts,
                      struct err *err);
-/* Limit what is read from all devices of the host together, now and for later ones; 0 = no limit.
- * Slow storage, and a way for tests to meet a copy in the middle. */
-bool block_host_set_read_limit(struct block_host *host, uint64_t bytes_per_second, struct err *err);
+/* Limit what is read from, and what is written to, all devices of the host together, in bytes per
+ * second, now and for later ones; 0 = no limit. Slow storage, and a way for tests to meet a copy in
+ * the middle. */
+bool block_host_set_limits(struct block_host *host, uint64_t read_bps, uint64_t write_bps,
+                           struct err *err);
 /* Fails (conflict) while a process still has the device open. */
 bool block_host_unplug(struct block_host *host, const char *name, struct err *err);
 

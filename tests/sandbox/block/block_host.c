@@ -59,7 +59,7 @@ static struct node_name node_of(const char *kind, const struct plug *p)
 #define EXPORT(p)   (node_of("vd", p).text)
 
 /* The throttle group of all devices of a host. */
-#define READ_LIMIT "read-limit"
+#define DEVICE_LIMIT "device-limit"
 
 static char *link_path(const struct block_host *h, const struct plug *p)
 {
@@ -156,7 +156,7 @@ static bool start(struct block_host *h, const char *run_dir, const char *dev_dir
     SCOPED_FREE char *devices = xasprintf("%s/dev", h->run_dir);
     return h->qsd && clean_up(h, err) && file_make_dirs(devices, 0755, err) &&
            qmp_call(h->qsd->qmp, "object-add",
-                    json_pack("{s:s, s:s}", "qom-type", "throttle-group", "id", READ_LIMIT), NULL,
+                    json_pack("{s:s, s:s}", "qom-type", "throttle-group", "id", DEVICE_LIMIT), NULL,
                     err);
 }
 
@@ -392,25 +392,27 @@ static bool open_transient(struct block_host *h, struct plug *p, const struct bl
     return p->disk_open;
 }
 
-/* The filter through which the device is read: without effect until a limit is set. */
+/* The filter through which the device is read and written: without effect until a limit is set. */
 static bool put_under_limit(struct block_host *h, struct plug *p, struct err *err)
 {
     p->limited = qmp_call(h->qsd->qmp, "blockdev-add",
                           json_pack("{s:s, s:s, s:s, s:s}", "driver", "throttle", "node-name",
-                                    LIMITED(p), "throttle-group", READ_LIMIT, "file", DISK(p)),
+                                    LIMITED(p), "throttle-group", DEVICE_LIMIT, "file", DISK(p)),
                           NULL, err);
     return p->limited;
 }
 
-bool block_host_set_read_limit(struct block_host *h, uint64_t bytes_per_second, struct err *err)
+bool block_host_set_limits(struct block_host *h, uint64_t read_bps, uint64_t write_bps,
+                           struct err *err)
 {
     pthread_mutex_lock(&h->lock);
     bool ok = qmp_call(h->qsd->qmp, "qom-set",
-                       json_pack("{s:s, s:s, s:{s:I}}", "path", "/objects/" READ_LIMIT, "property",
-                                 "limits", "value", "bps-read", (json_int_t)bytes_per_second),
+                       json_pack("{s:s, s:s, s:{s:I, s:I}}", "path", "/objects/" DEVICE_LIMIT,
+                                 "property", "limits", "value", "bps-read", (json_int_t)read_bps,
+                                 "bps-write", (json_int_t)write_bps),
                        NULL, err);
     pthread_mutex_unlock(&h->lock);
-    return ok || err_wrap(err, "limit reads");
+    return ok || err_wrap(err, "limit devices");
 }
 
 static bool export_as_file(struct block_host *h, struct plug *p, struct err *err)

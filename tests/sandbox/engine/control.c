@@ -141,11 +141,14 @@ static unsigned set_vm(struct engine *e, const char *rest, const json_t *body, j
 static unsigned set_devices(struct engine *e, const char *rest, const json_t *body, json_t **ret)
 {
     (void)rest;
-    const json_t *limit = json_object_get(body, "read_bps");
-    if (!json_is_integer(limit) || json_integer_value(limit) < 0)
-        return say(ret, 400, "devices: {\"read_bps\": 8388608} (0 = no limit)");
+    const json_t *read = json_object_get(body, "read_bps");
+    const json_t *write = json_object_get(body, "write_bps");
+    if (!json_is_integer(read) || json_integer_value(read) < 0 ||
+        (write && (!json_is_integer(write) || json_integer_value(write) < 0)))
+        return say(ret, 400, "devices: {\"read_bps\": 8388608, \"write_bps\": 0} (0 = no limit)");
     struct err err = ERR_INIT;
-    if (!storage_limit_reads(e, (uint64_t)json_integer_value(limit), &err))
+    if (!storage_limit_devices(e, (uint64_t)json_integer_value(read),
+                               (uint64_t)json_integer_value(write), &err))
         return say(ret, 500, err.message);
     return say(ret, 200, "devices changed");
 }

@@ -295,7 +295,7 @@ bool storage_unplug(struct engine *e, struct vm *vm, struct attachment *a, struc
     return true;
 }
 
-bool storage_limit_reads(struct engine *e, uint64_t bytes_per_second, struct err *err)
+bool storage_limit_devices(struct engine *e, uint64_t read_bps, uint64_t write_bps, struct err *err)
 {
     for (size_t i = 0; i < e->model.vms.len; i++) {
         struct vm *vm = e->model.vms.at[i];
@@ -304,7 +304,7 @@ bool storage_limit_reads(struct engine *e, uint64_t bytes_per_second, struct err
             continue;
         if (!storage_begin(e, vm, err))
             return false;
-        bool ok = block_host_set_read_limit(proxy, bytes_per_second, err);
+        bool ok = block_host_set_limits(proxy, read_bps, write_bps, err);
         storage_end(e, vm);
         if (!ok)
             return err_wrap(err, "proxy '%s'", vm->name);

@@ -38,4 +38,5 @@ void storage_end(struct engine *e, struct vm *vm);
 
 /* Limits what all proxies read from their devices, each on its own; 0 = no limit. Gives up the
  * lock. */
-bool storage_limit_reads(struct engine *e, uint64_t bytes_per_second, struct err *err);
+bool storage_limit_devices(struct engine *e, uint64_t read_bps, uint64_t write_bps,
+                           struct err *err);
