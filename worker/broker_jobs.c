@@ -124,6 +124,12 @@ static void start(struct broker *b, struct job *job, const struct wire_grant *g)
     b->presence_due_ms = 0; /* tell that it runs */
 }
 
+static void drop_offer(struct broker *b, struct job *job)
+{
+    mq_ack(b->mq, job->tag);
+    slots_remove(&b->slots, job);
+}
+
 static void on_grant(struct broker *b, const struct wire_grant *g)
 {
     struct job *job = slots_find(&b->slots, g->task, g->attempt);
@@ -133,13 +139,19 @@ static void on_grant(struct broker *b, const struct wire_grant *g)
         struct order *o = order_new(ORDER_GRANTED, job->task, job->fence);
         o->sent_ms = job->claim_sent_ms;
         broker_order(b, o);
+    } else if (slots_has_ended(&b->slots, g->task, g->fence)) {
+        /* Offer and grant came twice, and this run has ended here already: never again. */
+        if (job)
+            drop_offer(b, job);
     } else if (job && job->state != JOB_WAITING) {
         start(b, job, g);
-    } else if (!job && !slots_has_ended(&b->slots, g->task, g->fence)) {
-        /* The answer to a claim whose offer went back meanwhile: let it be offered again. */
+    } else {
+        /* The answer to a claim whose offer went back meanwhile, or came anew: since when the lease
+         * counts is not known any more. Let it be offered again, as the next attempt. */
         broker_publish_released(b, g->task, g->attempt, g->fence);
+        if (job)
+            drop_offer(b, job);
     }
-    /* WAITING: our claim is still to come, and will be granted again. */
 }
 
 static void on_deny(struct broker *b, const struct wire_deny *deny)
@@ -152,8 +164,7 @@ static void on_deny(struct broker *b, const struct wire_deny *deny)
         broker_order(b, order_new(ORDER_DENIED, job->task, job->fence));
         return;
     }
-    mq_ack(b->mq, job->tag);
-    slots_remove(&b->slots, job);
+    drop_offer(b, job);
 }
 
 static void on_stop(struct broker *b, const struct wire_stop *stop)
@@ -163,8 +174,7 @@ static void on_stop(struct broker *b, const struct wire_stop *stop)
         if (strcmp(job->task, stop->task) != 0)
             continue;
         if (job->state != JOB_RUNNING) {
-            mq_ack(b->mq, job->tag);
-            slots_remove(&b->slots, job);
+            drop_offer(b, job);
             continue;
         }
         struct order *o = order_new(ORDER_STOP, job->task, job->fence);

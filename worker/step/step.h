@@ -103,7 +103,7 @@ struct task_run {
     struct wire_stats stats;
     char *point, *new_vm;
     int64_t pages;
-    bool committed;             /* the work is done and stands; what follows is tidying */
+    bool committed; /* the work is done and stands; what follows is tidying */
 
     _Atomic int64_t copying_next_ms; /* throttle of run_copying() */
 };
