@@ -16,6 +16,11 @@ bin=${OXBOW_BINARY_DIR:-$top/build/dev}/bin
 # Short on purpose: the path of a unix socket may have 107 characters.
 tmp=$(mktemp -d "${TMPDIR:-/tmp}/oxb.XXXXXX")
 cleanups=()
+# Programs built with a sanitizer write their reports here, whatever becomes of their stderr; one
+# report fails the test (run_cleanups).
+for options in ASAN_OPTIONS UBSAN_OPTIONS TSAN_OPTIONS LSAN_OPTIONS; do
+    export $options="${!options:+${!options}:}log_path=$tmp/sanitizer"
+done
 test_name=$(basename "$0")
 
 # Exit as skipped when a command is missing; CI allows no skip.
@@ -40,6 +45,13 @@ run_cleanups() {
     set +e
     for ((i = ${#cleanups[@]} - 1; i >= 0; i--)); do
         eval "${cleanups[$i]}"
+    done
+    local report
+    for report in "$tmp"/sanitizer.*; do
+        [ -s "$report" ] || continue
+        echo "--- $test_name: a sanitizer reports:"
+        head -n 60 "$report"
+        [ $rc -ne 0 ] || rc=1
     done
     if [ $rc -ne 0 ] && [ $rc -ne 77 ]; then
         echo "--- $test_name failed (exit $rc); ends of the logs in $tmp:"
