@@ -66,13 +66,17 @@ nothing_was_done_twice() { # COUNT
     check "each at the first attempt" test "$(outcomes | jq -s 'map(.attempts) | max')" = 1
 }
 
+# Every VM of the backup, restored side by side, and each proven.
 restore_and_prove_all() {
     local vm
+    local -A restores=()
     while read -r vm; do
-        ox restore --vm "$vm" --name "$vm-restored" >"$tmp/restore.out" 2>&1 ||
-            fail "restore $vm: $(cat "$tmp/restore.out")"
-        check "$vm is identical" "$top/tests/lib/prove" "$cluster" "$bin" "$vm" "$vm-restored" \
-            "$(outcomes | jq -r --arg vm "$vm" 'select(.vm_name == $vm) | .snapshot // empty')"
+        ox restore --vm "$vm" --name "$vm-restored" >"$tmp/restore.$vm" 2>&1 &
+        restores[$vm]=$!
     done < <(outcomes | jq -r .vm_name)
+    for vm in "${!restores[@]}"; do
+        wait "${restores[$vm]}" || fail "restore $vm: $(cat "$tmp/restore.$vm")"
+        check "$vm is identical" "$top/tests/lib/prove" "$cluster" "$bin" "$vm" "$vm-restored"
+    done
     check "nothing is left behind after the restores" cluster_nothing_left
 }
