@@ -100,7 +100,7 @@ static bool find_swept(struct sweep *s, const struct wire_select *select, struct
     if (select && select->search &&
         !search(s, (struct ovirt_vm_search){.expression = select->search}, err))
         return false;
-    if (!select_is_empty(select) && !select->all)
+    if (select && !select_is_empty(select) && !select->all)
         return true;
     return search(s, (struct ovirt_vm_search){0}, err);
 }
