@@ -36,6 +36,7 @@ static struct {
     int nth; /* counted from 1 */
     int errnum;
     enum fault_mode mode;
+    atomic_bool at_fate; /* the link of the commit record was tried */
 } fault;
 
 static void fault_set(enum fault_mode mode, int nth, int errnum)
@@ -44,6 +45,7 @@ static void fault_set(enum fault_mode mode, int nth, int errnum)
     fault.nth = nth;
     fault.errnum = errnum;
     atomic_store(&fault.calls, 0);
+    atomic_store(&fault.at_fate, false);
 }
 
 /* True when this call must fail. */
@@ -84,6 +86,8 @@ int __wrap_linkat(int d1, const char *p1, int d2, const char *p2, int flags);
 int __wrap_linkat(int d1, const char *p1, int d2, const char *p2, int flags)
 {
     bool dies;
+    if (strncmp(p2, "fate/", strlen("fate/")) == 0)
+        atomic_store(&fault.at_fate, true);
     if (fault_hits(&dies))
         return -1;
     int result = __real_linkat(d1, p1, d2, p2, flags);
@@ -285,14 +289,14 @@ static void sweep(struct scene *s, enum fault_mode mode, int errnum)
 {
     if (mode == FAULT_ONCE)
         make_pack_dirs(s);
-    int calls = count_calls(s), failed = 0, unsure = 0;
+    int calls = count_calls(s), failed = 0;
     remove_new(s);
     for (int n = 1; n <= calls + 5; n++) {
         char id[32];
         (void)snprintf(id, sizeof id, "fail-%d.1", n);
         struct err err = ERR_INIT;
         fault_set(mode, n, errnum);
-        bool ok = back_up(s, id, &err);
+        bool ok = back_up(s, id, &err), at_fate = atomic_load(&fault.at_fate);
         bool exists = check_after(s, id);
         if (ok) {
             assert_true(exists); /* a failed clean-up step or hint does not undo a commit */
@@ -300,7 +304,9 @@ static void sweep(struct scene *s, enum fault_mode mode, int errnum)
             failed++;
             assert_true(err_is_set(&err));
             bool is_unsure = strstr(err.message, "not known") != NULL;
-            unsure += is_unsure;
+            /* How often a sweep meets these calls is chance: a thread beside syncs packs, so they
+             * are not at the same place in each backup. That it is they is not. */
+            assert_true(!is_unsure || at_fate);
             assert_true(!exists || is_unsure);
             if (mode == FAULT_ONCE && !is_unsure) /* nothing is left */
                 assert_int_equal(count_new(s), 0);
@@ -308,9 +314,6 @@ static void sweep(struct scene *s, enum fault_mode mode, int errnum)
         remove_new(s);
     }
     assert_true(failed > calls / 2);
-    /* The link and the syncs of fate/ only: three calls. A thread beside syncs packs, so they are
-     * not at the same place in each backup, and a sweep may meet one of them more than once. */
-    assert_true(unsure <= 8);
 }
 
 static void test_each_call_fails_once_with_eio(void **state)
