@@ -9,7 +9,7 @@
 #include "worker/conf.h"
 #include "worker/once.h"
 #include "worker/ovirt/engine.h"
-#include "worker/repo.h"
+#include "worker/repo/repo.h"
 #include "worker/runner/runner.h"
 #include "worker/store/store.h"
 
