@@ -32,6 +32,7 @@
     MESSAGE(LIST, "list", wire_list)                                                               \
     MESSAGE(STATUS, "status", wire_status)                                                         \
     MESSAGE(CANCEL, "cancel", wire_cancel)                                                         \
+    MESSAGE(DOCTOR, "doctor", wire_doctor)                                                         \
     /* replies: coordinator -> the request's reply_to */                                           \
     MESSAGE(ACCEPTED, "accepted", wire_accepted)                                                   \
     MESSAGE(REFUSED, "refused", wire_refused)                                                      \
@@ -48,11 +49,13 @@
     MESSAGE(ITEMS, "items", wire_items)                                                            \
     MESSAGE(RESULT, "result", wire_result)                                                         \
     MESSAGE(PRESENCE, "presence", wire_presence)                                                   \
+    MESSAGE(CHECKED, "checked", wire_checked)                                                      \
     /* control: coordinator -> oxbow.control, routing key worker.<name> */                         \
     MESSAGE(GRANT, "grant", wire_grant)                                                            \
     MESSAGE(DENY, "deny", wire_deny)                                                               \
     MESSAGE(STOP, "stop", wire_stop)                                                               \
-    MESSAGE(DRAIN, "drain", wire_drain)
+    MESSAGE(DRAIN, "drain", wire_drain)                                                            \
+    MESSAGE(CHECKUP, "checkup", wire_checkup)
 
 enum wire_type {
 #define WIRE_ENUM(name, wire, tag) WIRE_##name,
@@ -76,6 +79,7 @@ enum {
     WIRE_RUNNING_MAX = 1000,
     WIRE_LEFTOVERS_MAX = 1000,
     WIRE_DEADLINE_MAX_S = 31 * 24 * 3600,
+    WIRE_CHECKUP_MAX_S = 600,
 };
 
 struct wire_strings {
@@ -163,6 +167,11 @@ struct wire_cancel {
     char *task;
 };
 
+struct wire_doctor {
+    char *worker;    /* only this one; NULL = every worker that is known */
+    int64_t limit_s; /* how long a worker may take; 0 = 60 */
+};
+
 /* --- Replies --------------------------------------------------------------------------------- */
 struct wire_accepted {
     char *request;
@@ -185,6 +194,10 @@ struct wire_progress {
     int64_t bytes_done, bytes_total; /* of the copy; 0 0 before it */
     int64_t rate_bps;
     int64_t tasks_total, tasks_done; /* of the request; total may grow while zones are asked */
+    /* While it waits after a failed or lost attempt: */
+    int64_t wait_ms;          /* until the next one may begin */
+    int64_t attempts_max;     /* how many there may be */
+    struct wire_error *error; /* why the last one ended; NULL = there was none */
 };
 
 struct wire_warning {
@@ -242,12 +255,26 @@ struct wire_task_item {
     char *id, *request, *kind, *zone, *lane, *vm, *vm_name, *state, *worker, *step;
     int64_t attempt, bytes_done, bytes_total, time_ms, finished_ms;
     char *point;
+    int64_t wait_ms, attempts_max; /* as in wire_progress */
     struct wire_error *error;
 };
 struct wire_worker_item {
     char *name, *zone, *version, *state; /* up | lost | draining */
     int64_t seen_ms;
     int64_t slots, running;
+};
+/* What one check found. */
+struct wire_finding {
+    char *check;     /* its name: "engine.login" */
+    char *level;     /* ok | warning | failure | skipped */
+    char *worker;    /* who looked; NULL = the coordinator (or whoever shows it) */
+    char *message;   /* what was found, and why that is bad */
+    char *advice;    /* what to do; NULL when nothing is */
+    int64_t time_ms; /* by the clock of the one who looked */
+};
+struct wire_findings {
+    struct wire_finding *v;
+    size_t count;
 };
 struct wire_item_list {
     /* Exactly one array is non-empty in a page. */
@@ -261,6 +288,8 @@ struct wire_item_list {
     size_t tasks_count;
     struct wire_worker_item *workers;
     size_t workers_count;
+    struct wire_finding *findings;
+    size_t findings_count;
 };
 struct wire_page {
     char *request;
@@ -376,6 +405,13 @@ struct wire_presence {
     size_t running_count;
 };
 
+/* A worker's answer to a check-up. */
+struct wire_checked {
+    char *request, *worker;
+    char *repository; /* id of its repository; NULL = it could not be read */
+    struct wire_findings findings;
+};
+
 /* --- Control --------------------------------------------------------------------------------- */
 struct wire_grant {
     char *task, *worker;
@@ -393,6 +429,10 @@ struct wire_stop { /* cancel a running task */
 };
 struct wire_drain {
     char *worker; /* NULL = whoever gets it */
+};
+struct wire_checkup { /* check your surroundings and answer with `checked` */
+    char *request, *worker;
+    int64_t limit_s; /* answer within this, with what is known by then */
 };
 
 /* --- Codec ----------------------------------------------------------------------------------- */

@@ -19,10 +19,11 @@ static const char *const request_end_words[] = {"succeeded", "partly", "failed",
 static const char *const request_state_words[] = {"running", "succeeded", "partly",
                                                   "failed",  "cancelled", NULL};
 static const char *const request_kinds[] = {"backup", "restore", "inventory", "list",
-                                            "status", "cancel",  NULL};
+                                            "status", "cancel",  "doctor",    NULL};
 static const char *const worker_state_words[] = {"up", "lost", "draining", NULL};
 static const char *const quiesced_words[] = {"yes", "no", NULL};
 static const char *const point_state_words[] = {"good", "damaged", NULL};
+static const char *const level_words[] = {"ok", "warning", "failure", "skipped", NULL};
 const char *const shape_task_kinds[] = {"backup", "restore", "inventory", "list", "cleanup", NULL};
 
 /* --- Parts ----------------------------------------------------------------------------------- */
@@ -172,6 +173,9 @@ static const struct shape_field request_item_fields[] = {
 static const struct shape shape_request_item =
     SHAPE(wire_request_item, "request", request_item_fields);
 
+#define WAIT_DOC     "While it waits after a failed or lost attempt: until the next may begin."
+#define ATTEMPTS_DOC "So many attempts it has at most."
+
 static const struct shape_field task_item_fields[] = {
     UUID(wire_task_item, id, REQUIRED, "The task's id."),
     UUID(wire_task_item, request, OPTIONAL, "The request it belongs to; absent for clean-ups."),
@@ -190,7 +194,10 @@ static const struct shape_field task_item_fields[] = {
     AMOUNT(wire_task_item, time_ms, "When it was made."),
     AMOUNT(wire_task_item, finished_ms, "When it ended; 0 = not yet."),
     STRING(wire_task_item, point, OPTIONAL, 1, WIRE_NAME_MAX, "Its restore point."),
-    OBJECT(wire_task_item, error, OPTIONAL, wire_error, shape_error, "Why it failed."),
+    AMOUNT(wire_task_item, wait_ms, WAIT_DOC),
+    AMOUNT(wire_task_item, attempts_max, ATTEMPTS_DOC),
+    OBJECT(wire_task_item, error, OPTIONAL, wire_error, shape_error,
+           "Why it failed, or its last attempt did."),
 };
 static const struct shape shape_task_item = SHAPE(wire_task_item, "task", task_item_fields);
 
@@ -205,12 +212,23 @@ static const struct shape_field worker_item_fields[] = {
 };
 static const struct shape shape_worker_item = SHAPE(wire_worker_item, "worker", worker_item_fields);
 
+static const struct shape_field finding_fields[] = {
+    STRING(wire_finding, check, REQUIRED, 1, 64, "Name of the check, for example `engine.login`."),
+    WORDS(wire_finding, level, REQUIRED, level_words,
+          "How it came out; skipped = could not be looked at, because of another finding."),
+    SLUG(wire_finding, worker, OPTIONAL, "Who looked; absent = the coordinator."),
+    TEXT(wire_finding, message, REQUIRED, WIRE_TEXT_MAX, "What was found, for people."),
+    TEXT(wire_finding, advice, OPTIONAL, WIRE_TEXT_MAX, "What to do about it."),
+    AMOUNT(wire_finding, time_ms, "When, by the clock of the one who looked."),
+};
+const struct shape shape_finding = SHAPE(wire_finding, "finding", finding_fields);
+
 static const char *check_item_list(const void *message, const char **ret_member)
 {
     const struct wire_item_list *l = message;
     (void)ret_member;
     int kinds = (l->vms_count > 0) + (l->points_count > 0) + (l->requests_count > 0) +
-                (l->tasks_count > 0) + (l->workers_count > 0);
+                (l->tasks_count > 0) + (l->workers_count > 0) + (l->findings_count > 0);
     return kinds > 1 ? "holds items of more than one kind" : NULL;
 }
 
@@ -223,26 +241,30 @@ static const struct shape_field item_list_fields[] = {
     ARRAY_PAIR(wire_item_list, tasks, wire_task_item, shape_task_item, WIRE_PAGE_MAX, "Tasks."),
     ARRAY_PAIR(wire_item_list, workers, wire_worker_item, shape_worker_item, WIRE_PAGE_MAX,
                "Workers."),
+    ARRAY_PAIR(wire_item_list, findings, wire_finding, shape_finding, WIRE_PAGE_MAX,
+               "What a check-up found."),
 };
+/* The same in JSON Schema: all but one are empty, whichever one. */
 #define EMPTY(name) "\"" name "\":{\"maxItems\":0}"
+// clang-format off
+#define VMS      EMPTY("vms")
+#define POINTS   "," EMPTY("points")
+#define REQUESTS "," EMPTY("requests")
+#define TASKS    "," EMPTY("tasks")
+#define WORKERS  "," EMPTY("workers")
+#define FINDINGS "," EMPTY("findings")
+#define ALL_OF(list) "{\"properties\":{" list "}}"
 const struct shape shape_item_list = SHAPE_WITH_RULE(
     wire_item_list, "item-list", item_list_fields, check_item_list,
     "{\"anyOf\":["
-    "{\"properties\":{" EMPTY("points") "," EMPTY("requests") "," EMPTY("tasks") "," EMPTY(
-        "workers") "}},"
-                   "{\"properties\":{" EMPTY("vms") "," EMPTY("requests") "," EMPTY("tasks") "," EMPTY(
-                       "workers") "}},"
-                                  "{\"properties\":{" EMPTY("vms") "," EMPTY("points") "," EMPTY(
-                                      "t"
-                                      "a"
-                                      "s"
-                                      "k"
-                                      "s") "," EMPTY("workers") "}},"
-                                                                "{\"properties\":{" EMPTY("vms") "," EMPTY(
-                                                                    "point"
-                                                                    "s") "," EMPTY("requests") "," EMPTY("workers") "}},"
-                                                                                                                    "{\"properties\":{" EMPTY("vms") "," EMPTY("points") "," EMPTY(
-                                                                                                                        "requests") "," EMPTY("tasks") "}}]}");
+        ALL_OF(EMPTY("points") REQUESTS TASKS WORKERS FINDINGS) ","
+        ALL_OF(VMS REQUESTS TASKS WORKERS FINDINGS) ","
+        ALL_OF(VMS POINTS TASKS WORKERS FINDINGS) ","
+        ALL_OF(VMS POINTS REQUESTS WORKERS FINDINGS) ","
+        ALL_OF(VMS POINTS REQUESTS TASKS FINDINGS) ","
+        ALL_OF(VMS POINTS REQUESTS TASKS WORKERS)
+    "]}");
+// clang-format on
 
 /* --- Requests -------------------------------------------------------------------------------- */
 #define KEY_DOC                                                                                    \
@@ -304,6 +326,13 @@ static const struct shape_field cancel_fields[] = {
 const struct shape shape_wire_cancel =
     SHAPE_WITH_RULE(wire_cancel, "cancel", cancel_fields, check_cancel, ONE_OF("request", "task"));
 
+static const struct shape_field doctor_fields[] = {
+    SLUG(wire_doctor, worker, OPTIONAL, "Only this worker; absent = all that are known."),
+    INT(wire_doctor, limit_s, OPTIONAL, 0, WIRE_CHECKUP_MAX_S,
+        "Seconds that a worker may take; 0 = 60."),
+};
+const struct shape shape_wire_doctor = SHAPE(wire_doctor, "doctor", doctor_fields);
+
 /* --- Replies --------------------------------------------------------------------------------- */
 static const struct shape_field accepted_fields[] = {
     UUID(wire_accepted, request, REQUIRED, "The request's id, by which it is known from now on."),
@@ -333,6 +362,10 @@ static const struct shape_field progress_fields[] = {
     AMOUNT(wire_progress, rate_bps, "Bytes per second, lately."),
     AMOUNT(wire_progress, tasks_total, "Tasks of the request; may grow while zones are asked."),
     AMOUNT(wire_progress, tasks_done, "Tasks of the request that ended."),
+    AMOUNT(wire_progress, wait_ms, WAIT_DOC),
+    AMOUNT(wire_progress, attempts_max, ATTEMPTS_DOC),
+    OBJECT(wire_progress, error, OPTIONAL, wire_error, shape_error,
+           "While it waits: why the last attempt ended."),
 };
 const struct shape shape_wire_progress = SHAPE(wire_progress, "progress", progress_fields);
 

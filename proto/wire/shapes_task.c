@@ -211,6 +211,15 @@ static const struct shape_field presence_fields[] = {
 };
 const struct shape shape_wire_presence = SHAPE(wire_presence, "presence", presence_fields);
 
+static const struct shape_field checked_fields[] = {
+    UUID(wire_checked, request, REQUIRED, "The check-up's request."),
+    WORKER(wire_checked),
+    STRING(wire_checked, repository, OPTIONAL, 1, 64,
+           "Id of its repository; absent = it could not be read."),
+    ARRAY(wire_checked, findings, wire_finding, shape_finding, WIRE_PAGE_MAX, "What it found."),
+};
+const struct shape shape_wire_checked = SHAPE(wire_checked, "checked", checked_fields);
+
 /* --- Control --------------------------------------------------------------------------------- */
 static const struct shape_field grant_fields[] = {
     TASK(wire_grant),
@@ -241,3 +250,11 @@ static const struct shape_field drain_fields[] = {
     SLUG(wire_drain, worker, OPTIONAL, "Whom it means; absent = whoever gets it."),
 };
 const struct shape shape_wire_drain = SHAPE(wire_drain, "drain", drain_fields);
+
+static const struct shape_field checkup_fields[] = {
+    UUID(wire_checkup, request, REQUIRED, "The check-up's request."),
+    WORKER(wire_checkup),
+    INT(wire_checkup, limit_s, REQUIRED, 1, WIRE_CHECKUP_MAX_S,
+        "Seconds until the answer is due, with whatever is known by then."),
+};
+const struct shape shape_wire_checkup = SHAPE(wire_checkup, "checkup", checkup_fields);

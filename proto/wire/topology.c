@@ -66,12 +66,15 @@ const char *topology_event_key(enum wire_type type)
         return "task.result";
     case WIRE_PRESENCE:
         return "worker.presence";
+    case WIRE_CHECKED:
+        return "worker.checked";
     case WIRE_BACKUP:
     case WIRE_RESTORE:
     case WIRE_INVENTORY:
     case WIRE_LIST:
     case WIRE_STATUS:
     case WIRE_CANCEL:
+    case WIRE_DOCTOR:
     case WIRE_ACCEPTED:
     case WIRE_REFUSED:
     case WIRE_PROGRESS:
@@ -83,6 +86,7 @@ const char *topology_event_key(enum wire_type type)
     case WIRE_DENY:
     case WIRE_STOP:
     case WIRE_DRAIN:
+    case WIRE_CHECKUP:
     case WIRE_TYPE_COUNT:
         break;
     }

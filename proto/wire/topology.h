@@ -39,7 +39,8 @@ char *topology_task_queue(const char *zone, enum lane lane);
 /* "oxbow.control.<worker>" / "worker.<worker>" (routing key); the caller frees. */
 char *topology_control_queue(const char *worker);
 char *topology_control_key(const char *worker);
-/* Routing key of an event: "task.<type name>" or "worker.presence". Static. */
+/* Routing key of an event: "task.<type name>", or "worker.presence" and "worker.checked". Static.
+ */
 const char *topology_event_key(enum wire_type type);
 
 /* Declare lists for struct mq_opts.declare; the caller frees with topology_free(). */

@@ -28,6 +28,7 @@ static void test_names(void **state)
     assert_string_equal(topology_event_key(WIRE_ITEMS), "task.items");
     assert_string_equal(topology_event_key(WIRE_RESULT), "task.result");
     assert_string_equal(topology_event_key(WIRE_PRESENCE), "worker.presence");
+    assert_string_equal(topology_event_key(WIRE_CHECKED), "worker.checked");
 }
 
 static void test_lanes(void **state)
