@@ -16,8 +16,10 @@
 #include "tests/sandbox/engine/calls.h"
 #include "tests/sandbox/engine/faults.h"
 #include "tests/sandbox/engine/guests.h"
+#include "tests/sandbox/engine/http.h"
 #include "tests/sandbox/engine/state.h"
 #include "tests/sandbox/engine/storage.h"
+#include "tests/sandbox/engine/views.h"
 
 enum { CONTROL_BODY_MAX = 1024 * 1024, CONTROL_BACKLOG = 64, CONTROL_ERROR = 400 };
 
@@ -153,6 +155,45 @@ static unsigned set_devices(struct engine *e, const char *rest, const json_t *bo
     return say(ret, 200, "devices changed");
 }
 
+/* The engine goes down and comes back, as in a restart: while it is down nobody listens, requests
+ * under way are cut, and no token survives. Hosts and what they are at go on. */
+static unsigned set_engine(struct engine *e, const char *rest, const json_t *body, json_t **ret)
+{
+    (void)rest;
+    const json_t *up = json_object_get(body, "up");
+    if (!json_is_boolean(up))
+        return say(ret, 400, "engine: {\"up\": false}");
+    if (json_is_true(up) == (e->http != NULL))
+        return say(ret, 409, "it is so already");
+    if (json_is_true(up)) {
+        struct err err = ERR_INIT;
+        e->opts.port = e->port;
+        e->http = http_start(e, &err);
+        if (!e->http)
+            return say(ret, 500, err.message);
+        e->api_down = false;
+        return say(ret, 200, "the engine is up");
+    }
+    struct http *http = TAKE(e->http);
+    e->api_down = true;
+    auth_expire_all(e->auth);
+    engine_changed(e);
+    engine_unlock(e);
+    http_stop(http);
+    engine_lock(e);
+    return say(ret, 200, "the engine is down");
+}
+
+static uint64_t used_bytes(const struct engine *e, const struct storage_domain *sd)
+{
+    uint64_t used = 0;
+    const struct disk *d;
+    VEC_EACH(&e->model.disks, d)
+    if (d->sd == sd)
+        used += disk_actual_bytes(d);
+    return used;
+}
+
 static unsigned set_sd(struct engine *e, const char *rest, const json_t *body, json_t **ret)
 {
     struct storage_domain *sd = model_sd(&e->model, rest);
@@ -160,15 +201,19 @@ static unsigned set_sd(struct engine *e, const char *rest, const json_t *body, j
     const json_t *size = json_object_get(body, "size_bytes");
     if (!sd)
         return say(ret, 404, "no such storage domain");
-    if (!status && !json_is_integer(size))
+    const json_t *available = json_object_get(body, "available_bytes");
+    if (!status && !json_is_integer(size) && !json_is_integer(available))
         return say(ret, 400,
-                   "storagedomains: {\"status\": \"maintenance\"} or {\"size_bytes\": N}");
+                   "storagedomains: {\"status\": \"maintenance\"}, {\"size_bytes\": N} or "
+                   "{\"available_bytes\": N}");
     if (status) {
         free(sd->status);
         sd->status = xstrdup(status);
     }
     if (json_is_integer(size) && json_integer_value(size) >= 0)
         sd->size_bytes = (uint64_t)json_integer_value(size);
+    if (json_is_integer(available) && json_integer_value(available) >= 0)
+        sd->size_bytes = used_bytes(e, sd) + (uint64_t)json_integer_value(available);
     return say(ret, 200, "storage domain changed");
 }
 
@@ -188,6 +233,7 @@ static const struct {
     {"POST", "/sandbox/timings", false, set_timings},
     {"POST", "/sandbox/clock", false, set_clock},
     {"POST", "/sandbox/devices", false, set_devices},
+    {"POST", "/sandbox/engine", false, set_engine},
     {"POST", "/sandbox/vms/", true, set_vm},
     {"POST", "/sandbox/storagedomains/", true, set_sd},
 };

@@ -65,6 +65,7 @@ struct engine {
     pthread_mutex_t lock; /* guards all below but the constants */
     pthread_cond_t changed;
     bool stopping;
+    bool api_down;    /* the API is taken down for a while: requests under way are cut */
     unsigned threads; /* job threads alive */
     unsigned references_running;
 

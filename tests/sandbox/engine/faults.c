@@ -38,8 +38,8 @@ static const struct {
     const char *word;
     enum fault_action action;
 } fault_actions[] = {
-    {"delay", FAULT_DELAY}, {"status", FAULT_STATUS},        {"drop", FAULT_DROP},
-    {"hang", FAULT_HANG},   {"expire-tokens", FAULT_EXPIRE},
+    {"delay", FAULT_DELAY}, {"status", FAULT_STATUS}, {"drop", FAULT_DROP},
+    {"reset", FAULT_RESET}, {"hang", FAULT_HANG},     {"expire-tokens", FAULT_EXPIRE},
 };
 
 struct faults *faults_new(void)

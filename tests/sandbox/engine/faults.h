@@ -20,7 +20,15 @@
 struct faults;
 
 enum fault_when { FAULT_BEFORE, FAULT_AFTER };
-enum fault_action { FAULT_NONE, FAULT_DELAY, FAULT_STATUS, FAULT_DROP, FAULT_HANG, FAULT_EXPIRE };
+enum fault_action {
+    FAULT_NONE,
+    FAULT_DELAY,
+    FAULT_STATUS,
+    FAULT_DROP,
+    FAULT_RESET,
+    FAULT_HANG,
+    FAULT_EXPIRE
+};
 
 /* What a rule says, valid until the rule is removed: copy what outlives the lock. */
 struct fault {

@@ -5,6 +5,7 @@
 #include <netinet/in.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <microhttpd.h>
@@ -174,6 +175,16 @@ static void serve_service(struct engine *e, struct request *r, const struct exch
 
 /* --- Faults --------------------------------------------------------------------------------- */
 
+/* Whatever was sent or not: the peer sees a reset when the connection is closed. */
+static void reset_at_close(struct MHD_Connection *conn)
+{
+    const union MHD_ConnectionInfo *info =
+        MHD_get_connection_info(conn, MHD_CONNECTION_INFO_CONNECTION_FD);
+    struct linger at_once = {.l_onoff = 1, .l_linger = 0};
+    if (info)
+        (void)setsockopt(info->connect_fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
+}
+
 /* Acts on a fault. True: the connection is to be cut. */
 static bool apply_fault(struct engine *e, struct request *r, const struct fault *fault)
 {
@@ -196,9 +207,13 @@ static bool apply_fault(struct engine *e, struct request *r, const struct fault 
     case FAULT_DROP:
         (void)engine_sleep(e, fault->delay_ms);
         return true;
+    case FAULT_RESET:
+        (void)engine_sleep(e, fault->delay_ms);
+        reset_at_close(r->conn);
+        return true;
     case FAULT_HANG:
         /* Until the rule is taken away, which leaves `fault` dangling: use only `rule`. */
-        while (faults_has(e->faults, rule) && engine_sleep(e, HTTP_HANG_STEP_MS))
+        while (!e->api_down && faults_has(e->faults, rule) && engine_sleep(e, HTTP_HANG_STEP_MS))
             continue;
         return true;
     case FAULT_EXPIRE:
@@ -267,7 +282,7 @@ static enum MHD_Result answer(struct engine *e, struct MHD_Connection *conn, con
         fault = faults_http(e->faults, FAULT_AFTER, method, x->url, r.correlation_id);
         cut = apply_fault(e, &r, &fault);
     }
-    cut = cut || e->stopping;
+    cut = cut || e->stopping || e->api_down;
     calls_note(e, &r, route ? route->pattern : "-", cut ? 0 : r.status, engine_mono_ms() - begun);
     engine_unlock(e);
 

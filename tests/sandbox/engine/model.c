@@ -10,6 +10,7 @@ static const char *const vm_status_names[] = {
     [VM_POWERING_DOWN] = "powering_down",
     [VM_WAIT_FOR_LAUNCH] = "wait_for_launch",
     [VM_PAUSED] = "paused",
+    [VM_MIGRATING] = "migrating",
     [VM_SUSPENDED] = "suspended",
     [VM_SAVING_STATE] = "saving_state",
     [VM_RESTORING_STATE] = "restoring_state",
@@ -202,7 +203,8 @@ bool vm_is_running(const struct vm *vm)
 {
     return vm->status == VM_UP || vm->status == VM_POWERING_UP || vm->status == VM_PAUSED ||
            vm->status == VM_POWERING_DOWN || vm->status == VM_WAIT_FOR_LAUNCH ||
-           vm->status == VM_NOT_RESPONDING || vm->status == VM_UNKNOWN;
+           vm->status == VM_MIGRATING || vm->status == VM_NOT_RESPONDING ||
+           vm->status == VM_UNKNOWN;
 }
 
 bool disk_is_snapable(const struct disk *d)

@@ -9,6 +9,7 @@
 #include "tests/sandbox/engine/json_out.h"
 #include "tests/sandbox/engine/storage.h"
 #include "tests/sandbox/engine/views.h"
+#include "tests/sandbox/engine/vms.h"
 
 static json_t *show_snapshots(const struct vm *vm)
 {
@@ -113,6 +114,47 @@ static bool act(struct vm *vm, const char *action, struct err *err)
     return true;
 }
 
+struct migration {
+    struct vm *vm;
+    int64_t ms;
+};
+
+static void migrate_job(struct engine *e, void *arg)
+{
+    SCOPED_FREE struct migration *m = arg;
+    (void)engine_sleep(e, m->ms);
+    if (m->vm->status != VM_MIGRATING)
+        return;
+    m->vm->host = vms_pick_host(e, m->vm);
+    m->vm->status = VM_UP;
+    engine_changed(e);
+}
+
+/* Takes `ms`; the storage does not notice, as with shared storage. */
+static bool migrate(struct engine *e, struct vm *vm, const json_t *change, struct err *err)
+{
+    const json_t *ms = json_object_get(change, "ms");
+    if (vm->status != VM_UP || vm->lock != VM_LOCK_FREE)
+        return err_set(err, ERR_CONFLICT, 0, "VM '%s' is %s, or locked: it does not migrate",
+                       vm->name, vm_status_name(vm->status));
+    struct migration *m = ALLOC_NEW(struct migration);
+    *m = (struct migration){.vm = vm, .ms = json_is_integer(ms) ? json_integer_value(ms) : 1000};
+    vm->status = VM_MIGRATING;
+    engine_spawn(e, migrate_job, m);
+    return true;
+}
+
+/* The exclusive lock of the VM, as some other command of the engine would hold it. */
+static bool change_lock(struct engine *e, struct vm *vm, bool held, struct err *err)
+{
+    if (vm->lock != (held ? VM_LOCK_FREE : VM_LOCK_OTHER))
+        return err_set(err, ERR_CONFLICT, 0, "the lock of VM '%s' is %s", vm->name,
+                       held ? "taken" : "not held");
+    vm->lock = held ? VM_LOCK_OTHER : VM_LOCK_FREE;
+    engine_changed(e);
+    return true;
+}
+
 static bool change_disk(struct engine *e, struct vm *vm, const char *disk, const json_t *change,
                         struct err *err)
 {
@@ -132,14 +174,18 @@ bool state_change_vm(struct engine *e, struct vm *vm, const json_t *change, stru
     const char *action = json_string_value(json_object_get(change, "action"));
     const char *disk = json_string_value(json_object_get(change, "disk"));
     const json_t *agent = json_object_get(change, "agent");
+    const json_t *locked = json_object_get(change, "locked");
+    if (action && !strcmp(action, "migrate"))
+        return migrate(e, vm, change, err);
     if (action)
         return act(vm, action, err);
+    if (json_is_boolean(locked))
+        return change_lock(e, vm, json_is_true(locked), err);
     if (disk)
         return change_disk(e, vm, disk, change, err);
     if (!json_is_boolean(agent))
         return err_set(err, ERR_BAD_ARGUMENT, 0,
-                       "say action, agent, or disk with write_error or "
-                       "speed_bps");
+                       "say action, agent, locked, or disk with write_error");
     vm->agent = json_is_true(agent);
     return true;
 }
