@@ -26,6 +26,8 @@ static const cyaml_schema_field_t engine_fields[] = {
     STR(struct worker_conf_engine, password_file),
     STR(struct worker_conf_engine, ca_file),
     BOOLEAN(struct worker_conf_engine, insecure_skip_verify),
+    INT(struct worker_conf_engine, connect_timeout_s),
+    INT(struct worker_conf_engine, request_timeout_s),
     CYAML_FIELD_END,
 };
 static const cyaml_schema_field_t repository_fields[] = {
@@ -50,9 +52,13 @@ static const cyaml_schema_field_t lease_fields[] = {
     CYAML_FIELD_END,
 };
 static const cyaml_schema_field_t wait_fields[] = {
-    INT(struct worker_conf_wait, device_s), INT(struct worker_conf_wait, snapshot_s),
-    INT(struct worker_conf_wait, merge_s),  INT(struct worker_conf_wait, vm_s),
-    INT(struct worker_conf_wait, drain_s),  CYAML_FIELD_END,
+    INT(struct worker_conf_wait, engine_s),
+    INT(struct worker_conf_wait, device_s),
+    INT(struct worker_conf_wait, snapshot_s),
+    INT(struct worker_conf_wait, merge_s),
+    INT(struct worker_conf_wait, vm_s),
+    INT(struct worker_conf_wait, drain_s),
+    CYAML_FIELD_END,
 };
 static const cyaml_schema_field_t reserve_fields[] = {
     INT(struct worker_conf_reserve, repository_mib),
@@ -121,9 +127,12 @@ static bool set_numbers(struct worker_conf *c, const char *path, struct err *err
         {"lease.presence_s", &c->lease.presence_s, 10, 1, 60},
         {"lease.claim_s", &c->lease.claim_s, 15, 1, 300},
         {"lease.outage_s", &c->lease.outage_s, 3600, 1, 7 * 86400},
+        {"engine.connect_timeout_s", &c->engine.connect_timeout_s, 10, 1, 300},
+        {"engine.request_timeout_s", &c->engine.request_timeout_s, 180, 1, 3600},
+        {"wait.engine_s", &c->wait.engine_s, 15 * 60, 1, 86400},
         {"wait.device_s", &c->wait.device_s, 60, 1, 3600},
-        {"wait.snapshot_s", &c->wait.snapshot_s, 45 * 60, 10, 86400},
-        {"wait.merge_s", &c->wait.merge_s, 4 * 3600, 10, 7 * 86400},
+        {"wait.snapshot_s", &c->wait.snapshot_s, 45 * 60, 1, 86400},
+        {"wait.merge_s", &c->wait.merge_s, 4 * 3600, 1, 7 * 86400},
         {"wait.vm_s", &c->wait.vm_s, 30 * 60, 10, 86400},
         {"wait.drain_s", &c->wait.drain_s, 300, 1, 7 * 86400},
         {"quiesce_limit_s", &c->quiesce_limit_s, 60, 1, 600},

@@ -16,6 +16,7 @@
 struct worker_conf_engine {
     char *url, *user, *password_file, *ca_file;
     bool insecure_skip_verify;
+    int64_t connect_timeout_s, request_timeout_s;
 };
 struct worker_conf_repository {
     char *path;
@@ -33,6 +34,7 @@ struct worker_conf_lease {
     int64_t outage_s;   /* how long a task waits for a lost broker before its next mutation */
 };
 struct worker_conf_wait {
+    int64_t engine_s;   /* one request, for a lock or a restarting engine */
     int64_t device_s;   /* an attached disk to appear or vanish */
     int64_t snapshot_s; /* a snapshot to be ready */
     int64_t merge_s;    /* a snapshot to be merged */

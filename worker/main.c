@@ -88,7 +88,10 @@ static struct engine *make_engine(const struct worker_conf *c, struct err *err)
                                .user = c->engine.user,
                                .password_file = c->engine.password_file,
                                .ca_file = c->engine.ca_file,
-                               .insecure = c->engine.insecure_skip_verify};
+                               .insecure = c->engine.insecure_skip_verify,
+                               .connect_timeout_ms = c->engine.connect_timeout_s * 1000,
+                               .request_timeout_ms = c->engine.request_timeout_s * 1000,
+                               .busy_budget_ms = c->wait.engine_s * 1000};
     return engine_new(&conf, err);
 }
 
