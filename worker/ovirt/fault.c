@@ -48,6 +48,8 @@ static const struct text_rule conflict_rules[] = {
     {"because the VM is in Wait For Launch", FAULT_LOCK, ERR_ENGINE_BUSY},
     {"because the VM is in Saving State", FAULT_LOCK, ERR_ENGINE_BUSY},
     {"because the VM is in Restoring State", FAULT_LOCK, ERR_ENGINE_BUSY},
+    /* No room on the proxy VM: its other tasks end, or another proxy does it. */
+    {"devices exceeded", FAULT_FINAL, ERR_PROXY_FULL},
     /* Space and names. */
     {"Low disk space", FAULT_FINAL, ERR_NO_SPACE},
     {"already in use", FAULT_FINAL, ERR_EXISTS},
@@ -56,15 +58,50 @@ static const struct text_rule conflict_rules[] = {
     {"create duplicates in target MAC pool", FAULT_FINAL, ERR_EXISTS},
 };
 
+/*
+ * A 400 is either a request that the engine will never accept, or a failure while it executed one.
+ * What its checks refuse reads "Cannot <do> <thing>. <reason>" (the ACTION_TYPE_FAILED_ and VAR__
+ * messages of its AppErrors bundle): the same request is refused again.
+ */
 static const struct text_rule bad_request_rules[] = {
     {"Internal Engine Error", FAULT_TRANSIENT, ERR_ENGINE_FAULT},
     {"Failed to hot-plug disk", FAULT_TRANSIENT, ERR_ENGINE_FAULT},
     {"Failed to hot-unplug disk", FAULT_TRANSIENT, ERR_ENGINE_FAULT},
+    {"General command validation failure", FAULT_TRANSIENT, ERR_ENGINE_FAULT},
+    {"Network error during communication", FAULT_TRANSIENT, ERR_ENGINE_FAULT},
+    {"Message timeout", FAULT_TRANSIENT, ERR_ENGINE_FAULT},
+    {"not authorized", FAULT_FINAL, ERR_ENGINE_DENIED},
     {"syntactically incorrect", FAULT_FINAL, ERR_UNSUPPORTED},
     {"Incomplete parameters", FAULT_FINAL, ERR_UNSUPPORTED},
     {"Snapshot does not exist", FAULT_FINAL, ERR_NOT_FOUND},
     {"does not exist", FAULT_FINAL, ERR_NOT_FOUND},
+    {"doesn't exist", FAULT_FINAL, ERR_NOT_FOUND},
     {"Entity not found", FAULT_FINAL, ERR_NOT_FOUND},
+    /* Somebody changed the VM since it was looked at; another look may well do. */
+    {"are not attached to the VM", FAULT_FINAL, ERR_CONFLICT},
+    {"VM is not running", FAULT_FINAL, ERR_CONFLICT},
+    {"because the VM is in", FAULT_FINAL, ERR_CONFLICT},
+    {"Cannot ", FAULT_FINAL, ERR_ENGINE_REFUSED},
+};
+
+/* Which right a refused call wants: the engine's action groups. */
+static const struct {
+    const char *method, *part, *permit;
+} permits[] = {
+    {"POST", "/snapshots", "MANIPULATE_VM_SNAPSHOTS on the VM"},
+    {"DELETE", "/snapshots/", "MANIPULATE_VM_SNAPSHOTS on the VM"},
+    {"POST", "/diskattachments", "CONFIGURE_VM_STORAGE on the VM and ATTACH_DISK on the disk"},
+    {"PUT", "/diskattachments/", "CONFIGURE_VM_STORAGE on the VM"},
+    {"DELETE", "/diskattachments/", "CONFIGURE_VM_STORAGE on the VM"},
+    {"POST", "/freezefilesystems", "CONFIGURE_VM_STORAGE on the VM"},
+    {"POST", "/thawfilesystems", "CONFIGURE_VM_STORAGE on the VM"},
+    {"POST", "/nics", "CONFIGURE_VM_NETWORK on the VM"},
+    {"POST", "/start", "RUN_VM on the VM"},
+    {"DELETE", "disks/", "DELETE_DISK on the disk"},
+    {"POST", "disks", "CREATE_DISK on the storage domain"},
+    {"PUT", "vms/", "EDIT_VM_PROPERTIES on the VM"},
+    {"DELETE", "vms/", "DELETE_VM on the VM"},
+    {"POST", "vms", "CREATE_VM on the cluster (IMPORT_EXPORT_VM for a restore from an OVF)"},
 };
 
 static void match(const struct text_rule *rules, size_t count, struct fault *ret)
@@ -106,8 +143,9 @@ static void read_text(long status, const char *content_type, struct slice body, 
     else if (body.len == 0 || json)
         (void)snprintf(ret->text, sizeof ret->text, "HTTP status %ld", status);
     else
-        (void)snprintf(ret->text, sizeof ret->text, "HTTP status %ld with a page of type %s",
-                       status, content_type ? content_type : "(none)");
+        (void)snprintf(ret->text, sizeof ret->text,
+                       "HTTP status %ld with a page of type %s instead of the API's answer", status,
+                       content_type ? content_type : "(none)");
     one_line(ret->text);
 }
 
@@ -122,7 +160,7 @@ static void classify_server_error(long status, bool page, struct fault *ret)
     if (page || status == 502 || status == 503 || status == 504)
         set(ret, FAULT_RESTART, ERR_ENGINE_BUSY);
     else
-        set(ret, FAULT_FINAL, ERR_ENGINE_FAULT);
+        set(ret, FAULT_TRANSIENT, ERR_ENGINE_FAULT);
 }
 
 void fault_classify(long status, const char *content_type, struct slice body, struct fault *ret)
@@ -164,6 +202,15 @@ void fault_classify(long status, const char *content_type, struct slice body, st
             set(ret, FAULT_FINAL, ERR_ENGINE_PROTOCOL);
         break;
     }
+}
+
+const char *fault_permit(const char *method, const char *path)
+{
+    for (size_t i = 0; i < ARRAY_LEN(permits); i++) {
+        if (strcmp(method, permits[i].method) == 0 && strstr(path, permits[i].part))
+            return permits[i].permit;
+    }
+    return "a role that covers this";
 }
 
 bool fault_is_already_attached(const struct err *err)

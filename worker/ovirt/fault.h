@@ -15,7 +15,7 @@ enum fault_kind {
     FAULT_NONE,      /* 2xx */
     FAULT_FINAL,     /* repeating it changes nothing */
     FAULT_LOCK,      /* 409: somebody holds a lock; wait */
-    FAULT_TRANSIENT, /* 400: failed while executing; may work a little later, a few tries */
+    FAULT_TRANSIENT, /* 400, 500: failed while executing; may work a little later, a few tries */
     FAULT_LOGIN,     /* 401 */
     FAULT_GONE,      /* 404 from the engine */
     FAULT_GONE_PAGE, /* 404 with a web page: perhaps just the application not started yet */
@@ -31,6 +31,9 @@ struct fault {
 
 /* `content_type` may be NULL. A 2xx with a web page counts as FAULT_RESTART. */
 void fault_classify(long status, const char *content_type, struct slice body, struct fault *ret);
+
+/* The right that a call needs, in words, for the message about a 403. Static string. */
+const char *fault_permit(const char *method, const char *path);
 
 /* Whether a 409 says that this disk hangs on the VM already; a MAC address is taken. */
 bool fault_is_already_attached(const struct err *err);

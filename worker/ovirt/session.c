@@ -17,8 +17,8 @@ enum {
     STEM_CHARS = 25,
     SLEEP_SLICE_MS = 250,
     TRANSIENT_TRIES = 3,
-    FIRST_CONTACT_MS = 15 * 1000, /* an engine never seen yet is more likely a wrong url */
-    SETTLE_BUDGET_MS = 120 * 1000,
+    FIRST_CONTACT_MS = 15 * 1000,  /* an engine never seen yet is more likely a wrong url */
+    SETTLE_BUDGET_MS = 120 * 1000, /* of a look-up that a cancel waits for */
 };
 
 struct engine_session {
@@ -84,9 +84,14 @@ static int64_t now_ms(const struct engine_session *s)
     return clock_mono_ms(s->engine->conf.clock);
 }
 
+static bool asked_to_stop(struct engine_session *s, struct err *err)
+{
+    return s->hooks.cancelled && s->hooks.cancelled(s->hooks.ctx, err);
+}
+
 static bool is_cancelled(struct engine_session *s, struct err *err)
 {
-    return !s->settling && s->hooks.cancelled && s->hooks.cancelled(s->hooks.ctx, err);
+    return !s->settling && asked_to_stop(s, err);
 }
 
 bool engine_sleep(struct engine_session *s, int64_t ms, struct err *err)
@@ -307,6 +312,9 @@ static enum outcome try_once(struct engine_session *s, const struct call *c, jso
     }
     if (err_is_set(err) && outcome != OUTCOME_STOPPED)
         err_wrap(err, "engine %s %s", c->method, c->path[0] ? c->path : "api");
+    if (err->code == ERR_ENGINE_DENIED)
+        err_wrap(err, "the engine's user '%s' lacks %s", s->engine->conf.user,
+                 fault_permit(c->method, c->path));
     return outcome;
 }
 
@@ -345,7 +353,8 @@ static bool wait_for_repeat(struct engine_session *s, struct budget *b, enum out
     int64_t limit = b->limit_ms;
     if (outcome == OUTCOME_UNSENT && limit > FIRST_CONTACT_MS && is_first_contact(s->engine))
         limit = FIRST_CONTACT_MS;
-    if (s->settling && limit > SETTLE_BUDGET_MS)
+    struct err why = ERR_INIT;
+    if (s->settling && limit > SETTLE_BUDGET_MS && asked_to_stop(s, &why))
         limit = SETTLE_BUDGET_MS;
     int64_t ms = backoff_next_ms(&b->wait);
     int64_t waited = now_ms(s) - b->start_ms;
@@ -357,7 +366,11 @@ static bool wait_for_repeat(struct engine_session *s, struct budget *b, enum out
         ms = ms < least_ms ? least_ms : ms;
     }
     if (waited + ms > limit)
-        return err_wrap(err, "gave up after %lld s of waiting", (long long)(waited / 1000));
+        return err_wrap(err,
+                        outcome == OUTCOME_LOCK
+                            ? "gave up after %lld s of waiting for another task of the engine"
+                            : "gave up after %lld s of waiting for the engine",
+                        (long long)(waited / 1000));
     log_debug("engine_wait", LOG_I64("ms", ms), LOG_STR("message", err->message));
     struct err stopped = ERR_INIT;
     if (!engine_sleep(s, ms, &stopped)) {

@@ -62,7 +62,8 @@ static void conflict_texts(void **state)
         {"[Cannot attach Virtual Disk. The disk is not shareable and is already attached to a VM.]",
          FAULT_FINAL, ERR_CONFLICT},
         {"[Cannot create Snapshot. VM is previewing a Snapshot.]", FAULT_FINAL, ERR_CONFLICT},
-        {"[Cannot attach Virtual Disk. Maximum PCI devices exceeded.]", FAULT_FINAL, ERR_CONFLICT},
+        {"[Cannot attach Virtual Disk. Maximum PCI devices exceeded.]", FAULT_FINAL,
+         ERR_PROXY_FULL},
         {"[Cannot create Snapshot. Low disk space on Storage Domain data1.]", FAULT_FINAL,
          ERR_NO_SPACE},
         {"[Cannot add VM. The VM name is already in use, please choose a unique name and try "
@@ -120,6 +121,21 @@ static void statuses(void **state)
         {400, JSON, "{\"detail\":\"Failed to hot-plug disk\"}", FAULT_TRANSIENT, ERR_ENGINE_FAULT},
         {400, JSON, "{\"detail\":\"[Cannot attach Virtual Disk. VM's Snapshot does not exist.]\"}",
          FAULT_FINAL, ERR_NOT_FOUND},
+        {400, JSON,
+         "{\"detail\":\"[Cannot attach Virtual Disk. The VM's Snapshot doesn't exist.]\"}",
+         FAULT_FINAL, ERR_NOT_FOUND},
+        {400, JSON,
+         "{\"detail\":\"[Cannot create Snapshot. The snapshot of the following disk(s) is "
+         "not supported: d1.]\"}",
+         FAULT_FINAL, ERR_ENGINE_REFUSED},
+        {400, JSON,
+         "{\"detail\":\"[Cannot create Snapshot. The following disk(s) are not attached to "
+         "the VM: d1.]\"}",
+         FAULT_FINAL, ERR_CONFLICT},
+        {400, JSON, "{\"detail\":\"[General command validation failure.]\"}", FAULT_TRANSIENT,
+         ERR_ENGINE_FAULT},
+        {400, JSON, "{\"detail\":\"User is not authorized to perform this action.\"}", FAULT_FINAL,
+         ERR_ENGINE_DENIED},
         {400, JSON, "{\"detail\":\"[Something else.]\"}", FAULT_FINAL, ERR_ENGINE_FAULT},
         {401, HTML, "<html>Unauthorized</html>", FAULT_LOGIN, ERR_ENGINE_AUTH},
         {401, NULL, "", FAULT_LOGIN, ERR_ENGINE_AUTH},
@@ -130,7 +146,7 @@ static void statuses(void **state)
         {404, HTML, "<html>404</html>", FAULT_GONE_PAGE, ERR_NOT_FOUND},
         {405, NULL, "", FAULT_FINAL, ERR_UNSUPPORTED},
         {429, NULL, "", FAULT_RESTART, ERR_ENGINE_BUSY},
-        {500, JSON, "{\"reason\":\"Operation Failed\",\"detail\":\"x\"}", FAULT_FINAL,
+        {500, JSON, "{\"reason\":\"Operation Failed\",\"detail\":\"x\"}", FAULT_TRANSIENT,
          ERR_ENGINE_FAULT},
         {500, HTML, "<html>x</html>", FAULT_RESTART, ERR_ENGINE_BUSY},
         {502, HTML, "<html>x</html>", FAULT_RESTART, ERR_ENGINE_BUSY},
@@ -179,6 +195,20 @@ static void texts_that_callers_ask_for(void **state)
     assert_false(fault_is_mac_taken(&err));
 }
 
+static void permits_are_named(void **state)
+{
+    (void)state;
+    assert_non_null(strstr(fault_permit("POST", "vms/1/snapshots"), "MANIPULATE_VM_SNAPSHOTS"));
+    assert_non_null(strstr(fault_permit("DELETE", "vms/1/snapshots/2"), "MANIPULATE_VM_SNAPSHOTS"));
+    assert_non_null(strstr(fault_permit("POST", "vms/1/diskattachments"), "ATTACH_DISK"));
+    assert_non_null(strstr(fault_permit("DELETE", "vms/1/diskattachments/2"), "CONFIGURE_VM"));
+    assert_non_null(strstr(fault_permit("POST", "disks"), "CREATE_DISK"));
+    assert_non_null(strstr(fault_permit("DELETE", "disks/1"), "DELETE_DISK"));
+    assert_non_null(strstr(fault_permit("POST", "vms"), "CREATE_VM"));
+    assert_non_null(strstr(fault_permit("DELETE", "vms/1"), "DELETE_VM"));
+    assert_non_null(strstr(fault_permit("GET", "vms/1"), "role"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -187,6 +217,7 @@ int main(void)
         cmocka_unit_test(statuses),
         cmocka_unit_test(bodies_are_never_trusted),
         cmocka_unit_test(texts_that_callers_ask_for),
+        cmocka_unit_test(permits_are_named),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
