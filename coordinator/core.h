@@ -35,10 +35,12 @@ struct core {
     const struct coordinator_conf *conf;
     struct lease_table *leases;
     int64_t now_ms;
+    int64_t wall_ms; /* the wall clock, for people; nothing is decided by it */
     /* Since when the broker connection stands; -1 = it does not. Leases and workers are given their
      * full time from here on. */
     int64_t connected_ms;
-    bool admission_due; /* something happened that may let a waiting task run */
+    struct checkup *checkups; /* under way: checkup.h */
+    bool admission_due;       /* something happened that may let a waiting task run */
     struct fleeting *fleeting;
     size_t fleeting_count;
     struct core_counters counters;

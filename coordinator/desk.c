@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "coordinator/admission.h"
+#include "coordinator/checkup.h"
 #include "coordinator/event.h"
 #include "coordinator/lease.h"
 #include "coordinator/outgoing.h"
@@ -26,6 +27,7 @@ struct desk {
 static void read_clock(struct desk *d)
 {
     d->core.now_ms = clock_mono_ms(d->clock) + d->offset_ms;
+    d->core.wall_ms = clock_wall_ms(d->clock);
 }
 
 /* One SQL transaction around something of our own. */
@@ -63,6 +65,7 @@ void desk_free(struct desk *d)
     if (!d)
         return;
     outgoing_drop_fleeting(&d->core);
+    checkup_drop_all(&d->core);
     ledger_close(d->core.ledger);
     lease_table_free(d->core.leases);
     free(d->confirmed);

@@ -4,6 +4,7 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "coordinator/checkup.h"
 #include "coordinator/lease.h"
 #include "coordinator/leftovers.h"
 #include "coordinator/outgoing.h"
@@ -197,13 +198,22 @@ static bool on_result(struct core *core, const void *message, const char *messag
     return result_handle(core, message, err);
 }
 
+static bool on_checked(struct core *core, const void *message, const char *message_id,
+                       const char *body, struct err *err)
+{
+    (void)message_id;
+    (void)body;
+    return checkup_checked(core, message, err);
+}
+
 static const struct {
     enum wire_type type;
     bool (*handle)(struct core *core, const void *message, const char *message_id, const char *body,
                    struct err *err);
 } events[] = {
-    {WIRE_CLAIM, on_claim}, {WIRE_STEP, on_step},     {WIRE_COPYING, on_copying},
-    {WIRE_ITEMS, on_items}, {WIRE_RESULT, on_result}, {WIRE_PRESENCE, on_presence},
+    {WIRE_CLAIM, on_claim},     {WIRE_STEP, on_step},     {WIRE_COPYING, on_copying},
+    {WIRE_ITEMS, on_items},     {WIRE_RESULT, on_result}, {WIRE_PRESENCE, on_presence},
+    {WIRE_CHECKED, on_checked},
 };
 
 bool event_is(enum wire_type type)

@@ -69,6 +69,7 @@ static struct wire_item_list cut(const struct wire_item_list *all, size_t first,
     CUT(requests)
     CUT(tasks)
     CUT(workers)
+    CUT(findings)
 #undef CUT
     return part;
 }
@@ -78,7 +79,7 @@ bool outgoing_pages(struct core *core, const char *queue, const char *correlatio
                     struct err *err)
 {
     size_t total = items->vms_count + items->points_count + items->requests_count +
-                   items->tasks_count + items->workers_count;
+                   items->tasks_count + items->workers_count + items->findings_count;
     size_t size = WIRE_PAGE_MAX;
     for (size_t first = 0; first < total;) {
         size_t count = total - first < size ? total - first : size;
@@ -149,6 +150,11 @@ bool outgoing_stop(struct core *core, struct task *t, const char *reason, struct
     const struct wire_stop stop = {
         .task = t->id, .worker = t->worker, .reason = (char *)(uintptr_t)reason};
     return control(core, t->worker, WIRE_STOP, t->request, &stop, err);
+}
+
+bool outgoing_checkup(struct core *core, const struct wire_checkup *m, struct err *err)
+{
+    return control(core, m->worker, WIRE_CHECKUP, m->request, m, err);
 }
 
 /* --- Progress --- */

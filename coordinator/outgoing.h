@@ -32,6 +32,7 @@ bool outgoing_grant(struct core *core, const struct task *t, const char *claim_i
 bool outgoing_deny(struct core *core, const struct wire_claim *claim, const char *claim_id,
                    const char *reason, struct err *err);
 bool outgoing_stop(struct core *core, struct task *t, const char *reason, struct err *err);
+bool outgoing_checkup(struct core *core, const struct wire_checkup *m, struct err *err);
 
 /* Tell those who wait for `r` how the task stands, if they asked for progress. `min_gap_ms`: not
  * when it was told less than so long ago. */

@@ -6,6 +6,7 @@
 
 #include <jansson.h>
 
+#include "coordinator/checkup.h"
 #include "coordinator/outgoing.h"
 #include "coordinator/plan.h"
 #include "coordinator/work.h"
@@ -31,21 +32,24 @@ static struct facts facts_of_restore(const void *message)
     return (struct facts){b->idempotency_key, b->progress};
 }
 
-/* One row per kind of request. `facts` NULL: it has neither key nor progress; `plan` NULL: it is
- * answered at once (status). */
+/* One row per kind of request. `facts` NULL: it has neither key nor progress; `plan` NULL: `answer`
+ * answers it, and it leaves no trace in the ledger. */
 static const struct kind {
     enum wire_type type;
     const char *name;
     struct facts (*facts)(const void *message);
     bool (*check)(struct core *core, const void *message, struct err *why);
     bool (*plan)(struct core *core, struct request *r, const void *message, struct err *err);
+    bool (*answer)(struct core *core, const char *request_id, const void *message,
+                   const char *queue, const char *correlation_id, struct err *err);
 } kinds[] = {
-    {WIRE_BACKUP, "backup", facts_of_backup, plan_check_backup, plan_backup},
-    {WIRE_RESTORE, "restore", facts_of_restore, plan_check_restore, plan_restore},
-    {WIRE_INVENTORY, "inventory", NULL, plan_check_inventory, plan_inventory},
-    {WIRE_LIST, "list", NULL, plan_check_list, plan_list},
-    {WIRE_CANCEL, "cancel", NULL, cancel_check, cancel_plan},
-    {WIRE_STATUS, "status", NULL, status_check, NULL},
+    {WIRE_BACKUP, "backup", facts_of_backup, plan_check_backup, plan_backup, NULL},
+    {WIRE_RESTORE, "restore", facts_of_restore, plan_check_restore, plan_restore, NULL},
+    {WIRE_INVENTORY, "inventory", NULL, plan_check_inventory, plan_inventory, NULL},
+    {WIRE_LIST, "list", NULL, plan_check_list, plan_list, NULL},
+    {WIRE_CANCEL, "cancel", NULL, cancel_check, cancel_plan, NULL},
+    {WIRE_STATUS, "status", NULL, status_check, NULL, status_answer},
+    {WIRE_DOCTOR, "doctor", NULL, checkup_check, NULL, checkup_answer},
 };
 
 static const struct kind *kind_of(enum wire_type type)
@@ -241,14 +245,14 @@ static bool begin(struct core *core, const struct kind *kind, const struct facts
     return accept(core, in, r.id, false, err) && kind->plan(core, &r, message, err);
 }
 
-static bool answer_at_once(struct core *core, const struct inbound *in, const char *id,
-                           const void *message, struct err *err)
+static bool answer(struct core *core, const struct kind *kind, const struct inbound *in,
+                   const char *id, const void *message, struct err *err)
 {
     if (!in->reply_to)
         return true;
     const char *correlation_id = in->correlation_id ? in->correlation_id : id;
     return accept(core, in, id, false, err) &&
-           status_answer(core, id, message, in->reply_to, correlation_id, err);
+           kind->answer(core, id, message, in->reply_to, correlation_id, err);
 }
 
 bool request_handle(struct core *core, const struct wire_message *m, const struct inbound *in,
@@ -283,5 +287,5 @@ bool request_handle(struct core *core, const struct wire_message *m, const struc
         return refuse(core, in, id, &why, err);
     }
     return kind->plan ? begin(core, kind, &facts, in, id, m->as, err)
-                      : answer_at_once(core, in, id, m->as, err);
+                      : answer(core, kind, in, id, m->as, err);
 }

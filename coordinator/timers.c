@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "coordinator/admission.h"
+#include "coordinator/checkup.h"
 #include "coordinator/lease.h"
 #include "coordinator/plan.h"
 
@@ -152,12 +153,28 @@ static bool run_retention(struct core *core, struct timers *t, struct err *err)
     return true;
 }
 
+/* --- Check-ups --- */
+static bool next_checkup(struct core *core, const struct timers *t, int64_t *ret, struct err *err)
+{
+    (void)t;
+    (void)err;
+    *ret = checkup_next_ms(core);
+    return true;
+}
+
+static bool run_checkups(struct core *core, struct timers *t, struct err *err)
+{
+    (void)t;
+    return checkup_expire(core, err);
+}
+
 static const struct {
     bool (*next)(struct core *core, const struct timers *t, int64_t *ret, struct err *err);
     bool (*run)(struct core *core, struct timers *t, struct err *err);
 } timers[] = {
-    {next_lease, run_leases},  {next_retry, run_retries},   {next_deadline, run_deadlines},
-    {next_offers, run_offers}, {next_workers, run_workers}, {next_retention, run_retention},
+    {next_lease, run_leases},     {next_retry, run_retries},   {next_deadline, run_deadlines},
+    {next_offers, run_offers},    {next_workers, run_workers}, {next_retention, run_retention},
+    {next_checkup, run_checkups},
 };
 
 bool timers_next_ms(struct core *core, const struct timers *t, int64_t *ret_ms, struct err *err)

@@ -203,6 +203,9 @@ bool ledger_task_open_of_request(struct ledger *l, const char *request, struct t
 bool ledger_task_running(struct ledger *l, struct task_list *ret, struct err *err);
 /* The open clean-up for what a task left behind; `ret` stays zeroed when there is none. */
 bool ledger_task_cleanup_of(struct ledger *l, const char *task, struct task *ret, struct err *err);
+/* How many clean-ups are open, and since when the oldest is; 0 = there is none. */
+bool ledger_task_cleanups(struct ledger *l, int64_t *ret_count, int64_t *ret_oldest_ms,
+                          struct err *err);
 /* Waiting tasks of a zone and lane that may be offered at `now_ms` and whose VM is not busy. */
 bool ledger_task_waiting(struct ledger *l, const char *zone, const char *lane, int64_t now_ms,
                          int64_t limit, struct task_list *ret, struct err *err);

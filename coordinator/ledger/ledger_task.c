@@ -159,6 +159,16 @@ bool ledger_task_waiting(struct ledger *l, const char *zone, const char *lane, i
                     DB_ARGS(DB_T(zone), DB_T(lane), DB_I(now_ms), DB_I(limit)), ret, err);
 }
 
+#define OPEN_CLEANUPS                                                                              \
+    " FROM task WHERE role = 'cleanup' AND state IN ('waiting', 'offered', 'running')"
+bool ledger_task_cleanups(struct ledger *l, int64_t *ret_count, int64_t *ret_oldest_ms,
+                          struct err *err)
+{
+    return db_get_int(l->db, "SELECT count(*)" OPEN_CLEANUPS, DB_NO_ARGS, ret_count, err) &&
+           db_get_int(l->db, "SELECT min(created_ms)" OPEN_CLEANUPS, DB_NO_ARGS, ret_oldest_ms,
+                      err);
+}
+
 static bool exists(struct ledger *l, const char *sql, const struct db_arg *args, bool *ret,
                    struct err *err)
 {
