@@ -70,6 +70,9 @@ static struct wire_item_list cut(const struct wire_item_list *all, size_t first,
     CUT(tasks)
     CUT(workers)
     CUT(findings)
+    CUT(traces)
+    CUT(gauges)
+    CUT(attempts)
 #undef CUT
     return part;
 }
@@ -79,7 +82,8 @@ bool outgoing_pages(struct core *core, const char *queue, const char *correlatio
                     struct err *err)
 {
     size_t total = items->vms_count + items->points_count + items->requests_count +
-                   items->tasks_count + items->workers_count + items->findings_count;
+                   items->tasks_count + items->workers_count + items->findings_count +
+                   items->traces_count + items->gauges_count + items->attempts_count;
     size_t size = WIRE_PAGE_MAX;
     for (size_t first = 0; first < total;) {
         size_t count = total - first < size ? total - first : size;

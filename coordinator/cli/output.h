@@ -61,7 +61,7 @@ void table_render(const struct table *t, int width, bool utf8, struct buf *out);
  * "type" with its name ("accepted", "outcome", ...). ASCII only. */
 bool output_json_reply(enum wire_type type, const void *message, struct buf *out, struct err *err);
 /* Each item of a page as a line of its own, members as in docs/protocol.md, after a first member
- * "type": vm | point | request | task | worker. */
+ * "type": vm | point | request | task | worker | trace | gauge | attempt. */
 bool output_json_items(const struct wire_item_list *items, struct buf *out, struct err *err);
 
 /* --- Writing ---------------------------------------------------------------------------------- */

@@ -116,6 +116,9 @@ static void gather(const struct query *q, struct wire_item_list *all)
         APPEND(all, page->items, requests);
         APPEND(all, page->items, tasks);
         APPEND(all, page->items, workers);
+        APPEND(all, page->items, traces);
+        APPEND(all, page->items, gauges);
+        APPEND(all, page->items, attempts);
     }
 }
 
@@ -126,6 +129,9 @@ static void gathered_done(struct wire_item_list *all)
     free(all->requests);
     free(all->tasks);
     free(all->workers);
+    free(all->traces);
+    free(all->gauges);
+    free(all->attempts);
 }
 
 static bool render_json(const struct query *q, struct buf *out, struct err *err)

@@ -33,6 +33,7 @@
     MESSAGE(STATUS, "status", wire_status)                                                         \
     MESSAGE(CANCEL, "cancel", wire_cancel)                                                         \
     MESSAGE(DOCTOR, "doctor", wire_doctor)                                                         \
+    MESSAGE(SWEEP, "sweep", wire_sweep)                                                            \
     /* replies: coordinator -> the request's reply_to */                                           \
     MESSAGE(ACCEPTED, "accepted", wire_accepted)                                                   \
     MESSAGE(REFUSED, "refused", wire_refused)                                                      \
@@ -158,7 +159,8 @@ struct wire_list {
 };
 
 struct wire_status {
-    char *request; /* one request with its tasks; NULL = the newest requests and the workers */
+    char *request; /* one request with its tasks, or, by a task's id, that task with its attempts;
+                      NULL = the newest requests, the workers and the gauges */
     int64_t limit; /* 1..1000, 0 = 50 */
 };
 
@@ -170,6 +172,11 @@ struct wire_cancel {
 struct wire_doctor {
     char *worker;    /* only this one; NULL = every worker that is known */
     int64_t limit_s; /* how long a worker may take; 0 = 60 */
+};
+/* Look for what tasks left behind, and open clean-ups for it. */
+struct wire_sweep {
+    char *zone;   /* NULL = every zone */
+    bool dry_run; /* only tell */
 };
 
 /* --- Replies --------------------------------------------------------------------------------- */
@@ -276,6 +283,34 @@ struct wire_findings {
     struct wire_finding *v;
     size_t count;
 };
+/* Something in the engine or the repository that Oxbow made, or that looks like it. */
+struct wire_trace_item {
+    char *kind; /* snapshot | attachment | disk | vm | session */
+    char *zone;
+    char *vm, *vm_name; /* the VM it hangs on (attachment: the proxy VM; vm: itself) */
+    char *id;           /* of the snapshot, disk or repository session */
+    char *task;         /* by its marker; NULL = it carries none of ours */
+    int64_t fence;      /* likewise; 0 = none */
+    int64_t time_ms;    /* when it was made; 0 = not known */
+    char *fate; /* of the repository session "<task>.<fence>": none | open | committed | revoked */
+    char *verdict; /* the coordinator's: in-use | cleanup | stands | foreign; NULL from a worker */
+    char *message; /* why */
+};
+/* One number about the whole, as it is now: docs/operations.md lists their names. */
+struct wire_gauge_item {
+    char *name, *zone, *lane; /* zone and lane: NULL when it is not about one */
+    int64_t value;
+};
+/* One attempt of a task. */
+struct wire_attempt_item {
+    char *task;
+    int64_t attempt, fence;
+    char *worker;
+    int64_t time_ms, ended_ms; /* granted; 0 = it runs */
+    char *step;                /* the last one that was heard of */
+    char *ended; /* succeeded | failed | cancelled | released | lost; NULL = it runs */
+    struct wire_error *error;
+};
 struct wire_item_list {
     /* Exactly one array is non-empty in a page. */
     struct wire_vm_item *vms;
@@ -290,6 +325,12 @@ struct wire_item_list {
     size_t workers_count;
     struct wire_finding *findings;
     size_t findings_count;
+    struct wire_trace_item *traces;
+    size_t traces_count;
+    struct wire_gauge_item *gauges;
+    size_t gauges_count;
+    struct wire_attempt_item *attempts;
+    size_t attempts_count;
 };
 struct wire_page {
     char *request;
@@ -331,9 +372,9 @@ struct wire_journal {
 
 /* Something a task left behind, for the clean-up that removes it. */
 struct wire_leftover {
-    char *kind; /* snapshot | attachment | disk | vm */
+    char *kind; /* snapshot | attachment | disk | vm | session */
     char *vm;   /* the VM it hangs on (for attachment: the proxy VM); for vm: its id */
-    char *id;   /* snapshot id or disk id */
+    char *id;   /* snapshot id, disk id or repository session */
 };
 struct wire_leftovers {
     struct wire_leftover *v;
@@ -342,7 +383,7 @@ struct wire_leftovers {
 
 struct wire_offer {
     char *task, *request;
-    char *kind; /* backup | restore | inventory | list | cleanup */
+    char *kind; /* backup | restore | inventory | list | cleanup | sweep */
     char *zone, *lane;
     int64_t attempt; /* from 1 */
     char *vm, *vm_name;
@@ -376,7 +417,7 @@ struct wire_copying {
     int64_t attempt, fence;
     int64_t bytes_done, bytes_total, rate_bps;
 };
-struct wire_items { /* listing tasks: inventory and list, in pages */
+struct wire_items { /* listing tasks: inventory, list and sweep, in pages */
     char *task, *worker;
     int64_t attempt, fence, page;
     struct wire_item_list *items;

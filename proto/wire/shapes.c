@@ -18,13 +18,19 @@ static const char *const end_words[] = {"succeeded", "failed", "cancelled", NULL
 static const char *const request_end_words[] = {"succeeded", "partly", "failed", "cancelled", NULL};
 static const char *const request_state_words[] = {"running", "succeeded", "partly",
                                                   "failed",  "cancelled", NULL};
-static const char *const request_kinds[] = {"backup", "restore", "inventory", "list",
-                                            "status", "cancel",  "doctor",    NULL};
+static const char *const request_kinds[] = {"backup", "restore", "inventory", "list", "status",
+                                            "cancel", "doctor",  "sweep",     NULL};
 static const char *const worker_state_words[] = {"up", "lost", "draining", NULL};
 static const char *const quiesced_words[] = {"yes", "no", NULL};
 static const char *const point_state_words[] = {"good", "damaged", NULL};
 static const char *const level_words[] = {"ok", "warning", "failure", "skipped", NULL};
-const char *const shape_task_kinds[] = {"backup", "restore", "inventory", "list", "cleanup", NULL};
+static const char *const trace_kinds[] = {"snapshot", "attachment", "disk", "vm", "session", NULL};
+static const char *const fate_words[] = {"none", "open", "committed", "revoked", NULL};
+static const char *const verdict_words[] = {"in-use", "cleanup", "stands", "foreign", NULL};
+static const char *const attempt_end_words[] = {"succeeded", "failed", "cancelled",
+                                                "released",  "lost",   NULL};
+const char *const shape_task_kinds[] = {"backup",  "restore", "inventory", "list",
+                                        "cleanup", "sweep",   NULL};
 
 /* --- Parts ----------------------------------------------------------------------------------- */
 static const struct shape_field error_fields[] = {
@@ -223,15 +229,52 @@ static const struct shape_field finding_fields[] = {
 };
 const struct shape shape_finding = SHAPE(wire_finding, "finding", finding_fields);
 
-static const char *check_item_list(const void *message, const char **ret_member)
-{
-    const struct wire_item_list *l = message;
-    (void)ret_member;
-    int kinds = (l->vms_count > 0) + (l->points_count > 0) + (l->requests_count > 0) +
-                (l->tasks_count > 0) + (l->workers_count > 0) + (l->findings_count > 0);
-    return kinds > 1 ? "holds items of more than one kind" : NULL;
-}
+static const struct shape_field trace_item_fields[] = {
+    WORDS(wire_trace_item, kind, REQUIRED, trace_kinds, "What it is."),
+    SLUG(wire_trace_item, zone, OPTIONAL, "Where."),
+    STRING(wire_trace_item, vm, OPTIONAL, 1, WIRE_NAME_MAX,
+           "Id of the VM it hangs on (attachment: the proxy VM; vm: its own id)."),
+    STRING(wire_trace_item, vm_name, OPTIONAL, 1, WIRE_NAME_MAX, "That VM's name."),
+    STRING(wire_trace_item, id, OPTIONAL, 1, WIRE_NAME_MAX,
+           "Id of the snapshot, disk or repository session."),
+    UUID(wire_trace_item, task, OPTIONAL,
+         "The task that made it, by its marker; absent = it carries none."),
+    INT(wire_trace_item, fence, OPTIONAL, 0, SHAPE_INT_MAX, "That task's fence; 0 = none."),
+    AMOUNT(wire_trace_item, time_ms, "When it was made; 0 = not known."),
+    WORDS(wire_trace_item, fate, OPTIONAL, fate_words,
+          "What the repository knows of that task and fence."),
+    WORDS(wire_trace_item, verdict, OPTIONAL, verdict_words,
+          "in-use = of a task that has not ended; cleanup = left behind by one that has, a "
+          "clean-up is open (or would be: dry run); stands = it belongs to something finished "
+          "and is kept; foreign = not known to be ours, never touched."),
+    TEXT(wire_trace_item, message, OPTIONAL, WIRE_TEXT_MAX, "Why."),
+};
+static const struct shape shape_trace_item = SHAPE(wire_trace_item, "trace", trace_item_fields);
 
+static const struct shape_field gauge_item_fields[] = {
+    STRING(wire_gauge_item, name, REQUIRED, 1, 64, "What is counted."),
+    SLUG(wire_gauge_item, zone, OPTIONAL, "In which zone."),
+    WORDS(wire_gauge_item, lane, OPTIONAL, shape_lanes, "In which lane."),
+    INT(wire_gauge_item, value, REQUIRED, 0, SHAPE_INT_MAX, "How many, or how long."),
+};
+static const struct shape shape_gauge_item = SHAPE(wire_gauge_item, "gauge", gauge_item_fields);
+
+static const struct shape_field attempt_item_fields[] = {
+    UUID(wire_attempt_item, task, REQUIRED, "The task."),
+    INT(wire_attempt_item, attempt, REQUIRED, 1, SHAPE_INT_MAX, "Which attempt, from 1."),
+    INT(wire_attempt_item, fence, OPTIONAL, 0, SHAPE_INT_MAX, "The fence number of its grant."),
+    SLUG(wire_attempt_item, worker, OPTIONAL, "Who ran it."),
+    AMOUNT(wire_attempt_item, time_ms, "When it was granted."),
+    AMOUNT(wire_attempt_item, ended_ms, "When it ended; 0 = it runs."),
+    STRING(wire_attempt_item, step, OPTIONAL, 1, 64, "The last step that was heard of."),
+    WORDS(wire_attempt_item, ended, OPTIONAL, attempt_end_words,
+          "How it ended; lost = its worker fell silent; released = given back untouched."),
+    OBJECT(wire_attempt_item, error, OPTIONAL, wire_error, shape_error, "Why it failed."),
+};
+static const struct shape shape_attempt_item =
+    SHAPE(wire_attempt_item, "attempt", attempt_item_fields);
+
+/* A kind of items is a row here and a line in the rule below. */
 static const struct shape_field item_list_fields[] = {
     ARRAY_PAIR(wire_item_list, vms, wire_vm_item, shape_vm_item, WIRE_PAGE_MAX, "VMs."),
     ARRAY_PAIR(wire_item_list, points, wire_point_item, shape_point_item, WIRE_PAGE_MAX,
@@ -243,28 +286,52 @@ static const struct shape_field item_list_fields[] = {
                "Workers."),
     ARRAY_PAIR(wire_item_list, findings, wire_finding, shape_finding, WIRE_PAGE_MAX,
                "What a check-up found."),
+    ARRAY_PAIR(wire_item_list, traces, wire_trace_item, shape_trace_item, WIRE_PAGE_MAX,
+               "What was found in the engine and the repository."),
+    ARRAY_PAIR(wire_item_list, gauges, wire_gauge_item, shape_gauge_item, WIRE_PAGE_MAX,
+               "Numbers about the whole."),
+    ARRAY_PAIR(wire_item_list, attempts, wire_attempt_item, shape_attempt_item, WIRE_PAGE_MAX,
+               "Attempts of a task."),
 };
-/* The same in JSON Schema: all but one are empty, whichever one. */
+
+static const char *check_item_list(const void *message, const char **ret_member)
+{
+    (void)ret_member;
+    int kinds = 0;
+    for (size_t i = 0; i < ARRAY_LEN(item_list_fields); i++) {
+        size_t count;
+        memcpy(&count, (const char *)message + item_list_fields[i].count_offset, sizeof count);
+        kinds += count > 0;
+    }
+    return kinds > 1 ? "holds items of more than one kind" : NULL;
+}
+
+/* Where one array holds something, all that come after it are empty. */
+/* clang-format off */
 #define EMPTY(name) "\"" name "\":{\"maxItems\":0}"
-// clang-format off
-#define VMS      EMPTY("vms")
-#define POINTS   "," EMPTY("points")
-#define REQUESTS "," EMPTY("requests")
-#define TASKS    "," EMPTY("tasks")
-#define WORKERS  "," EMPTY("workers")
-#define FINDINGS "," EMPTY("findings")
-#define ALL_OF(list) "{\"properties\":{" list "}}"
+#define AFTER_GAUGES   EMPTY("attempts")
+#define AFTER_TRACES   EMPTY("gauges") "," AFTER_GAUGES
+#define AFTER_FINDINGS EMPTY("traces") "," AFTER_TRACES
+#define AFTER_WORKERS  EMPTY("findings") "," AFTER_FINDINGS
+#define AFTER_TASKS    EMPTY("workers") "," AFTER_WORKERS
+#define AFTER_REQUESTS EMPTY("tasks") "," AFTER_TASKS
+#define AFTER_POINTS   EMPTY("requests") "," AFTER_REQUESTS
+#define AFTER_VMS      EMPTY("points") "," AFTER_POINTS
+#define ALONE(name, after)                                                                         \
+    "{\"if\":" GIVEN_ARRAY(name) ",\"then\":{\"properties\":{" after "}}}"
 const struct shape shape_item_list = SHAPE_WITH_RULE(
     wire_item_list, "item-list", item_list_fields, check_item_list,
-    "{\"anyOf\":["
-        ALL_OF(EMPTY("points") REQUESTS TASKS WORKERS FINDINGS) ","
-        ALL_OF(VMS REQUESTS TASKS WORKERS FINDINGS) ","
-        ALL_OF(VMS POINTS TASKS WORKERS FINDINGS) ","
-        ALL_OF(VMS POINTS REQUESTS WORKERS FINDINGS) ","
-        ALL_OF(VMS POINTS REQUESTS TASKS FINDINGS) ","
-        ALL_OF(VMS POINTS REQUESTS TASKS WORKERS)
+    "{\"allOf\":["
+    ALONE("vms", AFTER_VMS) ","
+    ALONE("points", AFTER_POINTS) ","
+    ALONE("requests", AFTER_REQUESTS) ","
+    ALONE("tasks", AFTER_TASKS) ","
+    ALONE("workers", AFTER_WORKERS) ","
+    ALONE("findings", AFTER_FINDINGS) ","
+    ALONE("traces", AFTER_TRACES) ","
+    ALONE("gauges", AFTER_GAUGES)
     "]}");
-// clang-format on
+/* clang-format on */
 
 /* --- Requests -------------------------------------------------------------------------------- */
 #define KEY_DOC                                                                                    \
@@ -307,7 +374,8 @@ const struct shape shape_wire_list = SHAPE(wire_list, "list", list_fields);
 
 static const struct shape_field status_fields[] = {
     UUID(wire_status, request, OPTIONAL,
-         "This request and its tasks; absent = the newest requests, and the workers."),
+         "This request and its tasks; or, by a task's id, this task and its attempts; absent = the "
+         "newest requests, the workers and the gauges."),
     INT(wire_status, limit, OPTIONAL, 0, 1000, "At most so many requests; 0 = 50."),
 };
 const struct shape shape_wire_status = SHAPE(wire_status, "status", status_fields);
@@ -332,6 +400,11 @@ static const struct shape_field doctor_fields[] = {
         "Seconds that a worker may take; 0 = 60."),
 };
 const struct shape shape_wire_doctor = SHAPE(wire_doctor, "doctor", doctor_fields);
+static const struct shape_field sweep_fields[] = {
+    SLUG(wire_sweep, zone, OPTIONAL, "Only this zone; absent = every zone."),
+    BOOL(wire_sweep, dry_run, "Only tell what there is; open no clean-up."),
+};
+const struct shape shape_wire_sweep = SHAPE(wire_sweep, "sweep", sweep_fields);
 
 /* --- Replies --------------------------------------------------------------------------------- */
 static const struct shape_field accepted_fields[] = {

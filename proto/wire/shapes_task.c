@@ -10,7 +10,8 @@ static const char *const step_states[] = {"started",     "done",   "failed", "un
                                           "undo-failed", "handle", NULL};
 static const char *const result_words[] = {"succeeded", "failed", "cancelled", "released", NULL};
 static const char *const presence_states[] = {"up", "draining", "leaving", NULL};
-static const char *const leftover_kinds[] = {"snapshot", "attachment", "disk", "vm", NULL};
+static const char *const leftover_kinds[] = {"snapshot", "attachment", "disk",
+                                             "vm",       "session",    NULL};
 
 /* Members that most of these share. */
 #define TASK(tag)    UUID(tag, task, REQUIRED, "The task.")
@@ -38,7 +39,8 @@ static const char *check_leftover(const void *message, const char **ret_member)
         *ret_member = "id";
         return "is missing";
     }
-    if (strcmp(l->kind, "disk") != 0 && !l->vm) {
+    bool hangs_on_none = strcmp(l->kind, "disk") == 0 || strcmp(l->kind, "session") == 0;
+    if (!hangs_on_none && !l->vm) {
         *ret_member = "vm";
         return "is missing";
     }
@@ -49,14 +51,17 @@ static const struct shape_field leftover_fields[] = {
     WORDS(wire_leftover, kind, REQUIRED, leftover_kinds, "What it is."),
     STRING(wire_leftover, vm, OPTIONAL, 1, WIRE_NAME_MAX,
            "Id of the VM it hangs on (attachment: the proxy VM; vm: its own id)."),
-    STRING(wire_leftover, id, OPTIONAL, 1, WIRE_NAME_MAX, "Id of the snapshot or disk."),
+    STRING(wire_leftover, id, OPTIONAL, 1, WIRE_NAME_MAX,
+           "Id of the snapshot or disk; name of the repository session."),
 };
-#define IF_KIND_NEEDS(kind, member)                                                                \
-    "{\"if\":{\"properties\":{\"kind\":{\"const\":\"" kind                                         \
-    "\"}}},\"else\":" GIVEN(member, "string") "}"
+/* Kinds other than these need the member. */
+#define UNLESS_NEEDS(kinds, member)                                                                \
+    "{\"if\":{\"properties\":{\"kind\":{\"enum\":[" kinds                                          \
+    "]}}},\"else\":" GIVEN(member, "string") "}"
 static const struct shape shape_leftover =
     SHAPE_WITH_RULE(wire_leftover, "leftover", leftover_fields, check_leftover,
-                    "{\"allOf\":[" IF_KIND_NEEDS("vm", "id") "," IF_KIND_NEEDS("disk", "vm") "]}");
+                    "{\"allOf\":[" UNLESS_NEEDS("\"vm\"", "id") "," UNLESS_NEEDS(
+                        "\"disk\",\"session\"", "vm") "]}");
 
 static const struct shape_field running_fields[] = {
     TASK(wire_running),

@@ -28,7 +28,7 @@ import uuid
 
 import pika
 
-KINDS = ("backup", "restore", "inventory", "list", "status", "cancel")
+KINDS = ("backup", "restore", "inventory", "list", "status", "cancel", "sweep")
 
 
 def read_env(path):
