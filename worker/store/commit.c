@@ -242,6 +242,7 @@ bool store_session_commit(struct store_session *session, const json_t *meta, str
         return session_fail(session, err);
     }
     dedup_owner_commit(session->store->dedup, session->owner);
+    session_unpin(session); /* not before the fate */
     SCOPED_FREE char *path = xasprintf("sessions/%s", session->id);
     (void)unlinkat(session->store->dirfd, path, 0);
     return true;

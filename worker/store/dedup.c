@@ -30,7 +30,9 @@ struct known_pack {
     uint32_t owner; /* while PACK_OPEN */
     enum pack_state state;
     uint64_t
-        loaded_at; /* value of `inserted` when its chunks were last loaded, plus 1; 0 = never */
+        loaded_at;    /* value of `inserted` when its chunks were last loaded, plus 1; 0 = never */
+    uint8_t *dropped; /* bit f % 8 of byte f / 8: frame f is not known any more */
+    uint32_t n_dropped_bytes;
 };
 
 struct hook {
@@ -83,6 +85,8 @@ void dedup_free(struct dedup *d)
     for (size_t i = 0; i < STRIPES; i++)
         pthread_mutex_destroy(&d->stripes[i].lock);
     pthread_rwlock_destroy(&d->packs_lock);
+    for (uint32_t i = 0; i < d->n_packs; i++)
+        free(d->packs[i].dropped);
     free(d->buckets);
     free(d->packs);
     free(d->by_id);
@@ -173,6 +177,28 @@ void dedup_pack_drop(struct dedup *d, uint32_t pack)
     pthread_rwlock_unlock(&d->packs_lock);
 }
 
+void dedup_frame_drop(struct dedup *d, uint32_t pack, uint32_t frame)
+{
+    pthread_rwlock_wrlock(&d->packs_lock);
+    struct known_pack *p = &d->packs[pack];
+    if (frame / 8 >= p->n_dropped_bytes) {
+        uint32_t n = frame / 8 + 16;
+        p->dropped = xreallocarray(p->dropped, n, 1);
+        memset(p->dropped + p->n_dropped_bytes, 0, n - p->n_dropped_bytes);
+        p->n_dropped_bytes = n;
+    }
+    p->dropped[frame / 8] |= (uint8_t)(1u << frame % 8);
+    pthread_rwlock_unlock(&d->packs_lock);
+}
+
+bool dedup_pack_is_of(struct dedup *d, uint32_t pack, uint32_t owner)
+{
+    pthread_rwlock_rdlock(&d->packs_lock);
+    bool is = d->packs[pack].state == PACK_OPEN && d->packs[pack].owner == owner;
+    pthread_rwlock_unlock(&d->packs_lock);
+    return is;
+}
+
 uint32_t dedup_owner_new(struct dedup *d)
 {
     pthread_rwlock_wrlock(&d->packs_lock);
@@ -200,11 +226,14 @@ void dedup_owner_drop(struct dedup *d, uint32_t owner)
     owner_end(d, owner, PACK_DEAD);
 }
 
-static bool pack_usable(struct dedup *d, uint32_t pack, uint32_t owner)
+static bool place_usable(struct dedup *d, const struct location *where, uint32_t owner)
 {
     pthread_rwlock_rdlock(&d->packs_lock);
-    const struct known_pack *p = &d->packs[pack];
+    const struct known_pack *p = &d->packs[where->pack - 1];
     bool usable = p->state == PACK_COMMITTED || (p->state == PACK_OPEN && p->owner == owner);
+    if (where->frame / 8u < p->n_dropped_bytes &&
+        p->dropped[where->frame / 8] >> where->frame % 8 & 1)
+        usable = false;
     pthread_rwlock_unlock(&d->packs_lock);
     return usable;
 }
@@ -227,7 +256,7 @@ static struct entry *bucket_find(struct dedup *d, struct bucket *b, const uint8_
     for (size_t i = 0; i < WAYS; i++) {
         struct entry *e = &b->ways[i];
         if (e->where.pack != 0 && memcmp(e->tag, id, TAG_BYTES) == 0 &&
-            pack_usable(d, e->where.pack - 1, owner))
+            place_usable(d, &e->where, owner))
             return e;
     }
     return NULL;

@@ -40,6 +40,10 @@ uint32_t dedup_pack_committed(struct dedup *d, const struct pack_ref *ref);
 void dedup_pack_get(struct dedup *d, uint32_t pack, struct pack_ref *out);
 /* Its footer cannot be used: nothing of it is known any more. */
 void dedup_pack_drop(struct dedup *d, uint32_t pack);
+/* Chunks in this frame are not known any more. */
+void dedup_frame_drop(struct dedup *d, uint32_t pack, uint32_t frame);
+/* True for a pack that the owner is writing. */
+bool dedup_pack_is_of(struct dedup *d, uint32_t pack, uint32_t owner);
 
 /* Where the chunk lies, if that is known to the owner. */
 bool dedup_find(struct dedup *d, const uint8_t id[DIGEST_BYTES], uint32_t owner,

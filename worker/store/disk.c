@@ -38,6 +38,7 @@ static void map_parent_packs(struct store_disk *disk)
     disk->parent_packs = xcalloc(map->n_packs + 1u, sizeof *disk->parent_packs);
     for (uint32_t i = 0; i < map->n_packs; i++)
         disk->parent_packs[i] = dedup_pack_committed(disk->session->store->dedup, &map->packs[i]);
+    session_pin_parent(disk->session, map->session, map, disk->parent_packs);
 }
 
 struct store_disk *store_disk_begin(struct store_session *session,

@@ -51,31 +51,56 @@ bool object_create(int dirfd, const char *path, const void *data, size_t len, st
     return true;
 }
 
+/* Errors of link(2) that come before any effect; everything else (EIO, ETIMEDOUT, ESTALE on a
+ * network file system) may have reached the disk. */
+static bool surely_no_link(int errnum)
+{
+    return errnum == ENOSPC || errnum == EDQUOT || errnum == EPERM || errnum == EACCES ||
+           errnum == EROFS || errnum == EOPNOTSUPP || errnum == EMLINK || errnum == ENOENT;
+}
+
 enum put_outcome object_put_if_absent(int dirfd, const char *dir, const char *name,
                                       const void *data, size_t len, struct err *err)
 {
-    char unique[ID_BYTES];
-    id_new(unique);
-    SCOPED_FREE char *temp = xasprintf("%s/.%s.tmp", dir, unique);
     SCOPED_FREE char *path = xasprintf("%s/%s", dir, name);
-    if (!object_create(dirfd, temp, data, len, err))
-        return PUT_FAILED;
-    int errnum = linkat(dirfd, temp, dirfd, path, 0) == 0 ? 0 : errno;
-    struct stat st;
-    /* A network file system may have lost the answer of a link that was made. */
-    if (errnum != 0 && fstatat(dirfd, temp, &st, AT_SYMLINK_NOFOLLOW) == 0 && st.st_nlink == 2)
-        errnum = 0;
-    (void)unlinkat(dirfd, temp, 0);
+    int errnum = ENOENT;
+    /* ENOENT: a collector has swept our temporary file before we could link it. */
+    for (int tries = 0; errnum == ENOENT && tries < OBJECT_TRIES; tries++) {
+        char unique[ID_BYTES];
+        id_new(unique);
+        SCOPED_FREE char *temp = xasprintf("%s/.%s.tmp", dir, unique);
+        if (!object_create(dirfd, temp, data, len, err)) {
+            if (err->code != ERR_NOT_FOUND)
+                return PUT_FAILED;
+            err_clear(err);
+            continue;
+        }
+        errnum = linkat(dirfd, temp, dirfd, path, 0) == 0 ? 0 : errno;
+        struct stat st;
+        /* A network file system may have lost the answer of a link that was made. */
+        if (errnum != 0 && fstatat(dirfd, temp, &st, AT_SYMLINK_NOFOLLOW) == 0 && st.st_nlink == 2)
+            errnum = 0;
+        (void)unlinkat(dirfd, temp, 0);
+    }
     if (errnum == EEXIST)
         return PUT_EXISTS;
     if (errnum != 0) {
         err_set_errno(err, errnum, "link '%s'", path);
-        /* Refusals that come before any effect; everything else (EIO, ETIMEDOUT, ESTALE on a
-         * network file system) may have reached the disk. */
-        bool surely_not = errnum == ENOSPC || errnum == EDQUOT || errnum == EPERM ||
-                          errnum == EACCES || errnum == EROFS || errnum == EOPNOTSUPP ||
-                          errnum == EMLINK || errnum == ENOENT;
-        return surely_not ? PUT_FAILED : PUT_UNKNOWN;
+        return surely_no_link(errnum) ? PUT_FAILED : PUT_UNKNOWN;
+    }
+    return object_sync_dir(dirfd, dir, err) ? PUT_CREATED : PUT_UNSYNCED;
+}
+
+enum put_outcome object_link_if_absent(int dirfd, const char *from, const char *dir,
+                                       const char *name, struct err *err)
+{
+    SCOPED_FREE char *path = xasprintf("%s/%s", dir, name);
+    if (linkat(dirfd, from, dirfd, path, 0) != 0) {
+        int errnum = errno;
+        if (errnum == EEXIST)
+            return PUT_EXISTS;
+        err_set_errno(err, errnum, "link '%s'", path);
+        return surely_no_link(errnum) ? PUT_FAILED : PUT_UNKNOWN;
     }
     return object_sync_dir(dirfd, dir, err) ? PUT_CREATED : PUT_UNSYNCED;
 }
@@ -149,6 +174,34 @@ void object_names_sort(struct object_names *names)
 {
     if (names->count > 0)
         qsort(names->items, names->count, sizeof *names->items, compare_names);
+}
+
+bool object_list_fresh(int dirfd, const char *path, struct object_names *ret_names, struct err *err)
+{
+    /* A client of a network file system caches a listing until the directory's times change: change
+     * them. What fails here (not the owner, read-only) only leaves the cache. */
+    (void)utimensat(dirfd, path, NULL, 0);
+    return object_list(dirfd, path, ret_names, err);
+}
+
+unsigned object_sweep_temps(int dirfd, const char *path)
+{
+    int fd = openat(dirfd, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *stream = fd < 0 ? NULL : fdopendir(fd);
+    if (!stream) {
+        if (fd >= 0)
+            (void)close(fd);
+        return 0;
+    }
+    unsigned n = 0;
+    const struct dirent *entry;
+    while ((entry = readdir(stream))) {
+        size_t len = strlen(entry->d_name);
+        if (entry->d_name[0] == '.' && len > 4 && strcmp(entry->d_name + len - 4, ".tmp") == 0)
+            n += unlinkat(fd, entry->d_name, 0) == 0;
+    }
+    (void)closedir(stream);
+    return n;
 }
 
 bool object_names_have(const struct object_names *names, const char *name)

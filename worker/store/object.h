@@ -16,6 +16,7 @@
 enum {
     OBJECT_FILE_MODE = 0440, /* of every finished file: immutable, and not for everyone's eyes */
     OBJECT_DIR_MODE = 0770,  /* less the umask */
+    OBJECT_TRIES = 8,        /* when our temporary file is swept before it gets its name */
 };
 
 enum put_outcome {
@@ -33,6 +34,11 @@ enum put_outcome {
  */
 enum put_outcome object_put_if_absent(int dirfd, const char *dir, const char *name,
                                       const void *data, size_t len, struct err *err);
+
+/* The same with the content of an existing file, whose second name this becomes: on a full file
+ * system too. PUT_EXISTS also when `from` has got that name before. */
+enum put_outcome object_link_if_absent(int dirfd, const char *from, const char *dir,
+                                       const char *name, struct err *err);
 
 /* Create a file in a directory that only this session writes to; exists when it is there. fsync of
  * the file, not of the directory. */
@@ -59,6 +65,12 @@ struct object_names {
     size_t count;
 };
 bool object_list(int dirfd, const char *path, struct object_names *ret_names, struct err *err);
+/* The same, of what is there now: a network file system must ask its server. */
+bool object_list_fresh(int dirfd, const char *path, struct object_names *ret_names,
+                       struct err *err);
+/* Remove the temporary files of a directory that nobody may need any more: whoever is just making
+ * one makes it anew. Returns how many; goes on after errors. */
+unsigned object_sweep_temps(int dirfd, const char *path);
 bool object_names_have(const struct object_names *names, const char *name);
 /* After renaming items. */
 void object_names_sort(struct object_names *names);

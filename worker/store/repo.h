@@ -6,6 +6,7 @@
 
 #include "worker/store/cache.h"
 #include "worker/store/dedup.h"
+#include "worker/store/gc/marks.h"
 #include "worker/store/object.h"
 #include "worker/store/record.h"
 
@@ -18,6 +19,7 @@ struct store {
     struct cache *packs;  /* pack id -> struct open_pack */
     struct cache *frames; /* pack id + frame -> struct frame */
     struct decoder_pool *decoders;
+    struct marks *marks;
     struct dedup *dedup;       /* made under load_lock by the first session */
     pthread_mutex_t load_lock; /* serialises loading into `dedup`: indexes and footers. Before the
                                   locks of `packs` and of `dedup` */

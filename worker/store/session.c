@@ -172,6 +172,7 @@ struct store_session *store_session_begin(struct store *store,
     s->vm_name = xstrdup(opts->vm_name);
     s->worker = xstrdup(opts->worker ? opts->worker : "");
     pthread_mutex_init(&s->lock, NULL);
+    referrer_init(&s->referrer);
     if (!store_make_directories(store, err) || !announce(s, err) || !start(s, err)) {
         err_wrap(err, "session %s", opts->id);
         return NULL;
@@ -288,6 +289,8 @@ static bool abort_session(struct store_session *s, struct err *err)
     }
     if (!revoked)
         err_keep_first(err, &revoke_err);
+    else /* pins fall with the fate */
+        session_unpin(s);
     retract(s);
     return ok && revoked;
 }
@@ -323,6 +326,7 @@ void store_session_free(struct store_session *session)
     }
     queue_free(session->seals);
     pthread_mutex_destroy(&session->lock);
+    referrer_done(&session->referrer);
     free(session->disks);
     free(session->blobs);
     free(session->packs);

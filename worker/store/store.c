@@ -19,8 +19,9 @@
 #include "worker/store/packfile.h"
 #include "worker/store/repo.h"
 
-static const char *const directories[] = {"packs",    "manifests", "fate",  "deleted", "index",
-                                          "sessions", "gc",        "moved", "trash",   "keys"};
+static const char *const directories[] = {"packs",     "manifests", "fate",  "deleted",
+                                          "index",     "sessions",  "pins",  "marks",
+                                          "protected", "damage",    "scrub", "keys"};
 
 bool session_id_is_valid(const char *id)
 {
@@ -101,6 +102,7 @@ static void make_tables(struct store *store)
     store->packs = cache_new(o->footer_cache_bytes, open_pack_free);
     store->frames = cache_new(o->frame_cache_bytes, free);
     store->decoders = decoder_pool_new();
+    store->marks = marks_new();
 }
 
 struct store *store_open(const char *path, const struct store_opts *opts, struct err *err)
@@ -121,6 +123,7 @@ void store_free(struct store *store)
     cache_free(store->packs);
     decoder_pool_free(store->decoders);
     dedup_free(store->dedup);
+    marks_free(store->marks);
     object_names_done(&store->loaded_indexes);
     pthread_mutex_destroy(&store->load_lock);
     if (store->dirfd >= 0)
@@ -217,7 +220,9 @@ static void load_index(struct store *store, const char *session, struct err *err
         return;
     uint32_t *numbers = xcalloc(ix.n_packs + 1u, sizeof *numbers);
     for (uint32_t i = 0; i < ix.n_packs; i++)
-        numbers[i] = dedup_pack_committed(store->dedup, &ix.packs[i]);
+        numbers[i] = marks_of_pack(store->marks, ix.packs[i].id) == MARKED_ALL
+                         ? DEDUP_NO_PACK
+                         : dedup_pack_committed(store->dedup, &ix.packs[i]);
     for (uint32_t i = 0; i < ix.n_hooks; i++)
         if (numbers[ix.hooks[i].pack] != DEDUP_NO_PACK)
             dedup_hook_add(store->dedup, ix.hooks[i].prefix, numbers[ix.hooks[i].pack]);
@@ -273,10 +278,10 @@ bool store_make_directories(struct store *store, struct err *err)
 
 bool store_load_indexes(struct store *store, struct err *err)
 {
-    SCOPED_NAMES struct object_names indexes = {0}, fates = {0}, deleted = {0};
+    SCOPED_NAMES struct object_names indexes = {0}, fates = {0};
     if (!object_list(store->dirfd, "index", &indexes, err) ||
         !object_list(store->dirfd, "fate", &fates, err) ||
-        !store_list_deleted(store, &deleted, err))
+        !marks_refresh(store->marks, store->dirfd, store->repo_id, err))
         return err_wrap(err, "repository '%s'", store->path);
     without_suffix(&indexes, ".ix");
     pthread_mutex_lock(&store->load_lock);
@@ -286,7 +291,9 @@ bool store_load_indexes(struct store *store, struct err *err)
     seen.items = xcalloc(indexes.count + 1, sizeof *seen.items);
     for (size_t i = 0; i < indexes.count; i++) {
         const char *session = indexes.items[i];
-        if (!object_names_have(&fates, session) || object_names_have(&deleted, session))
+        /* Of deleted points too: other points may keep their packs, and marks say which are gone.
+         */
+        if (!object_names_have(&fates, session))
             continue;
         if (!object_names_have(&store->loaded_indexes, session))
             load_session_index(store, session);

@@ -189,7 +189,8 @@ static struct map_record shifted(const struct map_record *r, uint32_t skip, uint
 static void compare_record(struct unit *u, const struct map_record *r, uint32_t number,
                            const struct footer *footer)
 {
-    if (r->where.frame >= footer->n_frames)
+    if (r->where.frame >= footer->n_frames ||
+        !session_may_refer(u->stream->session, number, r->where.frame))
         return;
     const struct frame_entry *frame = &footer->frames[r->where.frame];
     uint32_t n = map_record_blocks(r), run = 0;
@@ -269,17 +270,36 @@ static void load_hooked_pack(struct store *store, uint32_t pack)
     pthread_mutex_unlock(&store->load_lock);
 }
 
+/* Whether the session may refer to a place that was found. Forgets it otherwise, so that looking
+ * again finds another one or none. */
+static bool may_use(struct store_stream *s, const struct location *where)
+{
+    if (session_may_refer(s->session, where->pack, where->frame))
+        return true;
+    dedup_frame_drop(s->session->store->dedup, where->pack, where->frame);
+    return false;
+}
+
+static bool find_usable(struct store_stream *s, const uint8_t id[DIGEST_BYTES],
+                        struct location *ret_where)
+{
+    while (dedup_find(s->session->store->dedup, id, s->session->owner, ret_where))
+        if (may_use(s, ret_where))
+            return true;
+    return false;
+}
+
 static bool is_known(struct store_stream *s, const uint8_t id[DIGEST_BYTES],
                      struct location *ret_where)
 {
     struct store *store = s->session->store;
-    if (dedup_find(store->dedup, id, s->session->owner, ret_where))
+    if (find_usable(s, id, ret_where))
         return true;
     uint32_t pack = dedup_hook_find(store->dedup, id);
     if (pack == DEDUP_NO_PACK)
         return false;
     load_hooked_pack(store, pack);
-    return dedup_find(store->dedup, id, s->session->owner, ret_where);
+    return find_usable(s, id, ret_where);
 }
 
 static void refer(struct unit *u, uint32_t i, const struct location *where)
@@ -304,8 +324,9 @@ static bool append_chunk(struct unit *u, uint32_t i, uint32_t n, const uint8_t i
         .first = (uint8_t)s->frame_blocks,
         .blocks_less_1 = (uint8_t)(n - 1),
     };
-    if (dedup_claim(s->session->store->dedup, id, s->session->owner, &mine, where))
-        return false;
+    while (dedup_claim(s->session->store->dedup, id, s->session->owner, &mine, where))
+        if (may_use(s, where))
+            return false;
     for (uint32_t b = 0; b < n; b++)
         memcpy(s->frame + (size_t)(s->frame_blocks + b) * STORE_BLOCK_BYTES, unit_block(u, i + b),
                STORE_BLOCK_BYTES);
@@ -427,14 +448,37 @@ bool store_stream_write(struct store_stream *stream, struct store_disk *disk, ui
     return true;
 }
 
+/* Blocks of the parent that must not be referred to where they lie: store them anew. */
+static bool copy_record(struct unit *u, const struct map_record *r, struct err *err)
+{
+    struct store_reader *parent = u->disk->parent;
+    uint64_t offset = r->block * STORE_BLOCK_BYTES;
+    size_t len = (size_t)map_record_blocks(r) * STORE_BLOCK_BYTES;
+    if (len > parent->map.size_bytes - offset)
+        len = (size_t)(parent->map.size_bytes - offset);
+    SCOPED_FREE uint8_t *data = xmalloc(len);
+    struct unit *copy = ALLOC_NEW(struct unit);
+    copy->stream = u->stream;
+    copy->disk = u->disk;
+    copy->block = r->block;
+    bool ok = store_disk_read(parent, data, len, offset, err) && write_unit(copy, data, len, err);
+    map_records_done(&copy->records);
+    free(copy);
+    return ok;
+}
+
 static bool keep_records(struct unit *u, const struct map_records *records, struct err *err)
 {
     for (size_t i = 0; i < records->count; i++) {
         const struct map_record *r = &records->items[i];
         uint32_t number = u->disk->parent_packs[r->where.pack];
-        if (number == DEDUP_NO_PACK)
-            return err_set(err, ERR_STORE_CORRUPT, 0, "two records disagree about a pack of %s",
-                           u->disk->parent->name);
+        if (number == DEDUP_NO_PACK ||
+            !session_may_refer(u->stream->session, number, r->where.frame)) {
+            if (!copy_record(u, r, err))
+                return false;
+            u->stats.read_bytes -= (uint64_t)map_record_blocks(r) * STORE_BLOCK_BYTES;
+            continue; /* counted by the copy */
+        }
         struct map_record same = shifted(r, 0, map_record_blocks(r), number);
         records_join(&u->records, &same);
         u->stats.unchanged_bytes += (uint64_t)map_record_blocks(r) * STORE_BLOCK_BYTES;

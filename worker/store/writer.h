@@ -10,6 +10,7 @@
 #include <stdatomic.h>
 
 #include "proto/base/queue.h"
+#include "worker/store/gc/refer.h"
 #include "worker/store/reader.h"
 #include "worker/store/repo.h"
 
@@ -98,6 +99,7 @@ struct store_session {
     struct store *store;
     char *id, *vm_id, *vm_name, *worker;
     uint32_t owner; /* in the deduplication tables */
+    struct referrer referrer;
     enum session_state state;
     struct queue *seals; /* struct seal_job */
     pthread_t sealer;
