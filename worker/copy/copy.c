@@ -25,6 +25,7 @@ enum {
     WATCH_MS = 200,
 };
 #define HOLE_UNIT_BYTES  (UINT64_C(64) << 20)
+#define KEEP_UNIT_BYTES  (UINT64_C(256) << 20)
 #define PLAN_BYTES       (UINT64_C(256) << 20) /* of the map asked for at once */
 #define THREAD_MIN_BYTES (UINT64_C(16) << 20)  /* a disk this small is not worth another thread */
 
@@ -50,7 +51,16 @@ struct job_ops {
     bool (*data)(struct job *job, void *thread, uint8_t *buf, const struct extent *unit,
                  struct err *err);
     bool (*hole)(struct job *job, const struct extent *unit, struct err *err);
+    /* What has not changed; NULL where there is no such thing. */
+    bool (*keep)(struct job *job, void *thread, const struct extent *unit, struct err *err);
     void (*end)(void *thread);
+};
+
+/* What one thread does at once. */
+enum unit_kind { UNIT_DATA, UNIT_HOLE, UNIT_KEEP, UNIT_KINDS };
+struct unit {
+    struct extent range;
+    enum unit_kind kind;
 };
 
 struct job {
@@ -68,11 +78,12 @@ struct job {
     unsigned n_running;
     bool is_stopped;
     struct err first;
-    uint64_t data_bytes, hole_bytes;
+    uint64_t done_bytes[UNIT_KINDS];
     /* The plan: [0, cursor) has been handed out; `map` covers [.., planned). */
     uint64_t cursor, planned;
     struct extents map;
-    size_t at; /* in map */
+    size_t at;         /* in map */
+    size_t at_changed; /* in opts->changed */
 };
 
 /* ---- the plan; with the lock held */
@@ -110,9 +121,47 @@ static uint64_t hole_end(const struct job *job)
     return end;
 }
 
-/* 1 = a unit, 0 = all has been handed out, -1 = error. */
-static int plan_next(struct job *job, struct extent *ret_unit, struct err *err)
+/* The range of opts->changed that the cursor is in; NULL beyond its end. */
+static const struct extent *changed_range(struct job *job)
 {
+    const struct extents *list = job->opts->changed;
+    while (job->at_changed < list->count &&
+           list->items[job->at_changed].offset + list->items[job->at_changed].len <= job->cursor)
+        job->at_changed++;
+    return job->at_changed < list->count ? &list->items[job->at_changed] : NULL;
+}
+
+/* Cut [begin, *end) at the next multiple of `bytes`. */
+static void cut_unit(uint64_t begin, uint64_t *end, uint64_t bytes)
+{
+    uint64_t boundary = begin - begin % bytes + bytes;
+    *end = *end < boundary ? *end : boundary;
+}
+
+static int hand_out(struct job *job, uint64_t end, enum unit_kind kind, struct unit *ret_unit)
+{
+    ret_unit->range = (struct extent){
+        .offset = job->cursor, .len = end - job->cursor, .is_data = kind == UNIT_DATA};
+    ret_unit->kind = kind;
+    job->cursor = end;
+    return 1;
+}
+
+/* 1 = a unit, 0 = all has been handed out, -1 = error. */
+static int plan_next(struct job *job, struct unit *ret_unit, struct err *err)
+{
+    uint64_t limit = job->size_bytes; /* of what has changed */
+    if (job->opts->changed && job->ops->keep && job->cursor < job->size_bytes) {
+        const struct extent *range = changed_range(job);
+        uint64_t end = range ? range->offset + range->len : job->size_bytes;
+        if (range && !range->is_data) {
+            cut_unit(job->cursor, &end, KEEP_UNIT_BYTES);
+            return hand_out(job, end, UNIT_KEEP, ret_unit);
+        }
+        limit = end;
+        if (job->planned < job->cursor) /* nobody needs the map of what is kept */
+            job->planned = job->cursor;
+    }
     for (;;) {
         while (job->at < job->map.count &&
                job->map.items[job->at].offset + job->map.items[job->at].len <= job->cursor)
@@ -133,12 +182,9 @@ static int plan_next(struct job *job, struct extent *ret_unit, struct err *err)
             job->at++;
             continue;
         }
-        uint64_t unit = is_data ? DATA_UNIT_BYTES : HOLE_UNIT_BYTES;
-        uint64_t boundary = begin - begin % unit + unit;
-        end = end < boundary ? end : boundary;
-        job->cursor = end;
-        *ret_unit = (struct extent){.offset = begin, .len = end - begin, .is_data = is_data};
-        return 1;
+        end = end < limit ? end : limit;
+        cut_unit(begin, &end, is_data ? DATA_UNIT_BYTES : HOLE_UNIT_BYTES);
+        return hand_out(job, end, is_data ? UNIT_DATA : UNIT_HOLE, ret_unit);
     }
 }
 
@@ -150,16 +196,33 @@ static void job_fail(struct job *job, const struct err *err)
     err_keep_first(&job->first, err);
     job->is_stopped = true;
     pthread_mutex_unlock(&job->lock);
+    if (job->target && job->target->ops->fail)
+        job->target->ops->fail(job->target);
 }
 
-static int job_next(struct job *job, const struct extent *done, struct extent *ret_unit,
+static int job_next(struct job *job, const struct unit *done, struct unit *ret_unit,
                     struct err *err)
 {
     pthread_mutex_lock(&job->lock);
-    *(done->is_data ? &job->data_bytes : &job->hole_bytes) += done->len;
+    job->done_bytes[done->kind] += done->range.len;
     int got = job->is_stopped ? 0 : plan_next(job, ret_unit, err);
     pthread_mutex_unlock(&job->lock);
     return got;
+}
+
+static bool run_unit(struct job *job, void *thread, uint8_t *buf, const struct unit *unit,
+                     struct err *err)
+{
+    switch (unit->kind) {
+    case UNIT_DATA:
+        return job->ops->data(job, thread, buf, &unit->range, err);
+    case UNIT_KEEP:
+        return job->ops->keep(job, thread, &unit->range, err);
+    case UNIT_HOLE:
+    case UNIT_KINDS:
+        break;
+    }
+    return job->ops->hole(job, &unit->range, err);
 }
 
 static bool run_units(struct job *job, struct err *err)
@@ -168,18 +231,12 @@ static bool run_units(struct job *job, struct err *err)
     if (!job->ops->begin(job, &thread, err))
         return false;
     SCOPED_FREE uint8_t *buf = xaligned(ALIGN_BYTES, DATA_UNIT_BYTES);
-    struct extent unit = {0}, done = {0};
+    struct unit unit = {0}, done = {0};
     int got;
     bool ok = true;
     while (ok && (got = job_next(job, &done, &unit, err)) != 0) {
-        if (got < 0)
-            ok = false;
-        else if (unit.is_data)
-            ok = job->ops->data(job, thread, buf, &unit, err) ||
-                 err_wrap(err, "at offset %" PRIu64, unit.offset);
-        else
-            ok =
-                job->ops->hole(job, &unit, err) || err_wrap(err, "at offset %" PRIu64, unit.offset);
+        ok = got > 0 && (run_unit(job, thread, buf, &unit, err) ||
+                         err_wrap(err, "at offset %" PRIu64, unit.range.offset));
         done = unit;
     }
     job->ops->end(thread);
@@ -219,7 +276,9 @@ static unsigned thread_count(const struct job *job, unsigned most)
 static void watch_once(struct job *job, bool is_last)
 {
     pthread_mutex_lock(&job->lock);
-    uint64_t done = job->data_bytes + job->hole_bytes;
+    uint64_t done = 0;
+    for (size_t i = 0; i < UNIT_KINDS; i++)
+        done += job->done_bytes[i];
     bool is_stopped = job->is_stopped;
     pthread_mutex_unlock(&job->lock);
     const struct copy_opts *opts = job->opts;
@@ -320,6 +379,11 @@ static bool backup_hole(struct job *job, const struct extent *unit, struct err *
     return true; /* what is not written reads as zeroes */
 }
 
+static bool backup_keep(struct job *job, void *thread, const struct extent *unit, struct err *err)
+{
+    return store_stream_keep(thread, job->disk, unit->offset, unit->len, err);
+}
+
 static void backup_end(void *thread)
 {
     store_stream_end(thread);
@@ -330,6 +394,7 @@ static const struct job_ops backup_ops = {
     .begin = backup_begin,
     .data = backup_data,
     .hole = backup_hole,
+    .keep = backup_keep,
     .end = backup_end,
 };
 
@@ -352,8 +417,9 @@ bool copy_backup(struct source *source, struct store_session *session, struct st
     if (ret_stats) {
         *ret_stats = (struct copy_stats){
             .size_bytes = source->size_bytes,
-            .data_bytes = job.data_bytes,
-            .hole_bytes = job.hole_bytes,
+            .data_bytes = job.done_bytes[UNIT_DATA],
+            .hole_bytes = job.done_bytes[UNIT_HOLE],
+            .kept_bytes = job.done_bytes[UNIT_KEEP],
             .elapsed_ms = clock_mono_ms(clock_system()) - started_ms,
         };
         store_disk_stats(disk, &ret_stats->store);
@@ -435,8 +501,8 @@ bool copy_restore(struct store_reader *reader, struct target *target, const stru
     if (ret_stats)
         *ret_stats = (struct copy_stats){
             .size_bytes = size,
-            .data_bytes = job.data_bytes,
-            .hole_bytes = job.hole_bytes,
+            .data_bytes = job.done_bytes[UNIT_DATA],
+            .hole_bytes = job.done_bytes[UNIT_HOLE],
             .elapsed_ms = clock_mono_ms(clock_system()) - started_ms,
         };
     return true;

@@ -47,6 +47,13 @@ struct source {
 void source_close(struct source *source);
 DEFINE_SCOPED(source, source_close);
 
+/* A qcow2 image, read-only, through a qemu-nbd that ends with the source. The format is never
+ * guessed from the bytes: a guest may write what it likes at the beginning of a raw image. An image
+ * that refers to another file (a backing file, a data file) is refused with bad-argument unless
+ * `may_refer`, for the name of that file is whatever the image's maker wrote. Errors: those of
+ * source_file_open, io-error when qemu-nbd cannot be run or fails. */
+struct source *source_qcow2_open(const char *path, bool may_refer, struct err *err);
+
 struct source_file_opts {
     bool no_direct;       /* never use O_DIRECT (it is used for block devices that allow it) */
     bool keep_page_cache; /* do not drop what was read from the page cache */
@@ -71,6 +78,9 @@ struct target_ops {
     bool (*zero)(struct target *target, uint64_t offset, uint64_t len, struct err *err);
     /* Everything written is durable when this returns true. */
     bool (*flush)(struct target *target, struct err *err);
+    /* The copy has failed, from any thread, perhaps more than once: a call that waits for another
+     * one shall fail. NULL where none does. */
+    void (*fail)(struct target *target);
     void (*close)(struct target *target);
 };
 
@@ -79,6 +89,7 @@ struct target {
     uint64_t size_bytes;
     unsigned threads_max; /* 0 = any number */
     bool is_zero;         /* known to read as zeroes everywhere before the first write */
+    bool is_ordered;      /* takes its bytes from first to last, holes too */
 };
 
 void target_close(struct target *target);
@@ -96,6 +107,14 @@ struct target_file_opts {
 struct target *target_file_open(const char *path, const struct target_file_opts *opts,
                                 struct err *err);
 
+/* A new qcow2 image, made by qemu-img and written through a qemu-nbd that ends with the target.
+ * Refused with exists if it is there. */
+struct target *target_qcow2_create(const char *path, uint64_t size_bytes, struct err *err);
+
+/* Whatever `fd` is (a pipe, standard output): all bytes of the disk in order, zeroes too. Threads
+ * decode ahead of it. Borrowed; flush does nothing where there is nothing to sync. */
+struct target *target_stream_open(int fd, uint64_t size_bytes);
+
 /* Discards: restore drills, which check every byte, and benchmarks. */
 struct target *target_null_open(uint64_t size_bytes);
 
@@ -110,12 +129,17 @@ struct copy_opts {
     /* Asked 5 times a second from the calling thread; true ends the copy with the error cancelled
      * as soon as the reads and writes under way are back. */
     bool (*cancelled)(void *context);
+    /* copy_backup only, NULL = all: which ranges may differ from the disk's parent (its data
+     * ranges), from offset 0 on. All else is taken from the parent without being read; what lies
+     * beyond the list's end is read. Needs a disk with a parent of at least the list's length. */
+    const struct extents *changed;
 };
 
 struct copy_stats {
     uint64_t size_bytes;      /* of the disk */
     uint64_t data_bytes;      /* read from the source / written to the target */
     uint64_t hole_bytes;      /* holes of the source skipped / of the point zeroed or skipped */
+    uint64_t kept_bytes;      /* copy_backup: taken from the parent, as not changed */
     struct store_stats store; /* copy_backup only */
     int64_t elapsed_ms;
 };

@@ -10,7 +10,7 @@ enum { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
 enum { PROGRAM_BYTES = 64 };
 
 static const struct repo_verb *const verbs[] = {
-    &repo_init, &repo_list, &repo_show, &repo_export, &repo_verify,
+    &repo_init, &repo_list, &repo_show, &repo_export, &repo_import, &repo_verify,
 };
 
 static const struct repo_verb *find_verb(const char *name)
@@ -30,6 +30,16 @@ bool repo_say_json(json_t *json, struct err *err)
     return ok || err_set(err, ERR_IO, 0, "write to standard output");
 }
 
+const char *repo_only_disk(const struct store_point *point, struct err *err)
+{
+    size_t n = store_point_disk_count(point);
+    if (n == 1)
+        return store_point_disk(point, 0)->id;
+    err_set(err, ERR_BAD_ARGUMENT, 0, "point %s has %zu disks: say which one",
+            store_point_info(point)->id, n);
+    return NULL;
+}
+
 /* ---- the command line of a verb */
 
 struct parsing {
@@ -42,7 +52,7 @@ static void missing_word(struct argp_state *state, const struct parsing *p)
     if (!p->call->path)
         argp_error(state, "PATH is missing");
     else
-        argp_error(state, "%s is missing", p->call->count == 0 ? "POINT" : "an argument");
+        argp_error(state, "%s is missing", p->verb->words);
 }
 
 static error_t parse(int key, char *arg, struct argp_state *state)

@@ -12,7 +12,7 @@
 
 #include "worker/store/store.h"
 
-enum { REPO_WORDS_MAX = 8 };
+enum { REPO_WORDS_MAX = 64 };
 
 /* What main.c does with PATH before a verb runs. */
 enum repo_access {
@@ -47,7 +47,11 @@ struct repo_verb {
 /* The first key of a verb's own options. */
 enum { REPO_OPT = 0x200 };
 
-extern const struct repo_verb repo_init, repo_list, repo_show, repo_export, repo_verify;
+extern const struct repo_verb repo_init, repo_list, repo_show, repo_export, repo_import,
+    repo_verify;
 
 /* Print `json` to standard output with a line's end, and drop the reference. */
 bool repo_say_json(json_t *json, struct err *err);
+
+/* The id of the point's only disk, borrowed. NULL, with bad-argument, when it has several. */
+const char *repo_only_disk(const struct store_point *point, struct err *err);

@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "worker/repo/number.h"
+
+bool repo_number(const char *text, uint64_t min, uint64_t max, uint64_t *ret)
+{
+    uint64_t value = 0;
+    if (!*text)
+        return false;
+    for (const char *c = text; *c; c++) {
+        if (*c < '0' || *c > '9' || value > (UINT64_MAX - 9) / 10)
+            return false;
+        value = value * 10 + (uint64_t)(*c - '0');
+    }
+    if (value < min || value > max)
+        return false;
+    *ret = value;
+    return true;
+}
