@@ -98,14 +98,14 @@ static void set_request_options(CURL *curl, const struct http_request *r, struct
     curl_easy_setopt(curl, CURLOPT_XFERINFODATA, t);
 }
 
-static bool is_certificate_fault(CURLcode rc)
+bool http_is_certificate_fault(CURLcode rc)
 {
     return rc == CURLE_PEER_FAILED_VERIFICATION || rc == CURLE_SSL_ISSUER_ERROR ||
            rc == CURLE_SSL_INVALIDCERTSTATUS || rc == CURLE_SSL_CERTPROBLEM ||
            rc == CURLE_SSL_PINNEDPUBKEYNOTMATCH;
 }
 
-static bool is_configuration_fault(CURLcode rc)
+bool http_is_configuration_fault(CURLcode rc)
 {
     return rc == CURLE_SSL_CACERT_BADFILE || rc == CURLE_SSL_CRL_BADFILE ||
            rc == CURLE_URL_MALFORMAT || rc == CURLE_UNSUPPORTED_PROTOCOL ||
@@ -125,12 +125,12 @@ static enum http_result explain(CURL *curl, CURLcode rc, const char *text, const
         err_set(err, ERR_CANCELLED, 0, "stopped while waiting for the answer");
         return HTTP_ABORTED;
     }
-    if (is_certificate_fault(rc)) {
+    if (http_is_certificate_fault(rc)) {
         err_set(err, ERR_ENGINE_TLS, 0,
                 "TLS: the certificate does not verify (%s): set the CA file of this engine", text);
         return HTTP_REFUSED;
     }
-    if (is_configuration_fault(rc)) {
+    if (http_is_configuration_fault(rc)) {
         err_set(err, ERR_BAD_CONFIG, 0, "%s", text);
         return HTTP_REFUSED;
     }

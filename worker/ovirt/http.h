@@ -54,3 +54,7 @@ CURL *http_handle_new(void);
 enum http_result http_exchange(CURL *curl, const struct http_options *options,
                                const struct http_request *request, struct http_reply *reply,
                                struct err *err);
+
+/* What will fail the same way again: TLS does not verify; the address or a CA file is wrong. */
+bool http_is_certificate_fault(CURLcode rc);
+bool http_is_configuration_fault(CURLcode rc);
