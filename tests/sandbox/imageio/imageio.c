@@ -2,6 +2,7 @@
 #include "tests/sandbox/imageio/imageio.h"
 
 #include <arpa/inet.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <netinet/in.h>
@@ -9,6 +10,8 @@
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
 
 #include <microhttpd.h>
 
@@ -322,6 +325,51 @@ static bool start_daemon(struct imageio_server *s, const struct sockaddr_in *add
                    (unsigned)ntohs(address->sin_port));
 }
 
+/* A socket that listens at `name`, or -1 with err. */
+static int listen_unix(const char *name, struct err *err)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    size_t len = strlen(name);
+    if (len == 0 || len >= sizeof address.sun_path) {
+        err_set(err, ERR_BAD_ARGUMENT, 0, "'%s' is too long for a socket", name);
+        return -1;
+    }
+    memcpy(address.sun_path, name, len);
+    if (name[0] == '@')
+        address.sun_path[0] = '\0';
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    socklen_t size = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + len);
+    if (fd >= 0 && bind(fd, (const struct sockaddr *)&address, size) == 0 && listen(fd, 40) == 0)
+        return fd;
+    err_set_errno(err, errno, "listen on socket '%s'", name);
+    if (fd >= 0)
+        (void)close(fd);
+    return -1;
+}
+
+static bool start_local(struct imageio_server *s, const char *name, struct err *err)
+{
+    int fd = listen_unix(name, err);
+    if (fd < 0)
+        return false;
+    s->local = MHD_start_daemon(MHD_USE_THREAD_PER_CONNECTION | MHD_USE_INTERNAL_POLLING_THREAD |
+                                    MHD_USE_POLL | MHD_USE_ERROR_LOG,
+                                0, NULL, NULL, on_request, s, MHD_OPTION_EXTERNAL_LOGGER, on_log,
+                                NULL, MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_NOTIFY_COMPLETED,
+                                on_completed, s, MHD_OPTION_NOTIFY_CONNECTION, on_connection, s,
+                                MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)UNAUTHORIZED_TIMEOUT_S,
+                                MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_MEMORY_BYTES,
+                                MHD_OPTION_END);
+    if (!s->local) {
+        (void)close(fd);
+        return err_set(err, ERR_IO, 0, "imageio: cannot serve on socket '%s'", name);
+    }
+    bool is_abstract = name[0] == '@';
+    s->unix_socket = is_abstract ? xasprintf("\\u0000%s", name + 1) : xstrdup(name);
+    s->unix_path = is_abstract ? NULL : xstrdup(name);
+    return true;
+}
+
 static bool start(struct imageio_server *s, const struct imageio_opts *opts, struct err *err)
 {
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(opts->port)};
@@ -337,7 +385,7 @@ static bool start(struct imageio_server *s, const struct imageio_opts *opts, str
         return false;
     const union MHD_DaemonInfo *info = MHD_get_daemon_info(s->daemon, MHD_DAEMON_INFO_BIND_PORT);
     s->port = info ? info->port : opts->port;
-    return true;
+    return !opts->unix_socket || start_local(s, opts->unix_socket, err);
 }
 
 struct imageio_server *imageio_server_start(const struct imageio_opts *opts, struct err *err)
@@ -360,6 +408,12 @@ void imageio_server_stop(struct imageio_server *s)
     ticket_cancel_all(s->tickets);
     if (s->daemon)
         MHD_stop_daemon(s->daemon);
+    if (s->local)
+        MHD_stop_daemon(s->local);
+    if (s->unix_path)
+        (void)unlink(s->unix_path);
+    free(s->unix_path);
+    free(s->unix_socket);
     ticket_table_free(s->tickets);
     free(s->cert);
     free(s->key);

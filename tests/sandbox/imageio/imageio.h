@@ -42,8 +42,11 @@ struct imageio_opts {
     const char *address;              /* IPv4, e.g. "127.0.0.1" */
     uint16_t port;                    /* 0 = chosen by the kernel */
     const char *cert_path, *key_path; /* PEM; NULL = plain HTTP */
-    unsigned max_connections;         /* told to clients as max_readers, max_writers; 0 = 8 */
-    imageio_fault_fn fault;           /* NULL = none */
+    /* Listens here too, without TLS, and tells clients so (`unix_socket`). A path; with a leading
+     * '@', a name in the abstract space. NULL = no. */
+    const char *unix_socket;
+    unsigned max_connections; /* told to clients as max_readers, max_writers; 0 = 8 */
+    imageio_fault_fn fault;   /* NULL = none */
     void *fault_arg;
 };
 

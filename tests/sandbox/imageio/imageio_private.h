@@ -15,6 +15,9 @@ enum { PATCH_BYTES_MAX = 64 << 10 };
 
 struct imageio_server {
     struct MHD_Daemon *daemon;
+    struct MHD_Daemon *local; /* on the unix socket; NULL = none */
+    char *unix_socket;        /* as clients are told: JSON without quotes */
+    char *unix_path;          /* to unlink */
     struct ticket_table *tickets;
     uint16_t port;
     unsigned max_connections;

@@ -97,8 +97,10 @@ static enum MHD_Result serve_options(struct request *r)
     unsigned most = r->server->max_connections;
     SCOPED_FREE char *limits =
         any ? xstrdup("") : xasprintf(", \"max_readers\": %u, \"max_writers\": %u", most, most);
-    SCOPED_FREE char *body = xasprintf("{\"features\": [\"extents\"%s]%s}",
-                                       write ? ", \"flush\", \"zero\"" : "", limits);
+    const char *local = r->server->unix_socket;
+    SCOPED_FREE char *socket = local ? xasprintf(", \"unix_socket\": \"%s\"", local) : xstrdup("");
+    SCOPED_FREE char *body = xasprintf("{\"features\": [\"extents\"%s]%s%s}",
+                                       write ? ", \"flush\", \"zero\"" : "", limits, socket);
     return answer(r, MHD_HTTP_OK, "application/json", body, strlen(body));
 }
 
