@@ -1,0 +1,491 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The client of image transfers against the sandbox's endpoint, over TLS and over a unix socket, on
+ * a real qcow2 image: reading, writing, maps, and every fault of the protocol.
+ */
+#include <fcntl.h>
+#include <ftw.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "proto/base/file.h"
+#include "proto/base/id.h"
+#include "tests/sandbox/block/block.h"
+#include "tests/sandbox/block/proc.h"
+#include "tests/sandbox/imageio/imageio.h"
+#include "worker/copy/transfer.h"
+
+enum { MIB = 1 << 20, SIZE = 16 * MIB };
+
+struct fixture {
+    char *dir, *cert, *key, *image, *raw, *socket;
+    unsigned char *content; /* of the image: a MiB of data, a MiB of nothing, and so on */
+    struct block_export *export;
+    struct imageio_server *server;
+    pthread_mutex_t lock; /* guards the three below */
+    struct imageio_fault fault;
+    unsigned fault_skip, fault_count; /* let so many pass, then fault so many */
+    struct err err;
+};
+
+static struct fixture x;
+
+#define OK(call)                                                                                   \
+    do {                                                                                           \
+        if (!(call))                                                                               \
+            fail_msg("%s: %s: %s", #call, err_code_name(x.err.code), x.err.message);               \
+    } while (0)
+
+static void expect_error(bool ok, enum err_code code)
+{
+    if (ok || x.err.code != code)
+        fail_msg("expected %s, got %s: %s", err_code_name(code),
+                 ok ? "success" : err_code_name(x.err.code), x.err.message);
+    err_clear(&x.err);
+}
+
+/* --- Fixture --------------------------------------------------------------------------------- */
+static struct imageio_fault on_request(void *arg, const struct imageio_request *request)
+{
+    struct imageio_fault fault = {0};
+    (void)arg;
+    (void)request;
+    (void)pthread_mutex_lock(&x.lock);
+    if (x.fault_skip > 0) {
+        x.fault_skip--;
+    } else if (x.fault_count > 0) {
+        x.fault_count--;
+        fault = x.fault;
+    }
+    (void)pthread_mutex_unlock(&x.lock);
+    return fault;
+}
+
+/* The next `count` requests after `skip` others meet this. */
+static void set_fault(unsigned skip, unsigned count, struct imageio_fault fault)
+{
+    (void)pthread_mutex_lock(&x.lock);
+    x.fault = fault;
+    x.fault_skip = skip;
+    x.fault_count = count;
+    (void)pthread_mutex_unlock(&x.lock);
+}
+
+static void make_certificate(void)
+{
+    x.cert = xasprintf("%s/cert.pem", x.dir);
+    x.key = xasprintf("%s/key.pem", x.dir);
+    const char *argv[] = {"openssl",  "req",
+                          "-x509",    "-newkey",
+                          "ec",       "-nodes",
+                          "-pkeyopt", "ec_paramgen_curve:prime256v1",
+                          "-days",    "2",
+                          "-subj",    "/CN=localhost",
+                          "-addext",  "subjectAltName=IP:127.0.0.1",
+                          "-keyout",  x.key,
+                          "-out",     x.cert,
+                          NULL};
+    OK(proc_run(argv, NULL, &x.err));
+}
+
+static void make_image(void)
+{
+    x.image = xasprintf("%s/disk.qcow2", x.dir);
+    x.raw = xasprintf("%s/disk.raw", x.dir);
+    x.content = xcalloc(1, SIZE);
+    for (size_t i = 0; i < SIZE; i++)
+        x.content[i] = i / MIB % 2 == 0 ? (unsigned char)(i * 31 + i / 4096 + 1) : 0;
+    OK(file_write_atomic(AT_FDCWD, x.raw, x.content, SIZE, 0644, &x.err));
+    const char *argv[] = {"qemu-img", "convert", "-q",  "-f",    "raw",
+                          "-O",       "qcow2",   x.raw, x.image, NULL};
+    OK(proc_run(argv, NULL, &x.err));
+}
+
+static void start_server(uint16_t port)
+{
+    struct imageio_opts opts = {.address = "127.0.0.1",
+                                .port = port,
+                                .cert_path = x.cert,
+                                .key_path = x.key,
+                                .unix_socket = x.socket,
+                                .fault = on_request};
+    OK(x.server = imageio_server_start(&opts, &x.err));
+}
+
+static int setup(void **state)
+{
+    (void)state;
+    x = (struct fixture){.lock = PTHREAD_MUTEX_INITIALIZER};
+    const char *base = getenv("TMPDIR");
+    x.dir = xasprintf("%s/imageio-XXXXXX", base && base[0] ? base : "/tmp");
+    if (!mkdtemp(x.dir))
+        return -1;
+    make_certificate();
+    make_image();
+    char id[ID_BYTES];
+    id_new(id);
+    x.socket = xasprintf("@oxbow-test-%s", id);
+    SCOPED_FREE char *run = xasprintf("%s/export", x.dir);
+    OK(x.export = block_export_start(run, x.image, BLOCK_QCOW2, true, &x.err));
+    start_server(0);
+    return 0;
+}
+
+static int remove_entry(const char *path, const struct stat *st, int type, struct FTW *at)
+{
+    (void)st;
+    (void)type;
+    (void)at;
+    return remove(path);
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    imageio_server_stop(x.server);
+    block_export_stop(x.export);
+    (void)nftw(x.dir, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
+    free(x.content);
+    free(x.cert);
+    free(x.key);
+    free(x.image);
+    free(x.raw);
+    free(x.socket);
+    free(x.dir);
+    return 0;
+}
+
+static void add_ticket(const char *id, bool write)
+{
+    struct imageio_ticket ticket = {.id = id,
+                                    .size_bytes = SIZE,
+                                    .can_read = !write,
+                                    .can_write = write,
+                                    .uri = block_export_uri(x.export),
+                                    .transfer_id = "T-1",
+                                    .timeout_s = 300,
+                                    .sparse = true};
+    OK(imageio_ticket_add(x.server, &ticket, &x.err));
+}
+
+/* A client of the ticket; by TCP unless `local`. */
+static struct imageio *try_client(const char *ticket, struct imageio_conf conf, bool local)
+{
+    SCOPED_FREE char *url =
+        xasprintf("https://127.0.0.1:%u/images/%s", imageio_server_port(x.server), ticket);
+    conf.url = conf.url ? conf.url : url;
+    conf.ca_file = conf.ca_file ? conf.ca_file : x.cert;
+    conf.size_bytes = SIZE;
+    conf.no_unix_socket = !local;
+    return imageio_open(&conf, &x.err);
+}
+
+static struct imageio *client(const char *ticket, bool write, struct imageio_conf conf)
+{
+    add_ticket(ticket, write);
+    struct imageio *io = NULL;
+    OK(io = try_client(ticket, conf, false));
+    return io;
+}
+
+static void expect_bytes(struct imageio *io, size_t len, uint64_t offset)
+{
+    SCOPED_FREE unsigned char *buf = xmalloc(len);
+    OK(imageio_read(io, buf, len, offset, &x.err));
+    assert_memory_equal(buf, x.content + offset, len);
+}
+
+/* --- What works ------------------------------------------------------------------------------ */
+static void test_reading(void **state)
+{
+    (void)state;
+    SCOPED(imageio) struct imageio *io = client("ro", false, (struct imageio_conf){0});
+    const struct imageio_ability *can = imageio_ability(io);
+    assert_true(can->can_map && !can->can_zero && !can->is_local && !can->is_proxy);
+    assert_int_equal(can->connections_max, 4);
+    expect_bytes(io, SIZE, 0);
+    expect_bytes(io, 1, SIZE - 1);
+    expect_bytes(io, 70000, 123);
+    expect_bytes(io, 0, 5);
+    SCOPED_FREE char *buf = xmalloc(2 * MIB);
+    expect_error(imageio_read(io, buf, 2 * MIB, SIZE - MIB, &x.err), ERR_BAD_ARGUMENT);
+    unsigned opened = 0, peak = 0;
+    imageio_connections(io, &opened, &peak);
+    assert_int_equal(opened, 1); /* kept all along */
+}
+
+static void test_the_map(void **state)
+{
+    (void)state;
+    SCOPED(imageio) struct imageio *io = client("ro", false, (struct imageio_conf){0});
+    struct imageio_map map;
+    OK(imageio_map(io, IMAGEIO_ZERO, &map, &x.err));
+    assert_int_equal(map.count, SIZE / MIB);
+    for (size_t i = 0; i < map.count; i++) {
+        assert_int_equal(map.v[i].offset, i * MIB);
+        assert_int_equal(map.v[i].len, MIB);
+        assert_int_equal(map.v[i].zero, i % 2 == 1);
+        assert_true(map.v[i].dirty);
+    }
+    imageio_map_done(&map);
+    expect_error(imageio_map(io, IMAGEIO_DIRTY, &map, &x.err), ERR_UNSUPPORTED);
+}
+
+static void test_the_unix_socket(void **state)
+{
+    (void)state;
+    add_ticket("ro", false);
+    SCOPED(imageio) struct imageio *io = NULL;
+    OK(io = try_client("ro", (struct imageio_conf){0}, true));
+    assert_true(imageio_ability(io)->is_local);
+    expect_bytes(io, SIZE, 0);
+    struct imageio_map map;
+    OK(imageio_map(io, IMAGEIO_ZERO, &map, &x.err));
+    assert_int_equal(map.count, SIZE / MIB);
+    imageio_map_done(&map);
+}
+
+static void test_writing(void **state)
+{
+    (void)state;
+    {
+        SCOPED(imageio) struct imageio *io = client("rw", true, (struct imageio_conf){0});
+        assert_true(imageio_ability(io)->can_zero && imageio_ability(io)->can_flush);
+        SCOPED(target) struct target *to = target_transfer_open(io, SIZE, false);
+        for (size_t i = 0; i < 3 * MIB; i++)
+            x.content[5 * MIB + 4096 + i] = (unsigned char)(i * 7 + 3);
+        memset(x.content + 12 * MIB, 0, MIB);
+        OK(to->ops->pwrite(to, x.content + 5 * MIB + 4096, 3 * MIB, 5 * MIB + 4096, &x.err));
+        OK(to->ops->zero(to, 12 * MIB, MIB, &x.err));
+        OK(to->ops->flush(to, &x.err));
+        expect_bytes(io, SIZE, 0);
+    }
+    block_export_stop(TAKE(x.export));
+    OK(file_write_atomic(AT_FDCWD, x.raw, x.content, SIZE, 0644, &x.err));
+    const char *argv[] = {"qemu-img", "compare", "-q",  "-f",    "raw",
+                          "-F",       "qcow2",   x.raw, x.image, NULL};
+    OK(proc_run(argv, NULL, &x.err));
+}
+
+/* The image, by a copy of all its data over several connections at once. */
+static void test_a_copy(void **state)
+{
+    (void)state;
+    SCOPED(imageio)
+    struct imageio *io = client("ro", false, (struct imageio_conf){.connections_max = 3});
+    struct imageio_map map;
+    OK(imageio_map(io, IMAGEIO_ZERO, &map, &x.err));
+    SCOPED_FREE char *root = xasprintf("%s/repository", x.dir);
+    SCOPED(store) struct store *store = NULL;
+    OK(store = store_init(root, NULL, &x.err));
+    struct store_session_opts of = {.id = "t.1", .vm_id = "v", .vm_name = "v", .worker = "w"};
+    SCOPED(store_session) struct store_session *session = NULL;
+    OK(session = store_session_begin(store, &of, &x.err));
+    struct store_disk_opts disk_opts = {.id = "d", .size_bytes = SIZE};
+    struct store_disk *disk = NULL;
+    OK(disk = store_disk_begin(session, &disk_opts, &x.err));
+    SCOPED(source) struct source *from = source_transfer_open(io, &map, SIZE);
+    struct copy_opts threads = {.threads = 8};
+    struct copy_stats stats = {0};
+    OK(copy_backup(from, session, disk, &threads, &stats, &x.err));
+    assert_int_equal(stats.data_bytes, SIZE / 2);
+    assert_int_equal(stats.hole_bytes, SIZE / 2);
+    OK(store_disk_finish(disk, NULL, &x.err));
+    OK(store_session_commit(session, NULL, &x.err));
+    imageio_map_done(&map);
+    unsigned opened = 0, peak = 0;
+    imageio_connections(io, &opened, &peak);
+    assert_in_range(peak, 1, 3);
+    struct imageio_ticket_info info;
+    OK(imageio_ticket_get(x.server, "ro", &info, &x.err));
+    assert_int_equal(info.transferred, SIZE / 2); /* the server's own account */
+}
+
+/* Transfers, devices: the map decides what is read. */
+static void test_a_mapped_device(void **state)
+{
+    (void)state;
+    struct imageio_extent v[] = {{.offset = 0, .len = MIB},
+                                 {.offset = MIB, .len = 13 * MIB, .zero = true},
+                                 {.offset = 14 * MIB, .len = MIB}};
+    struct imageio_map map = {.v = v, .count = 3};
+    struct source *device = NULL;
+    OK(device = source_file_open(x.raw, NULL, &x.err));
+    SCOPED(source) struct source *from = source_mapped_open(device, &map);
+    struct extents got = EXTENTS_INIT;
+    OK(from->ops->extents(from, MIB / 2, SIZE - MIB / 2, &got, &x.err));
+    assert_int_equal(got.count, 3);
+    assert_int_equal(got.items[0].len, MIB / 2);
+    assert_true(got.items[0].is_data);
+    assert_int_equal(got.items[1].len, 13 * MIB);
+    assert_false(got.items[1].is_data);
+    assert_int_equal(got.items[2].len, 2 * MIB); /* what the map does not tell is data */
+    assert_true(got.items[2].is_data);
+    extents_done(&got);
+}
+
+/* --- What goes wrong ------------------------------------------------------------------------- */
+static void test_a_ticket_expired_and_back(void **state)
+{
+    (void)state;
+    SCOPED(imageio) struct imageio *io = client("ro", false, (struct imageio_conf){0});
+    expect_bytes(io, MIB, 0);
+    OK(imageio_ticket_remove(x.server, "ro", 1000, &x.err)); /* the daemon was restarted */
+    SCOPED(imageio) struct imageio *brief = NULL;
+    brief = try_client("ro", (struct imageio_conf){.retry_budget_ms = 300}, false);
+    expect_error(brief, ERR_ENGINE_BUSY);
+    add_ticket("ro", false);
+    expect_bytes(io, MIB, 2 * MIB);
+}
+
+static void test_a_ticket_that_forbids(void **state)
+{
+    (void)state;
+    SCOPED(imageio) struct imageio *io = client("ro", false, (struct imageio_conf){0});
+    expect_error(imageio_write(io, x.content, 4096, 0, &x.err), ERR_ENGINE_FAULT);
+    expect_bytes(io, 4096, 0);
+}
+
+static void test_a_range_refused(void **state)
+{
+    (void)state;
+    SCOPED(imageio) struct imageio *io = client("ro", false, (struct imageio_conf){0});
+    set_fault(0, 1, (struct imageio_fault){.status = 416});
+    SCOPED_FREE char *buf = xmalloc(MIB);
+    expect_error(imageio_read(io, buf, MIB, 0, &x.err), ERR_ENGINE_PROTOCOL);
+    assert_int_equal(x.fault_count, 0);
+}
+
+static void test_a_connection_cut(void **state)
+{
+    (void)state;
+    SCOPED(imageio) struct imageio *io = client("ro", false, (struct imageio_conf){0});
+    set_fault(0, 2, (struct imageio_fault){.cut = true, .cut_after_bytes = 300000});
+    expect_bytes(io, 2 * MIB, 0);
+    set_fault(0, 1, (struct imageio_fault){.cut = true});
+    expect_bytes(io, 2 * MIB, 4 * MIB);
+    set_fault(0, 1, (struct imageio_fault){.cut = true, .cut_after_bytes = 100});
+    struct imageio_map map;
+    OK(imageio_map(io, IMAGEIO_ZERO, &map, &x.err));
+    assert_int_equal(map.count, SIZE / MIB);
+    imageio_map_done(&map);
+}
+
+static void test_a_host_that_fails(void **state)
+{
+    (void)state;
+    SCOPED(imageio)
+    struct imageio *io = client("rw", true, (struct imageio_conf){.retry_budget_ms = 2000});
+    set_fault(0, 2, (struct imageio_fault){.status = 500});
+    expect_bytes(io, MIB, 0); /* on a new connection */
+    set_fault(0, 1, (struct imageio_fault){.status = 500});
+    expect_error(imageio_write(io, x.content, MIB, 0, &x.err), ERR_IO); /* never again by itself */
+    assert_int_equal(x.fault_count, 0);
+    set_fault(0, 1000, (struct imageio_fault){.status = 500});
+    SCOPED_FREE char *buf = xmalloc(MIB);
+    expect_error(imageio_read(io, buf, MIB, 0, &x.err), ERR_IO);
+    set_fault(0, 0, (struct imageio_fault){0});
+    /* One that cannot zero: written instead. */
+    set_fault(0, 1, (struct imageio_fault){.status = 500});
+    memset(x.content, 0, MIB);
+    OK(imageio_zero(io, 0, MIB, &x.err));
+    expect_bytes(io, SIZE, 0);
+}
+
+static void test_a_host_restarted(void **state)
+{
+    (void)state;
+    SCOPED(imageio) struct imageio *io = client("ro", false, (struct imageio_conf){0});
+    expect_bytes(io, MIB, 0);
+    uint16_t port = imageio_server_port(x.server);
+    imageio_server_stop(x.server);
+    start_server(port);
+    add_ticket("ro", false);
+    expect_bytes(io, MIB, 0);
+    imageio_server_stop(TAKE(x.server));
+    SCOPED_FREE char *url = xasprintf("https://127.0.0.1:%u/images/ro", port);
+    struct imageio_conf conf = {.url = url, .retry_budget_ms = 100, .size_bytes = SIZE};
+    SCOPED(imageio) struct imageio *none = imageio_open(&conf, &x.err);
+    expect_error(none, ERR_ENGINE_UNREACHABLE);
+}
+
+static void test_the_proxy(void **state)
+{
+    (void)state;
+    add_ticket("ro", false);
+    SCOPED_FREE char *proxy =
+        xasprintf("https://127.0.0.1:%u/images/ro", imageio_server_port(x.server));
+    struct imageio_conf conf = {
+        .url = "https://127.0.0.1:1/images/ro", .fallback_url = proxy, .retry_budget_ms = 100};
+    SCOPED(imageio) struct imageio *io = NULL;
+    OK(io = try_client("ro", conf, false));
+    assert_true(imageio_ability(io)->is_proxy);
+    expect_bytes(io, SIZE, 0);
+}
+
+static void test_a_certificate_of_somebody_else(void **state)
+{
+    (void)state;
+    add_ticket("ro", false);
+    SCOPED(imageio)
+    struct imageio *io = try_client(
+        "ro", (struct imageio_conf){.ca_file = "/etc/ssl/certs/ca-certificates.crt"}, false);
+    if (io || (x.err.code != ERR_ENGINE_TLS && x.err.code != ERR_BAD_CONFIG))
+        fail_msg("expected engine-tls, got %s: %s", err_code_name(x.err.code), x.err.message);
+    err_clear(&x.err);
+}
+
+static bool stop_now(void *ctx, struct err *err)
+{
+    atomic_int *asked = ctx;
+    if (atomic_fetch_add(asked, 1) < 1)
+        return false;
+    return !err_set(err, ERR_CANCELLED, 0, "stop");
+}
+
+static void test_a_stop(void **state)
+{
+    (void)state;
+    atomic_int asked = 0;
+    SCOPED(imageio) struct imageio *io = client("ro", false, (struct imageio_conf){0});
+    imageio_close(TAKE(io));
+    add_ticket("ro", false);
+    set_fault(0, 1, (struct imageio_fault){.delay_ms = 5000});
+    io = try_client("ro", (struct imageio_conf){.stopped = stop_now, .ctx = &asked}, false);
+    expect_error(io, ERR_CANCELLED);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(test_reading),
+        TEST(test_the_map),
+        TEST(test_the_unix_socket),
+        TEST(test_writing),
+        TEST(test_a_copy),
+        TEST(test_a_mapped_device),
+        TEST(test_a_ticket_expired_and_back),
+        TEST(test_a_ticket_that_forbids),
+        TEST(test_a_range_refused),
+        TEST(test_a_connection_cut),
+        TEST(test_a_host_that_fails),
+        TEST(test_a_host_restarted),
+        TEST(test_the_proxy),
+        TEST(test_a_certificate_of_somebody_else),
+        TEST(test_a_stop),
+    };
+    return cmocka_run_group_tests_name("integration.imageio", tests, NULL, NULL);
+}
