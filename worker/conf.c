@@ -28,6 +28,8 @@ static const cyaml_schema_field_t engine_fields[] = {
     BOOLEAN(struct worker_conf_engine, insecure_skip_verify),
     INT(struct worker_conf_engine, connect_timeout_s),
     INT(struct worker_conf_engine, request_timeout_s),
+    INT(struct worker_conf_engine, retry_ms),
+    INT(struct worker_conf_engine, poll_ms),
     CYAML_FIELD_END,
 };
 static const cyaml_schema_field_t repository_fields[] = {
@@ -63,6 +65,7 @@ static const cyaml_schema_field_t wait_fields[] = {
 static const cyaml_schema_field_t reserve_fields[] = {
     INT(struct worker_conf_reserve, repository_mib),
     INT(struct worker_conf_reserve, storage_domain_mib),
+    INT(struct worker_conf_reserve, watch_s),
     CYAML_FIELD_END,
 };
 static const cyaml_schema_field_t log_fields[] = {
@@ -129,6 +132,8 @@ static bool set_numbers(struct worker_conf *c, const char *path, struct err *err
         {"lease.outage_s", &c->lease.outage_s, 3600, 1, 7 * 86400},
         {"engine.connect_timeout_s", &c->engine.connect_timeout_s, 10, 1, 300},
         {"engine.request_timeout_s", &c->engine.request_timeout_s, 180, 1, 3600},
+        {"engine.retry_ms", &c->engine.retry_ms, 2000, 50, 60 * 1000},
+        {"engine.poll_ms", &c->engine.poll_ms, 1000, 50, 5000},
         {"wait.engine_s", &c->wait.engine_s, 15 * 60, 1, 86400},
         {"wait.device_s", &c->wait.device_s, 60, 1, 3600},
         {"wait.snapshot_s", &c->wait.snapshot_s, 45 * 60, 1, 86400},
@@ -138,6 +143,7 @@ static bool set_numbers(struct worker_conf *c, const char *path, struct err *err
         {"quiesce_limit_s", &c->quiesce_limit_s, 60, 1, 600},
         {"reserve.repository_mib", &c->reserve.repository_mib, 1024, 1, INT64_C(1) << 40},
         {"reserve.storage_domain_mib", &c->reserve.storage_domain_mib, 1024, 1, INT64_C(1) << 40},
+        {"reserve.watch_s", &c->reserve.watch_s, 10, 1, 3600},
     };
     for (size_t i = 0; i < ARRAY_LEN(numbers); i++) {
         const struct number *n = &numbers[i];

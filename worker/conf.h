@@ -17,6 +17,7 @@ struct worker_conf_engine {
     char *url, *user, *password_file, *ca_file;
     bool insecure_skip_verify;
     int64_t connect_timeout_s, request_timeout_s;
+    int64_t retry_ms, poll_ms; /* first pauses of the back-offs */
 };
 struct worker_conf_repository {
     char *path;
@@ -44,6 +45,7 @@ struct worker_conf_wait {
 struct worker_conf_reserve {
     int64_t repository_mib;
     int64_t storage_domain_mib;
+    int64_t watch_s; /* how often a storage domain's free space is looked at during a copy */
 };
 struct worker_conf_log {
     char *level, *format;

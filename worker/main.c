@@ -91,6 +91,8 @@ static struct engine *make_engine(const struct worker_conf *c, struct err *err)
                                .insecure = c->engine.insecure_skip_verify,
                                .connect_timeout_ms = c->engine.connect_timeout_s * 1000,
                                .request_timeout_ms = c->engine.request_timeout_s * 1000,
+                               .busy_min_ms = c->engine.retry_ms,
+                               .poll_min_ms = c->engine.poll_ms,
                                .busy_budget_ms = c->wait.engine_s * 1000};
     return engine_new(&conf, err);
 }
@@ -106,6 +108,7 @@ static struct step_settings settings_of(const struct worker_conf *c)
         .quiesce_limit_s = c->quiesce_limit_s,
         .reserve_store_bytes = (uint64_t)c->reserve.repository_mib << 20,
         .reserve_domain_bytes = (uint64_t)c->reserve.storage_domain_mib << 20,
+        .space_watch_s = c->reserve.watch_s,
         .disks_at_once = (int)c->copy.disks_at_once,
         .copy_threads = (int)c->copy.threads_per_disk,
         .snapshot_wait_s = c->wait.snapshot_s,

@@ -5,7 +5,11 @@
 
 worker=$bin/oxbow-worker
 
+once_pid=
+once_stop() { [ -z "$once_pid" ] || stop_pid "$once_pid" 5; }
+
 once_start() {
+    cleanup_fn once_stop
     cluster_sandbox "$tmp/spec.json"
     "$worker" repo init "$tmp/repository" >/dev/null
     local i
@@ -18,6 +22,9 @@ engine:
   user: $(sandbox_info .user)
   password_file: $(sandbox_info .password_file)
   ca_file: $(sandbox_info .ca)
+  request_timeout_s: ${once_request_timeout_s:-180}
+  retry_ms: 200
+  poll_ms: 100
 proxy_vm: $(sandbox_info ".proxies[$((i - 1))].name")
 device_dir: $(sandbox_info ".proxies[$((i - 1))].dev_dir")
 repository:
@@ -25,9 +32,12 @@ repository:
 quiesce_limit_s: 3
 wait:
   device_s: 4
+  engine_s: ${once_engine_s:-900}
+  snapshot_s: ${once_snapshot_s:-2700}
 reserve:
   repository_mib: 64
   storage_domain_mib: 64
+  watch_s: 1
 CONF
     done
     counts=$(state | jq -c '[(.vms | length), (.disks | length)]')
@@ -41,15 +51,36 @@ faults() { sandbox_control /sandbox/faults -X POST -d "$1" >/dev/null; }
 no_faults() { sandbox_control /sandbox/faults -X DELETE >/dev/null; }
 fired() { [ "$(sandbox_control /sandbox/faults | jq '[.. | .fired? // empty] | add')" -gt 0 ]; }
 
-# run WORKER KIND JSON: exit code in $rc, events in $tmp/events.
-run() {
+# begin WORKER KIND JSON: the task runs in the background, its events go to $tmp/events.
+begin() {
     jq -n --arg task "${task:-$(uuid)}" --arg kind "$2" --argjson more "$3" '{task: $task, request: $task,
         kind: $kind, zone: "dc1", lane: (if $kind == "cleanup" then "upkeep" else $kind end), attempt: 1} + $more' >"$tmp/task.json"
+    "$worker" --config "$tmp/worker$1.yaml" --once "$tmp/task.json" >"$tmp/events" 2>>"$tmp/worker$1.log" &
+    once_pid=$!
+}
+# Its exit code in $rc.
+end() {
     rc=0
-    "$worker" --config "$tmp/worker$1.yaml" --once "$tmp/task.json" >"$tmp/events" 2>>"$tmp/worker$1.log" || rc=$?
+    wait "$once_pid" || rc=$?
+}
+run() { # WORKER KIND JSON
+    begin "$@"
+    end
+}
+backup_begin() { # VM [BACKUP_OPTIONS_JSON]
+    begin 1 backup "$(jq -n --arg vm "$(vm_id "$1")" --arg name "$1" --argjson o "${2:-{\}}" '{vm: $vm, vm_name: $name, backup: $o}')"
 }
 backup() { # VM [BACKUP_OPTIONS_JSON]
-    run 1 backup "$(jq -n --arg vm "$(vm_id "$1")" --arg name "$1" --argjson o "${2:-{\}}" '{vm: $vm, vm_name: $name, backup: $o}')"
+    backup_begin "$@"
+    end
+}
+step_is() { # STEP STATE: the running task has said so
+    jq -se --arg step "$1" --arg state "$2" 'any(.[]; .type == "oxbow.step.v1" and .body.step == $step and .body.state == $state)' "$tmp/events"
+}
+# Another client of the engine's API.
+api() { # METHOD PATH [BODY]
+    curl -sS --fail-with-body --cacert "$(sandbox_info .ca)" -u "$(sandbox_info .user):$(cat "$(sandbox_info .password_file)")" \
+        -X "$1" -H 'Accept: application/json' -H 'Content-Type: application/json' ${3:+-d "$3"} "$(sandbox_info .url)/api$2"
 }
 restore() { # RESTORE_OPTIONS_JSON
     run 1 restore "$(jq -n --argjson o "$1" '{restore: $o}')"
@@ -82,7 +113,6 @@ restored() {
     id=$(result .new_vm)
     [ "$id" != null ] || fail "no new VM"
     check "nothing carries a marker" test "$(state | jq '[.vms[], .disks[] | select(.description // "" | startswith("oxbow"))] | length')" = 0
-    curl -sS --cacert "$(sandbox_info .ca)" -u "$(sandbox_info .user):$(cat "$(sandbox_info .password_file)")" \
-        -X DELETE -H 'Accept: application/json' "$(sandbox_info .url)/api/vms/$id" >/dev/null
+    api DELETE "/vms/$id" >/dev/null
     wait_until 20 "it is removed" only_known_vms
 }

@@ -130,6 +130,8 @@ struct engine_mutation {
     void *probe_ctx;
     int64_t budget_ms; /* of lock waits; 0 = busy_budget_ms, negative = do not wait */
     bool gone_is_done; /* 404 means the goal is reached (DELETE) */
+    bool *ret_unknown; /* set to true when it fails and may have been done all the same: its answer
+                          was lost and the probe could not tell. NULL = not wanted */
 };
 /* Sends a change. On success *ret (if not NULL) is the engine's answer, or what the probe found;
  * it may be NULL. */

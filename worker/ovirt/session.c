@@ -475,6 +475,8 @@ static enum outcome look_up(struct engine_session *s, struct change *c, json_t *
         json_decref(found);
     if (!told) {
         err_wrap(err, "look up the outcome of a request whose answer was lost");
+        if (c->m->ret_unknown)
+            *c->m->ret_unknown = true;
         return OUTCOME_FINAL;
     }
     log_info("engine_outcome_looked_up", LOG_STR("method", c->call.method),

@@ -11,6 +11,7 @@
 enum {
     MERGE_TRIES = 3,
     MERGE_LIMIT_MS = 4 * 3600 * 1000,
+    LOCKED_LIMIT_MS = 10 * 60 * 1000,
     EVENTS_LOOKED_AT = 100,
     EVENT_MERGE_FAILED = 357, /* USER_REMOVE_SNAPSHOT_FINISHED_FAILURE */
 };
@@ -119,7 +120,8 @@ static bool check_create(const char *vm_id, const char *description, const char 
 }
 
 char *ovirt_snapshot_create(struct engine_session *s, const char *vm_id, const char *description,
-                            const char *const *disk_ids, size_t disks, struct err *err)
+                            const char *const *disk_ids, size_t disks,
+                            const struct ovirt_snapshot_how *how, struct err *err)
 {
     if (!check_create(vm_id, description, disk_ids, disks, err)) {
         err_wrap(err, "create snapshot");
@@ -138,6 +140,8 @@ char *ovirt_snapshot_create(struct engine_session *s, const char *vm_id, const c
         .body = body,
         .probe = probe_description,
         .probe_ctx = &probe,
+        .budget_ms = how && how->no_wait ? -1 : 0,
+        .ret_unknown = how ? how->ret_unknown : NULL,
     };
     json_auto_t *answer = NULL;
     if (!engine_mutate(s, &m, &answer, err)) {
@@ -149,8 +153,11 @@ char *ovirt_snapshot_create(struct engine_session *s, const char *vm_id, const c
         bool done = false;
         json_decref(answer);
         answer = NULL;
-        if (!probe_description(s, &probe, &done, &answer, err))
+        if (!probe_description(s, &probe, &done, &answer, err)) {
+            if (how && how->ret_unknown)
+                *how->ret_unknown = true;
             return NULL;
+        }
     }
     const char *id = member_str(answer, "id");
     if (!engine_check_id("snapshot", id, err)) {
@@ -158,6 +165,22 @@ char *ovirt_snapshot_create(struct engine_session *s, const char *vm_id, const c
         return NULL;
     }
     return xstrdup(id);
+}
+
+static int64_t now_ms(const struct engine_session *s)
+{
+    return clock_mono_ms(engine_session_conf(s)->clock);
+}
+
+/* In place of a time-out. */
+static void say_locked(struct err *err, enum err_code code, const char *snapshot_id,
+                       int64_t limit_ms)
+{
+    err_clear(err);
+    err_set(err, code, 0,
+            "snapshot %s is still locked after %lld s: the engine has not finished what it does "
+            "with it; see the VM's events and the engine's tasks",
+            snapshot_id, (long long)(limit_ms / 1000));
 }
 
 struct ok_watch {
@@ -191,8 +214,12 @@ bool ovirt_snapshot_wait_ok(struct engine_session *s, const char *vm_id, const c
     SCOPED_FREE char *path = xasprintf("vms/%s/snapshots/%s", vm_id, snapshot_id);
     SCOPED_FREE char *what = xasprintf("snapshot %s to be ok", snapshot_id);
     struct ok_watch watch = {.path = path};
-    if (!engine_poll(s, what, limit_ms, look_ok, &watch, err))
+    int64_t until_ms = now_ms(s) + limit_ms;
+    if (!engine_poll(s, what, limit_ms, look_ok, &watch, err)) {
+        if (err->code == ERR_TIMEOUT && now_ms(s) >= until_ms)
+            say_locked(err, ERR_SNAPSHOT_FAILED, snapshot_id, limit_ms);
         return err_wrap(err, "snapshot of VM %s", vm_id);
+    }
     if (ret_time_ms)
         *ret_time_ms = watch.time_ms;
     return true;
@@ -306,7 +333,7 @@ static bool try_merge(struct engine_session *s, struct merge *merge, struct err 
         .path = merge->path,
         .probe = probe_merging,
         .probe_ctx = merge,
-        .budget_ms = merge->until_ms - clock_mono_ms(engine_session_conf(s)->clock),
+        .budget_ms = merge->until_ms - now_ms(s),
         .gone_is_done = true,
     };
     if (m.budget_ms == 0)
@@ -321,7 +348,7 @@ static bool try_merge(struct engine_session *s, struct merge *merge, struct err 
         .ctx = merge,
         .failed_code = ERR_MERGE_FAILED,
     };
-    int64_t left = merge->until_ms - clock_mono_ms(engine_session_conf(s)->clock);
+    int64_t left = merge->until_ms - now_ms(s);
     return vanish_wait(s, &v, left > 0 ? left : 0, err);
 }
 
@@ -369,8 +396,15 @@ bool ovirt_snapshot_delete(struct engine_session *s, const char *vm_id, const ch
     merge.until_ms = clock_mono_ms(conf->clock) + limit_ms;
     struct backoff wait = BACKOFF(conf->busy_min_ms, conf->busy_max_ms);
     struct ours ours = {.merge = &merge, .prefix = expected_prefix};
-    if (!engine_poll(s, "the lock of a snapshot", limit_ms, look_ours, &ours, err))
+    int64_t locked_ms = how->locked_ms > 0 ? how->locked_ms : LOCKED_LIMIT_MS;
+    if (locked_ms > limit_ms)
+        locked_ms = limit_ms;
+    int64_t until_ms = now_ms(s) + locked_ms;
+    if (!engine_poll(s, "the lock of a snapshot", locked_ms, look_ours, &ours, err)) {
+        if (err->code == ERR_TIMEOUT && now_ms(s) >= until_ms)
+            say_locked(err, ERR_MERGE_FAILED, snapshot_id, locked_ms);
         return err_wrap(err, "delete %s", what);
+    }
     for (unsigned attempt = 1; !ours.gone; attempt++) {
         if (try_merge(s, &merge, err))
             return true;

@@ -26,14 +26,19 @@ bool ovirt_snapshots_list(struct engine_session *s, const char *vm_id,
                           const char *description_prefix, struct ovirt_snapshots *ret,
                           struct err *err);
 
+struct ovirt_snapshot_how {
+    bool no_wait;      /* for a lock or a restarting engine: the guest is frozen meanwhile */
+    bool *ret_unknown; /* set to true when it fails and the snapshot may be there all the same */
+};
 /* Asks for a snapshot of exactly these disks. `description` must be unique (task and fence): if the
  * answer is lost, the snapshot is looked up by it, never made twice. Returns the id (the caller
- * frees) while it is still locked: journal it, then wait. */
+ * frees) while it is still locked: journal it, then wait. `how` may be NULL. */
 char *ovirt_snapshot_create(struct engine_session *s, const char *vm_id, const char *description,
-                            const char *const *disk_ids, size_t disks, struct err *err);
-/* Until "ok". Errors: snapshot-failed when it vanishes, timeout. The VM's lock may be held a little
- * longer: the next change of the VM waits for it by itself (engine.h, 409). `ret_time_ms` (or
- * NULL): the engine's time of the snapshot. */
+                            const char *const *disk_ids, size_t disks,
+                            const struct ovirt_snapshot_how *how, struct err *err);
+/* Until "ok". Errors: snapshot-failed when it vanishes or stays locked. The VM's lock may be held a
+ * little longer: the next change of the VM waits for it by itself (engine.h, 409). `ret_time_ms`
+ * (or NULL): the engine's time of the snapshot. */
 bool ovirt_snapshot_wait_ok(struct engine_session *s, const char *vm_id, const char *snapshot_id,
                             int64_t limit_ms, int64_t *ret_time_ms, struct err *err);
 /* The disks in it: id, image_id, sizes. Compare with what was asked for. */
@@ -47,13 +52,17 @@ bool ovirt_snapshot_ovf(struct engine_session *s, const char *vm_id, const char 
 struct ovirt_merge {
     int64_t limit_ms; /* for all tries together; 0 = 4 h */
     unsigned tries;   /* DELETEs; 0 = 3 */
+    /* How long one that is locked to begin with (still being made, or merged for somebody) is
+     * waited for; 0 = 10 min, never more than limit_ms. */
+    int64_t locked_ms;
     /* Called after each failed try (NULL = none), e.g. to log it. */
     void (*failed)(void *ctx, unsigned attempt, const struct err *why);
     void *ctx;
 };
 /* Deletes the snapshot (a live merge when the VM runs) and waits until it is gone.
  * `expected_prefix` guards foreign snapshots: one whose description does not begin with it is
- * refused. Gone is success. Errors: merge-failed when it came back `tries` times, timeout. */
+ * refused. Gone is success. Errors: merge-failed when it came back `tries` times, or stays locked;
+ * timeout. */
 bool ovirt_snapshot_delete(struct engine_session *s, const char *vm_id, const char *snapshot_id,
                            const char *expected_prefix, const struct ovirt_merge *how,
                            struct err *err);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "worker/runner/execute.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "proto/base/alloc.h"
@@ -121,6 +122,26 @@ static void publish_result(struct task_run *run, const char *status, const struc
     leftovers_done(&held);
 }
 
+/* Whoever reads the error at night wants to know it. */
+static void say_what_is_left(const struct task_run *run, struct err *err)
+{
+    if (err->code == ERR_LEASE_LOST)
+        return;
+    struct wire_leftovers held = handles_leftovers(&run->handles, run->offer->vm);
+    const struct wire_leftovers *left = run->left.count ? &run->left : &held;
+    size_t at = strlen(err->message);
+    for (size_t i = 0; i < left->count && at < sizeof err->message; i++) {
+        const struct wire_leftover *l = &left->v[i];
+        at += (size_t)snprintf(err->message + at, sizeof err->message - at, "%s%s %s%s%s",
+                               i == 0 ? "; left for now: " : ", ", l->kind, l->id ? l->id : "",
+                               l->vm ? " on VM " : "", l->vm ? l->vm : "");
+    }
+    if (left->count && at < sizeof err->message)
+        (void)snprintf(err->message + at, sizeof err->message - at,
+                       " (a clean-up is tried until it is gone)");
+    leftovers_done(&held);
+}
+
 bool execute_task(const struct worker_env *env, const struct execution *what, struct err *err)
 {
     const struct wire_offer *offer = what->offer;
@@ -151,6 +172,8 @@ bool execute_task(const struct worker_env *env, const struct execution *what, st
              LOG_I64("fence", what->fence));
     bool ok = run_kind(&run, task_kind_find(offer->kind), err);
     run.stats.total_ms = clock_mono_ms(env->clock) - start;
+    if (!ok)
+        say_what_is_left(&run, err);
     const char *status = status_word(what, ok, err);
     if (ok)
         log_info("task_succeeded", LOG_I64("ms", run.stats.total_ms), LOG_STR("point", run.point),

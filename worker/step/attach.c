@@ -6,17 +6,19 @@
 #include "worker/step/attached.h"
 #include "worker/step/backup.h"
 #include "worker/step/device.h"
+#include "worker/step/gone.h"
 
 static bool attach_one(struct task_run *run, const struct backup *b, struct backup_disk *d,
                        struct err *err)
 {
     const char *id = d->disk->id;
     SCOPED_FREE char *handle = xasprintf(HANDLE_ATTACHMENT "%s", id);
+    const char *snapshot = handles_get(&run->handles, HANDLE_SNAPSHOT);
     /* Its name is known before the call: write it ahead, so that no attachment can be lost. */
     run_handle_set(run, handle, b->site.proxy_id);
-    return ovirt_attach_snapshot_disk(run->session, b->site.proxy_id, id,
-                                      handles_get(&run->handles, HANDLE_SNAPSHOT),
-                                      b->site.proxy_interface, err);
+    return ovirt_attach_snapshot_disk(run->session, b->site.proxy_id, id, snapshot,
+                                      b->site.proxy_interface, err) ||
+           gone_explain(run, snapshot, err);
 }
 
 bool step_attach(struct task_run *run, struct err *err)
@@ -24,7 +26,7 @@ bool step_attach(struct task_run *run, struct err *err)
     struct backup *b = run->state;
     for (size_t i = 0; i < b->plan_count; i++) {
         if (!attach_one(run, b, &b->plan[i], err))
-            return err_wrap(err, "attach disk %s", b->plan[i].disk->id);
+            return false;
     }
     for (size_t i = 0; i < b->plan_count; i++) {
         struct backup_disk *d = &b->plan[i];

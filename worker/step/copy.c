@@ -10,6 +10,7 @@
 #include "worker/step/backup.h"
 #include "worker/step/parallel.h"
 #include "worker/step/point_meta.h"
+#include "worker/step/space.h"
 
 /* The newest usable point of this VM: unchanged blocks refer to it. NULL without an error when
  * there is none: then everything new is stored, which is right as well, only larger. */
@@ -36,9 +37,28 @@ struct job {
     struct task_run *run;
     struct backup *b;
     struct store_point *parent;
+    struct space_watch *space;
 };
 
-static bool copy_disk(void *ctx, size_t index, const struct copy_opts *copy, struct err *err)
+/* Of one disk: the callbacks of its copy, with the watch over the space before them. */
+struct guarded {
+    const struct job *job;
+    const struct copy_opts *inner;
+};
+
+static void guarded_progress(void *context, uint64_t done_bytes, uint64_t total_bytes)
+{
+    const struct guarded *g = context;
+    g->inner->progress(g->inner->context, done_bytes, total_bytes);
+}
+
+static bool guarded_cancelled(void *context)
+{
+    const struct guarded *g = context;
+    return space_watch_is_low(g->job->space) || g->inner->cancelled(g->inner->context);
+}
+
+static bool copy_disk(void *ctx, size_t index, const struct copy_opts *inner, struct err *err)
 {
     struct job *job = ctx;
     struct backup_disk *d = &job->b->plan[index];
@@ -56,8 +76,13 @@ static bool copy_disk(void *ctx, size_t index, const struct copy_opts *copy, str
     struct store_disk_opts opts = {
         .id = d->disk->id, .size_bytes = d->size_bytes, .parent = parent};
     d->stored = store_disk_begin(job->b->session, &opts, err);
+    struct guarded guarded = {.job = job, .inner = inner};
+    struct copy_opts copy = {.threads = inner->threads,
+                             .context = &guarded,
+                             .progress = guarded_progress,
+                             .cancelled = guarded_cancelled};
     struct copy_stats stats = {0};
-    if (!d->stored || !copy_backup(from, job->b->session, d->stored, copy, &stats, err) ||
+    if (!d->stored || !copy_backup(from, job->b->session, d->stored, &copy, &stats, err) ||
         !store_disk_finish(d->stored, NULL, err))
         return err_wrap(err, "disk %s", d->disk->id);
     log_info("disk_copied", LOG_STR("disk", d->disk->id), LOG_U64("bytes", stats.size_bytes),
@@ -109,8 +134,13 @@ bool step_copy(struct task_run *run, struct err *err)
     SCOPED_FREE uint64_t *sizes = xcalloc(b->plan_count, sizeof *sizes);
     for (size_t i = 0; i < b->plan_count; i++)
         sizes[i] = b->plan[i].size_bytes;
-    struct job job = {.run = run, .b = b, .parent = parent};
+    struct job job = {.run = run, .b = b, .parent = parent, .space = space_watch_begin(run, b)};
     bool ok = parallel_run(run, b->plan_count, sizes, copy_disk, &job, err);
+    /* A copy that was done in time is as good as any: what follows frees the space. */
+    struct err low = ERR_INIT;
+    if (!space_watch_end(job.space, &low) && !ok && err->code == ERR_CANCELLED &&
+        run_check(run, &(struct err)ERR_INIT))
+        *err = low;
     take_stats(run, b);
     return ok;
 }

@@ -2,6 +2,7 @@
 /* The VM's configuration: the OVF of the snapshot, as the engine has it, and vm.json with names
  * beside the ids. */
 #include "worker/step/backup.h"
+#include "worker/step/gone.h"
 
 bool step_describe(struct task_run *run, struct err *err)
 {
@@ -9,8 +10,8 @@ bool step_describe(struct task_run *run, struct err *err)
     const char *snapshot = handles_get(&run->handles, HANDLE_SNAPSHOT);
     buf_done(&b->ovf);
     if (!ovirt_snapshot_ovf(run->session, b->vm.id, snapshot, &b->ovf, err))
-        return err_wrap(err, "OVF of snapshot %s", snapshot);
+        return gone_explain(run, snapshot, err);
     json_decref(b->vm_json);
     b->vm_json = ovirt_vm_describe(run->session, &b->vm, err);
-    return b->vm_json != NULL;
+    return b->vm_json || gone_explain(run, snapshot, err);
 }

@@ -4,7 +4,8 @@
  * that the next attempt, or a clean-up, knows what there is to take over or to remove.
  *
  *   "session"              repository session "<task>.<fence>"
- *   "snapshot"             id of our snapshot on the VM that is backed up
+ *   "snapshot"             id of our snapshot on the VM that is backed up; "*" when nobody knows
+ *                          whether there is one
  *   "quiesced"             "yes" | "no", once the snapshot is taken
  *   "point"                restore point id, once it is committed
  *   "attachment.<disk>"    id of the proxy VM that this disk is attached to

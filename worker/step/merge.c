@@ -1,8 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Remove our snapshot: a live merge when the VM runs. */
+#include <string.h>
+
 #include "proto/base/alloc.h"
 #include "proto/base/log.h"
 #include "worker/step/backup.h"
+
+enum { UNDO_LOCKED_MAX_S = 300 };
 
 static void merge_failed(void *ctx, unsigned attempt, const struct err *why)
 {
@@ -18,6 +22,38 @@ static bool is_attached(const struct task_run *run)
     return attached;
 }
 
+/* Nobody knows whether the snapshot was made: remove what carries this task's marker. */
+static bool merge_marked(struct task_run *run, const char *prefix, const struct ovirt_merge *how,
+                         struct err *err)
+{
+    const char *vm = run->offer->vm;
+    struct ovirt_snapshots list = {0};
+    if (!ovirt_snapshots_list(run->session, vm, prefix, &list, err)) {
+        if (err->code != ERR_NOT_FOUND)
+            return false;
+        err_clear(err); /* the VM has gone, and all with it */
+        return true;
+    }
+    bool ok = true;
+    for (size_t i = 0; ok && i < list.count; i++)
+        ok = ovirt_snapshot_delete(run->session, vm, list.v[i].id, prefix, how, err);
+    ovirt_snapshots_done(&list);
+    return ok;
+}
+
+/* One that is locked while a run is taken back is most likely still being made, and did not get
+ * ready in its time: not worth as much again. On the way forward it is merged for an earlier
+ * attempt. */
+static int64_t locked_limit_ms(const struct task_run *run)
+{
+    int64_t s = run->settings->merge_wait_s;
+    if (run->phase == RUN_UNDO && s > run->settings->snapshot_wait_s)
+        s = run->settings->snapshot_wait_s;
+    if (run->phase == RUN_UNDO && s > UNDO_LOCKED_MAX_S)
+        s = UNDO_LOCKED_MAX_S;
+    return s * 1000;
+}
+
 bool step_merge(struct task_run *run, struct err *err)
 {
     const char *id = handles_get(&run->handles, HANDLE_SNAPSHOT);
@@ -29,8 +65,13 @@ bool step_merge(struct task_run *run, struct err *err)
     SCOPED_FREE char *snapshot = xstrdup(id);
     SCOPED_FREE char *prefix = xasprintf("oxbow task=%s ", run->offer->task);
     struct ovirt_merge how = {.limit_ms = run->settings->merge_wait_s * 1000,
+                              .locked_ms = locked_limit_ms(run),
                               .failed = merge_failed};
-    if (!ovirt_snapshot_delete(run->session, run->offer->vm, snapshot, prefix, &how, err))
+    bool ok =
+        strcmp(snapshot, WIRE_LEFTOVER_ALL) == 0
+            ? merge_marked(run, prefix, &how, err)
+            : ovirt_snapshot_delete(run->session, run->offer->vm, snapshot, prefix, &how, err);
+    if (!ok)
         return false;
     run_handle_drop(run, HANDLE_SNAPSHOT);
     return true;

@@ -37,9 +37,11 @@ static bool check_status(const struct ovirt_vm *vm, struct err *err)
         if (vm->status && strcmp(vm->status, fine[i]) == 0)
             return true;
     }
-    return err_set(err, ERR_CONFLICT, 0,
-                   "VM %s is '%s': a snapshot is possible when it is up, down or paused", vm->name,
-                   vm->status ? vm->status : "unknown");
+    return err_set(
+        err, ERR_CONFLICT, 0,
+        "VM %s is '%s': a snapshot is possible when it is up, down or paused; this waits "
+        "for that",
+        vm->name, vm->status ? vm->status : "unknown");
 }
 
 static bool delete_stray(struct task_run *run, const struct ovirt_snapshot *s, struct err *err)
@@ -88,8 +90,10 @@ static bool check_snapshots(struct task_run *run, struct backup *b, struct err *
             run_warn(run, "leftover-snapshot", NULL,
                      "snapshot %s of an earlier task is still there (%s)", s->id, s->description);
         if (!own && s->status && strcmp(s->status, "ok") != 0)
-            ok = err_set(err, ERR_CONFLICT, 0, "VM %s: snapshot '%s' (%s) is '%s'", b->vm.name,
-                         s->description ? s->description : "", s->id, s->status);
+            ok = err_set(err, ERR_CONFLICT, 0,
+                         "VM %s: snapshot '%s' (%s), which is not of this task, is '%s': somebody "
+                         "else is at work on the VM, and this waits for the end of it",
+                         b->vm.name, s->description ? s->description : "", s->id, s->status);
     }
     ok = ok && adopt(run, &list, err);
     ovirt_snapshots_done(&list);

@@ -9,6 +9,7 @@
 #include "proto/base/alloc.h"
 #include "proto/base/log.h"
 #include "worker/step/backup.h"
+#include "worker/step/gone.h"
 
 /* Thaw; was the guest frozen at the instant of the snapshot? */
 static bool end_freeze(struct task_run *run, struct backup *b)
@@ -54,14 +55,76 @@ static bool match_disks(struct task_run *run, struct backup *b, const char *snap
     return ok;
 }
 
-static bool take(struct task_run *run, struct backup *b, struct err *err)
+/* Ask for it. A guest that is frozen does not wait with us for locks and restarts. */
+static char *ask(struct task_run *run, struct backup *b, const char *marker, struct err *err)
 {
     SCOPED_FREE const char **ids = xcalloc(b->plan_count, sizeof *ids);
     for (size_t i = 0; i < b->plan_count; i++)
         ids[i] = b->plan[i].disk->id;
+    bool unknown = false;
+    struct ovirt_snapshot_how how = {.no_wait = b->frozen != NULL, .ret_unknown = &unknown};
+    char *id = ovirt_snapshot_create(run->session, b->vm.id, marker, ids, b->plan_count, &how, err);
+    /* It may be there: the undo, or a clean-up, looks for it. */
+    if (!id && unknown)
+        run_handle_set(run, HANDLE_SNAPSHOT, WIRE_LEFTOVER_ALL);
+    return id;
+}
+
+/* An answer may have been lost, and the snapshot be there since. False: cannot tell. */
+static bool find_asked(struct task_run *run, const struct backup *b, const char *marker, char **ret,
+                       struct err *err)
+{
+    struct ovirt_snapshots list = {0};
+    *ret = NULL;
+    if (!ovirt_snapshots_list(run->session, b->vm.id, marker, &list, err)) {
+        run_handle_set(run, HANDLE_SNAPSHOT, WIRE_LEFTOVER_ALL);
+        return false;
+    }
+    for (size_t i = 0; i < list.count && !*ret; i++) {
+        if (strcmp(list.v[i].description, marker) == 0)
+            *ret = xstrdup(list.v[i].id);
+    }
+    ovirt_snapshots_done(&list);
+    return true;
+}
+
+/* A passing reason, and the guest was frozen, so nobody has waited for it to pass? */
+static bool may_ask_again(const struct task_run *run, const struct backup *b, int64_t until_ms,
+                          const struct err *err)
+{
+    return b->frozen && err_retry(err->code) == ERR_RETRY_SOON && err->code != ERR_TIMEOUT &&
+           !handles_get(&run->handles, HANDLE_SNAPSHOT) && clock_mono_ms(run->clock) < until_ms;
+}
+
+/* Thaw, wait, freeze, ask again, within the engine's budget for one request. */
+static char *ask_until_free(struct task_run *run, struct backup *b, const char *marker,
+                            struct err *err)
+{
+    const struct engine_conf *conf = engine_session_conf(run->session);
+    struct backoff wait = BACKOFF(conf->busy_min_ms, conf->busy_max_ms);
+    int64_t start_ms = clock_mono_ms(run->clock);
+    char *id = ask(run, b, marker, err);
+    while (!id && may_ask_again(run, b, start_ms + conf->busy_budget_ms, err)) {
+        log_info("snapshot_waits", LOG_STR("message", err->message));
+        (void)end_freeze(run, b);
+        struct err stop = ERR_INIT;
+        if (!run_sleep(run, backoff_next_ms(&wait), &stop) ||
+            !find_asked(run, b, marker, &id, &stop) || (!id && !step_quiesce(run, &stop))) {
+            *err = stop;
+            return NULL;
+        }
+        err_clear(err);
+        id = id ? id : ask(run, b, marker, err);
+    }
+    if (!id && b->frozen)
+        err_wrap(err, "gave up after %" PRId64 " s", (clock_mono_ms(run->clock) - start_ms) / 1000);
+    return id;
+}
+
+static bool take(struct task_run *run, struct backup *b, struct err *err)
+{
     SCOPED_FREE char *marker = run_marker(run);
-    SCOPED_FREE char *id =
-        ovirt_snapshot_create(run->session, b->vm.id, marker, ids, b->plan_count, err);
+    SCOPED_FREE char *id = ask_until_free(run, b, marker, err);
     if (!id)
         return false;
     run_handle_set(run, HANDLE_SNAPSHOT, id);
@@ -98,7 +161,7 @@ bool step_snapshot(struct task_run *run, struct err *err)
     bool ok = take(run, b, err);
     b->quiesced = end_freeze(run, b);
     if (!ok)
-        return false;
+        return gone_explain(run, NULL, err);
     run_handle_set(run, HANDLE_QUIESCED, b->quiesced ? "yes" : "no");
     if (!b->quiesced && b->opts.quiesce == WIRE_QUIESCE_REQUIRE)
         return err_set(err, ERR_QUIESCE_FAILED, 0,

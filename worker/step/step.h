@@ -47,6 +47,7 @@ struct step_settings {
     int64_t quiesce_limit_s; /* a guest is thawed after so long, whatever happens */
     uint64_t reserve_store_bytes;  /* free space that must remain in the repository */
     uint64_t reserve_domain_bytes; /* and in a storage domain that a snapshot grows in */
+    int64_t space_watch_s;         /* how often the latter is looked at during a copy */
     int disks_at_once;             /* of one VM, attached and copied in parallel */
     int copy_threads;              /* compressing threads of one disk's copy */
     int64_t snapshot_wait_s, merge_wait_s, vm_wait_s;

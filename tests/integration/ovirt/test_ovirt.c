@@ -126,7 +126,7 @@ static void take_snapshot(struct backup *b)
         assert_int_equal(b->disks.v[i].fit, OVIRT_DISK_FIT);
         ids[n++] = b->disks.v[i].id;
     }
-    b->snapshot = ovirt_snapshot_create(x.session, x.web, b->mark, ids, n, &x.err);
+    b->snapshot = ovirt_snapshot_create(x.session, x.web, b->mark, ids, n, NULL, &x.err);
     assert_done(b->snapshot != NULL);
 }
 
@@ -725,7 +725,8 @@ static void spent_budget_is_engine_busy(void **state)
     struct ovirt_disks disks;
     fit_disks(x.web, &disks);
     const char *ids[] = {disks.v[0].id};
-    assert_failed(ovirt_snapshot_create(x.session, x.web, "oxbow task=x", ids, 1, &x.err) != NULL,
+    assert_failed(ovirt_snapshot_create(x.session, x.web, "oxbow task=x", ids, 1, NULL, &x.err) !=
+                      NULL,
                   ERR_ENGINE_BUSY);
     ovirt_disks_done(&disks);
     sandbox_heal(&box);

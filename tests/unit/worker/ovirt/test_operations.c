@@ -67,7 +67,7 @@ static void snapshot_is_made_and_waited_for(void **state)
                                          {"GET " SNAPS "/" SNAP, 200, SNAP_AS("ok"), 0},
                                          {0}});
     const char *disks[] = {DISK};
-    SCOPED_FREE char *id = ovirt_snapshot_create(x.session, VM, MARK, disks, 1, &x.err);
+    SCOPED_FREE char *id = ovirt_snapshot_create(x.session, VM, MARK, disks, 1, NULL, &x.err);
     assert_string_equal(id, SNAP);
     int64_t time_ms = 0;
     assert_true(ovirt_snapshot_wait_ok(x.session, VM, id, 60000, &time_ms, &x.err));
@@ -87,7 +87,7 @@ static void snapshot_whose_answer_was_lost_is_found_by_description(void **state)
                    0},
                   {0}});
     const char *disks[] = {DISK};
-    SCOPED_FREE char *id = ovirt_snapshot_create(x.session, VM, MARK, disks, 1, &x.err);
+    SCOPED_FREE char *id = ovirt_snapshot_create(x.session, VM, MARK, disks, 1, NULL, &x.err);
     assert_string_equal(id, SNAP);
     stop(&x);
 }
@@ -103,9 +103,9 @@ static void snapshot_answer_without_an_id_is_looked_up(void **state)
                   {"GET " SNAPS, 200, "{}", 0},
                   {0}});
     const char *disks[] = {DISK};
-    SCOPED_FREE char *id = ovirt_snapshot_create(x.session, VM, MARK, disks, 1, &x.err);
+    SCOPED_FREE char *id = ovirt_snapshot_create(x.session, VM, MARK, disks, 1, NULL, &x.err);
     assert_string_equal(id, SNAP);
-    assert_null(ovirt_snapshot_create(x.session, VM, MARK, disks, 1, &x.err));
+    assert_null(ovirt_snapshot_create(x.session, VM, MARK, disks, 1, NULL, &x.err));
     assert_code(&x, ERR_ENGINE_PROTOCOL);
     stop(&x);
 }
@@ -116,19 +116,19 @@ static void bad_snapshots_are_refused(void **state)
     struct fixture x;
     start(&x, (const struct fake_line[]){{0}});
     const char *good[] = {DISK}, *bad[] = {"x"};
-    assert_null(ovirt_snapshot_create(x.session, "x", MARK, good, 1, &x.err));
+    assert_null(ovirt_snapshot_create(x.session, "x", MARK, good, 1, NULL, &x.err));
     assert_code(&x, ERR_BAD_ARGUMENT);
     err_clear(&x.err);
-    assert_null(ovirt_snapshot_create(x.session, VM, "", good, 1, &x.err));
+    assert_null(ovirt_snapshot_create(x.session, VM, "", good, 1, NULL, &x.err));
     assert_code(&x, ERR_BAD_ARGUMENT);
     err_clear(&x.err);
-    assert_null(ovirt_snapshot_create(x.session, VM, MARK, good, 0, &x.err));
+    assert_null(ovirt_snapshot_create(x.session, VM, MARK, good, 0, NULL, &x.err));
     assert_code(&x, ERR_BAD_ARGUMENT);
     err_clear(&x.err);
-    assert_null(ovirt_snapshot_create(x.session, VM, MARK, bad, 1, &x.err));
+    assert_null(ovirt_snapshot_create(x.session, VM, MARK, bad, 1, NULL, &x.err));
     assert_code(&x, ERR_BAD_ARGUMENT);
     err_clear(&x.err);
-    assert_null(ovirt_snapshot_create(x.session, VM, "\xff", good, 1, &x.err));
+    assert_null(ovirt_snapshot_create(x.session, VM, "\xff", good, 1, NULL, &x.err));
     assert_code(&x, ERR_BAD_ARGUMENT);
     stop(&x);
 }
@@ -180,7 +180,8 @@ static void snapshot_wait_has_a_limit(void **state)
         script[i] = (struct fake_line){"GET " SNAPS "/" SNAP, 200, SNAP_AS("locked"), 0};
     start(&x, script);
     assert_false(ovirt_snapshot_wait_ok(x.session, VM, SNAP, 30000, NULL, &x.err));
-    assert_code(&x, ERR_TIMEOUT);
+    assert_code(&x, ERR_SNAPSHOT_FAILED);
+    assert_non_null(strstr(x.err.message, "still locked after 30 s"));
     script[fake_engine_seen_count(x.fake)] = (struct fake_line){0};
     stop(&x);
 }
