@@ -15,7 +15,7 @@ struct user {
 };
 
 struct token {
-    char *text;
+    char *text, *user;
     int64_t made_ms, used_ms;
 };
 
@@ -47,6 +47,7 @@ static void user_free(struct user *u)
 static void token_free(struct token *t)
 {
     free(t->text);
+    free(t->user);
     free(t);
 }
 
@@ -135,6 +136,16 @@ static bool basic_right(const struct auth *a, struct MHD_Connection *conn)
     return ok;
 }
 
+const char *auth_user(const struct auth *a, struct request *r)
+{
+    const char *header = request_http_header(r, "Authorization");
+    const struct token *t;
+    VEC_EACH(&a->tokens, t)
+    if (header && !strncmp(header, "Bearer ", 7) && !strcmp(t->text, header + 7))
+        return t->user;
+    return "";
+}
+
 bool auth_check(struct engine *e, struct request *r)
 {
     const char *header = request_http_header(r, "Authorization");
@@ -197,7 +208,7 @@ static bool accepts_json(struct request *r)
     return false;
 }
 
-static void issue(struct engine *e, struct request *r)
+static void issue(struct engine *e, struct request *r, const char *user)
 {
     struct auth *a = e->auth;
     expire(a);
@@ -210,6 +221,7 @@ static void issue(struct engine *e, struct request *r)
     id_new(part[1]);
     struct token *t = ALLOC_NEW(struct token);
     t->text = xasprintf("%.8s%.4s%.12s_%s", part[0], part[0] + 9, part[0] + 24, part[1]);
+    t->user = xstrdup(user);
     t->made_ms = t->used_ms = engine_mono_ms();
     VEC_ADD(&a->tokens, t);
     char exp[32];
@@ -245,7 +257,7 @@ void auth_token(struct engine *e, struct request *r, const char *form)
                                            name);
         refuse(r, "access_denied", text);
     } else {
-        issue(e, r);
+        issue(e, r, name);
     }
 }
 

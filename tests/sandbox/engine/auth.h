@@ -17,6 +17,8 @@ void auth_expire_all(struct auth *a);
 /* Tokens that live, for the leak tests. */
 size_t auth_token_count(const struct auth *a);
 
+/* Whose token the call carries, alive or not; "" = nobody's. Borrowed until the next call. */
+const char *auth_user(const struct auth *a, struct request *r);
 /* May this call go on? If not, the 401 is in the request. */
 bool auth_check(struct engine *e, struct request *r);
 /* POST /ovirt-engine/sso/oauth/token and /ovirt-engine/services/sso-logout; `form` is the body. */

@@ -29,8 +29,8 @@ void calls_free(struct calls *c)
     free(c);
 }
 
-void calls_note(struct engine *e, const struct request *r, const char *pattern, int status,
-                int64_t took_ms)
+void calls_note(struct engine *e, const struct request *r, const char *user, const char *pattern,
+                int status, int64_t took_ms)
 {
     struct calls *c = e->calls;
     SCOPED_FREE char *kind = xasprintf("%s %s", r->method, pattern);
@@ -43,10 +43,10 @@ void calls_note(struct engine *e, const struct request *r, const char *pattern, 
         return;
     }
     json_array_append_new(c->mutating,
-                          json_pack("{s:I, s:s, s:s, s:s, s:i, s:I}", "time_ms",
+                          json_pack("{s:I, s:s, s:s, s:s, s:s, s:i, s:I}", "time_ms",
                                     (json_int_t)engine_now_ms(e), "method", r->method, "path",
-                                    r->url, "correlation_id", r->correlation_id, "status", status,
-                                    "took_ms", (json_int_t)took_ms));
+                                    r->url, "user", user, "correlation_id", r->correlation_id,
+                                    "status", status, "took_ms", (json_int_t)took_ms));
 }
 
 json_t *calls_show(const struct calls *c)

@@ -10,8 +10,9 @@
 
 struct calls *calls_new(void);
 void calls_free(struct calls *c);
-/* Notes one finished call. `pattern` is the route's, or "-". A status of 0: cut off by a fault. */
-void calls_note(struct engine *e, const struct request *r, const char *pattern, int status,
-                int64_t took_ms);
+/* Notes one finished call. `user` is whose token it carries, or ""; `pattern` is the route's, or
+ * "-". A status of 0: cut off by a fault. */
+void calls_note(struct engine *e, const struct request *r, const char *user, const char *pattern,
+                int status, int64_t took_ms);
 /* {"counts":{"GET vms":3,...},"mutating":[{...}],"dropped":"0"} */
 json_t *calls_show(const struct calls *c);

@@ -14,8 +14,8 @@ struct rule {
     char *point;    /* NULL for an HTTP rule */
     char *method;   /* NULL = any */
     regex_t object; /* path of an HTTP rule; name of a point's object */
-    regex_t correlation;
-    bool has_correlation;
+    regex_t correlation, user;
+    bool has_correlation, has_user;
     enum fault_when when;
     json_int_t skip, count; /* pass the first `skip` matches, then fire `count` times; 0 = always */
     json_int_t hits, fired;
@@ -38,8 +38,9 @@ static const struct {
     const char *word;
     enum fault_action action;
 } fault_actions[] = {
-    {"delay", FAULT_DELAY}, {"status", FAULT_STATUS}, {"drop", FAULT_DROP},
-    {"reset", FAULT_RESET}, {"hang", FAULT_HANG},     {"expire-tokens", FAULT_EXPIRE},
+    {"delay", FAULT_DELAY},          {"status", FAULT_STATUS}, {"drop", FAULT_DROP},
+    {"reset", FAULT_RESET},          {"hang", FAULT_HANG},     {"hold", FAULT_HOLD},
+    {"expire-tokens", FAULT_EXPIRE},
 };
 
 struct faults *faults_new(void)
@@ -54,6 +55,8 @@ static void rule_free(struct rule *r)
     regfree(&r->object);
     if (r->has_correlation)
         regfree(&r->correlation);
+    if (r->has_user)
+        regfree(&r->user);
     free(r->name);
     free(r->point);
     free(r->method);
@@ -96,7 +99,8 @@ static bool known_members(const json_t *source, struct err *err)
     static const char *const known[] = {
         "name", "point",    "vm",     "method", "path",   "correlation_id", "when",
         "skip", "count",    "action", "status", "reason", "detail",         "body",
-        "type", "delay_ms", "number", "hits",   "fired",  "comment",        "cut_after_bytes"};
+        "type", "delay_ms", "number", "hits",   "fired",  "comment",        "cut_after_bytes",
+        "user"};
     const char *key;
     json_t *value;
     json_object_foreach ((json_t *)(uintptr_t)source, key, value) {
@@ -162,6 +166,11 @@ static bool rule_fill(struct rule *r, struct err *err)
         if (!rule_regex(s, "correlation_id", &r->correlation, err))
             return false;
         r->has_correlation = true;
+    }
+    if (json_object_get(s, "user")) {
+        if (!rule_regex(s, "user", &r->user, err))
+            return false;
+        r->has_user = true;
     }
     return true;
 }
@@ -265,19 +274,20 @@ static bool rule_hit(struct rule *r)
     return true;
 }
 
-struct fault faults_http(struct faults *f, enum fault_when when, const char *method,
-                         const char *path, const char *correlation_id)
+static bool rule_fits(const struct rule *r, enum fault_when when, const struct fault_call *c)
+{
+    return !r->point && r->when == when && (!r->method || strcmp(r->method, c->method) == 0) &&
+           regexec(&r->object, c->path, 0, NULL, 0) == 0 &&
+           (!r->has_correlation || regexec(&r->correlation, c->correlation_id, 0, NULL, 0) == 0) &&
+           (!r->has_user || regexec(&r->user, c->user, 0, NULL, 0) == 0);
+}
+
+struct fault faults_http(struct faults *f, enum fault_when when, const struct fault_call *call)
 {
     struct rule *r;
     VEC_EACH(&f->rules, r)
     {
-        if (r->point || r->when != when || (r->method && strcmp(r->method, method) != 0))
-            continue;
-        if (regexec(&r->object, path, 0, NULL, 0) != 0)
-            continue;
-        if (r->has_correlation && regexec(&r->correlation, correlation_id, 0, NULL, 0) != 0)
-            continue;
-        if (rule_hit(r))
+        if (rule_fits(r, when, call) && rule_hit(r))
             return r->fault;
     }
     return (struct fault){.action = FAULT_NONE};

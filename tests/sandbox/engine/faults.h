@@ -26,7 +26,8 @@ enum fault_action {
     FAULT_STATUS,
     FAULT_DROP,
     FAULT_RESET,
-    FAULT_HANG,
+    FAULT_HANG, /* until the rule is removed, then cut */
+    FAULT_HOLD, /* until the rule is removed, then on */
     FAULT_EXPIRE
 };
 
@@ -52,9 +53,13 @@ json_t *faults_show(const struct faults *f);
 /* Does the rule of that number still exist? */
 bool faults_has(const struct faults *f, unsigned rule);
 
+/* What a rule may look at in a call; all set, "" where there is none. */
+struct fault_call {
+    const char *method, *path, *correlation_id;
+    const char *user; /* whose token it carries */
+};
 /* The fault for a call, counting the match; action FAULT_NONE when no rule fires. */
-struct fault faults_http(struct faults *f, enum fault_when when, const char *method,
-                         const char *path, const char *correlation_id);
+struct fault faults_http(struct faults *f, enum fault_when when, const struct fault_call *call);
 /* Does the rule for this point fire? `object` is the VM's or disk's name. `ret_delay_ms` may be
  * NULL. */
 bool faults_point(struct faults *f, const char *point, const char *object, int64_t *ret_delay_ms);

@@ -216,6 +216,10 @@ static bool apply_fault(struct engine *e, struct request *r, const struct fault 
         while (!e->api_down && faults_has(e->faults, rule) && engine_sleep(e, HTTP_HANG_STEP_MS))
             continue;
         return true;
+    case FAULT_HOLD:
+        while (!e->api_down && faults_has(e->faults, rule) && engine_sleep(e, HTTP_HANG_STEP_MS))
+            continue;
+        return false;
     case FAULT_EXPIRE:
         auth_expire_all(e->auth);
         break;
@@ -272,18 +276,22 @@ static enum MHD_Result answer(struct engine *e, struct MHD_Connection *conn, con
     r.is_action = route && route->body_type && !strcmp(route->body_type, "Action");
 
     engine_lock(e);
-    struct fault fault = faults_http(e->faults, FAULT_BEFORE, method, x->url, r.correlation_id);
+    /* Kept apart: the token may die with the call. */
+    SCOPED_FREE char *user = xstrdup(auth_user(e->auth, &r));
+    const struct fault_call call = {method, x->url, r.correlation_id, user};
+    struct fault fault = faults_http(e->faults, FAULT_BEFORE, &call);
     bool cut = apply_fault(e, &r, &fault);
     if (!cut && r.status == 0) {
         if (is_api)
             serve_api(e, &r, route, x);
         else
             serve_service(e, &r, x);
-        fault = faults_http(e->faults, FAULT_AFTER, method, x->url, r.correlation_id);
+        fault = faults_http(e->faults, FAULT_AFTER, &call);
         cut = apply_fault(e, &r, &fault);
     }
     cut = cut || e->stopping || e->api_down;
-    calls_note(e, &r, route ? route->pattern : "-", cut ? 0 : r.status, engine_mono_ms() - begun);
+    calls_note(e, &r, user, route ? route->pattern : "-", cut ? 0 : r.status,
+               engine_mono_ms() - begun);
     engine_unlock(e);
 
     enum MHD_Result result = cut ? MHD_NO : send_reply(&r);

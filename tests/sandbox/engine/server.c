@@ -153,14 +153,14 @@ static struct imageio_fault imageio_fault(void *arg, const struct imageio_reques
     struct engine *e = arg;
     struct imageio_fault out = {0};
     engine_lock(e);
-    struct fault f =
-        faults_http(e->faults, FAULT_BEFORE, request->method, request->path, request->ticket);
+    const struct fault_call call = {request->method, request->path, request->ticket, ""};
+    struct fault f = faults_http(e->faults, FAULT_BEFORE, &call);
     unsigned rule = f.rule;
     out.delay_ms = f.delay_ms;
     out.status = f.action == FAULT_STATUS ? (unsigned)f.status : 0;
     out.cut = f.action == FAULT_DROP || f.action == FAULT_RESET || f.action == FAULT_HANG;
     out.cut_after_bytes = f.cut_after_bytes;
-    while (f.action == FAULT_HANG && faults_has(e->faults, rule) &&
+    while ((f.action == FAULT_HANG || f.action == FAULT_HOLD) && faults_has(e->faults, rule) &&
            engine_sleep(e, SERVER_HANG_STEP_MS))
         continue;
     engine_unlock(e);

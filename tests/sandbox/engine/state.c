@@ -49,10 +49,11 @@ static json_t *show_vm(const struct engine *e, const struct vm *vm)
 {
     static const char *const locks[] = {"free", "snapshot-create", "snapshot", "other"};
     SCOPED_FREE char *spec = guests_spec_path(e, vm);
-    return json_pack("{s:s, s:s, s:s, s:s, s:b, s:b, s:I, s:i, s:s, s:o, s:o}", "id", vm->id,
-                     "name", vm->name, "status", vm_status_name(vm->status), "lock",
-                     locks[vm->lock], "proxy", vm->is_proxy, "frozen", vm->frozen, "acked",
-                     (json_int_t)guests_acked(vm), "daemon_pid",
+    const char *description = in_str(vm->config, "description");
+    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:b, s:b, s:I, s:i, s:s, s:o, s:o}", "id", vm->id,
+                     "name", vm->name, "description", description ? description : "", "status",
+                     vm_status_name(vm->status), "lock", locks[vm->lock], "proxy", vm->is_proxy,
+                     "frozen", vm->frozen, "acked", (json_int_t)guests_acked(vm), "daemon_pid",
                      vm->block ? (int)block_vm_pid(vm->block) : 0, "guest_spec", spec, "snapshots",
                      show_snapshots(vm), "attachments", show_attachments(vm));
 }
@@ -67,10 +68,11 @@ static json_t *show_disk(const struct engine *e, const struct disk *d)
         chain, json_pack("{s:s, s:s, s:s, s:s, s:b, s:I}", "id", v->id, "snapshot", v->snapshot_id,
                          "path", v->path, "format", v->format == BLOCK_RAW ? "raw" : "qcow2",
                          "illegal", v->illegal, "actual_size", (json_int_t)volume_actual_bytes(v)));
-    return json_pack("{s:s, s:s, s:I, s:s, s:b, s:b, s:b, s:s, s:o}", "id", d->id, "alias",
-                     d->alias, "size_bytes", (json_int_t)d->size_bytes, "status",
-                     disk_status_name(d->status), "busy", d->busy, "shareable", d->shareable, "lun",
-                     d->lun, "vm", owner ? owner->id : "", "chain", chain);
+    return json_pack("{s:s, s:s, s:s, s:I, s:s, s:b, s:b, s:b, s:s, s:o}", "id", d->id, "alias",
+                     d->alias, "description", d->description ? d->description : "", "size_bytes",
+                     (json_int_t)d->size_bytes, "status", disk_status_name(d->status), "busy",
+                     d->busy, "shareable", d->shareable, "lun", d->lun, "vm",
+                     owner ? owner->id : "", "chain", chain);
 }
 
 static json_t *show_transfer(const struct transfer *t)

@@ -25,7 +25,8 @@ static bool add(struct faults *f, const char *quoted, struct err *err)
 
 static enum fault_action hit(struct faults *f, const char *method, const char *path)
 {
-    return faults_http(f, FAULT_BEFORE, method, path, "c-1").action;
+    return faults_http(f, FAULT_BEFORE, &(struct fault_call){method, path, "c-1", "admin@internal"})
+        .action;
 }
 
 static void skips_and_counts(void **state)
@@ -81,9 +82,25 @@ static void before_after_and_correlation(void **state)
                     "{'path':'.','when':'after','action':'drop','count':0,"
                     "'correlation_id':'^job-'}",
                     &err));
-    assert_int_equal(faults_http(f, FAULT_BEFORE, "GET", "/x", "job-1").action, FAULT_NONE);
-    assert_int_equal(faults_http(f, FAULT_AFTER, "GET", "/x", "other").action, FAULT_NONE);
-    assert_int_equal(faults_http(f, FAULT_AFTER, "GET", "/x", "job-1").action, FAULT_DROP);
+    const struct fault_call job = {"GET", "/x", "job-1", ""}, other = {"GET", "/x", "other", ""};
+    assert_int_equal(faults_http(f, FAULT_BEFORE, &job).action, FAULT_NONE);
+    assert_int_equal(faults_http(f, FAULT_AFTER, &other).action, FAULT_NONE);
+    assert_int_equal(faults_http(f, FAULT_AFTER, &job).action, FAULT_DROP);
+    faults_free(f);
+}
+
+static void users(void **state)
+{
+    (void)state;
+    struct err err = ERR_INIT;
+    struct faults *f = faults_new();
+    assert_true(add(f, "{'path':'vms$','action':'hold','user':'^w1@'}", &err));
+    const struct fault_call of_2 = {"POST", "/vms", "", "w2@internal"};
+    const struct fault_call of_1 = {"POST", "/vms", "", "w1@internal"};
+    const struct fault_call of_nobody = {"POST", "/vms", "", ""};
+    assert_int_equal(faults_http(f, FAULT_BEFORE, &of_2).action, FAULT_NONE);
+    assert_int_equal(faults_http(f, FAULT_BEFORE, &of_nobody).action, FAULT_NONE);
+    assert_int_equal(faults_http(f, FAULT_BEFORE, &of_1).action, FAULT_HOLD);
     faults_free(f);
 }
 
@@ -147,6 +164,7 @@ int main(void)
         cmocka_unit_test(skips_and_counts),
         cmocka_unit_test(first_rule_that_fires_wins),
         cmocka_unit_test(before_after_and_correlation),
+        cmocka_unit_test(users),
         cmocka_unit_test(points),
         cmocka_unit_test(refuses),
     };
