@@ -12,15 +12,16 @@
 #include "worker/repo/repo.h"
 #include "worker/runner/runner.h"
 #include "worker/store/store.h"
+#include "worker/task/task.h"
 
 const char *argp_program_version = "oxbow-worker " OXBOW_VERSION;
 
 enum { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
-enum { OPT_CHECK = 0x100, OPT_DUMP, OPT_ONCE, OPT_LOG_LEVEL, OPT_LOG_FORMAT };
+enum { OPT_CHECK = 0x100, OPT_DUMP, OPT_ONCE, OPT_LOG_LEVEL, OPT_LOG_FORMAT, OPT_STEPS };
 
 struct main_args {
     const char *config, *once, *log_level, *log_format;
-    bool check, dump;
+    bool check, dump, steps;
 };
 
 static const struct argp_option option_table[] = {
@@ -28,6 +29,8 @@ static const struct argp_option option_table[] = {
     {"check-config", OPT_CHECK, NULL, 0, "Check the configuration and exit", 0},
     {"dump-config", OPT_DUMP, NULL, 0, "Print the configuration with its defaults and exit", 0},
     {"once", OPT_ONCE, "TASK.json", 0, "Run one task, without broker, and exit", 0},
+    {"steps", OPT_STEPS, NULL, 0, "Print the steps of every kind of task as JSON Lines and exit",
+     0},
     {"log-level", OPT_LOG_LEVEL, "LEVEL", 0, "error, warn, info or debug", 0},
     {"log-format", OPT_LOG_FORMAT, "FORMAT", 0, "logfmt or json", 0},
     {0},
@@ -51,6 +54,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         return 0;
     case OPT_LOG_LEVEL:
         a->log_level = arg;
+        return 0;
+    case OPT_STEPS:
+        a->steps = true;
         return 0;
     case OPT_LOG_FORMAT:
         a->log_format = arg;
@@ -150,6 +156,22 @@ static int work(const struct main_args *a, const struct worker_conf *c, struct e
     return serve(&env, c, a->config, err) ? EXIT_DONE : EXIT_FAILED;
 }
 
+/* The names are slugs of ours: nothing to escape. */
+static void print_steps(void)
+{
+    size_t count;
+    const struct task_kind *const *kinds = task_kinds(&count);
+    for (size_t k = 0; k < count; k++) {
+        for (size_t i = 0; i < kinds[k]->step_count; i++) {
+            const struct step *s = &kinds[k]->steps[i];
+            printf(
+                "{\"kind\": \"%s\", \"step\": \"%s\", \"tidy\": %s, \"undo\": %s, \"probe\": %s}\n",
+                kinds[k]->name, s->name, s->flags & STEP_TIDY ? "true" : "false",
+                s->undo ? "true" : "false", s->probe ? "true" : "false");
+        }
+    }
+}
+
 int main(int argc, char **argv)
 {
     if (argc > 1 && strcmp(argv[1], "repo") == 0)
@@ -158,6 +180,10 @@ int main(int argc, char **argv)
     struct main_args args = {.config = "/etc/oxbow/worker.yaml"};
     if (argp_parse(&argp, argc, argv, 0, NULL, &args) != 0)
         return EXIT_USAGE;
+    if (args.steps) {
+        print_steps();
+        return EXIT_DONE;
+    }
     log_set_thread("io");
     struct err err = ERR_INIT;
     SCOPED(worker_conf)
