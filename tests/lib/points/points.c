@@ -5,7 +5,8 @@
  * directory:
  *
  *   after log <the line>
- *   before link fate/4be0a2c4-....1      after link fate/4be0a2c4-....1
+ *   before link fate/4be0a2c4-....1
+ *   after link fate/4be0a2c4-....1       or: failed link fate/4be0a2c4-....1
  *
  * with create, mkdir, link, rename, unlink and fsync; paths are relative to POINTS_ROOT.
  *
@@ -186,7 +187,7 @@ static const char *below_root(int fd, const char *name, char *out)
         point("before", what, at, strlen(at));                                                     \
     int rc = call;                                                                                 \
     if (at)                                                                                        \
-        point("after", what, at, strlen(at));                                                      \
+        point(rc < 0 ? "failed" : "after", what, at, strlen(at));                                  \
     return rc
 
 int linkat(int from_fd, const char *from, int fd, const char *to, int flags)

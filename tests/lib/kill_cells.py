@@ -1,0 +1,472 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Cells, scenarios and faults of the kill matrix. A cell is a zone with two workers and two VMs of its
+own, in which one case runs at a time. A scenario is a task kind with what comes before it; a fault is
+what is done to the worker that stands at the point.
+"""
+import os
+import re
+import threading
+import time
+
+from judge import lines_of
+from lab import wait_for
+
+HIT_S, END_S, REST_S = 60, 180, 90  # a loaded machine is ten times slower
+
+
+class CaseFailed(Exception):
+    pass
+
+
+class Run:
+    """One request under way."""
+
+    def __init__(self, client, kind, **more):
+        self.client, self.kind = client, kind
+        self.__dict__.update(more)
+
+    def request(self):
+        accepted = [l for l in lines_of(self.client.output) if l.get("type") == "accepted"]
+        return accepted[0]["request"] if accepted else None
+
+
+# --- Scenarios ---------------------------------------------------------------------------------------
+class Scenario:
+    """`steps`: those that it passes. `ends_early`: its client may end before its last task."""
+    exit_code = 0
+    ends_early = False
+
+    def __init__(self, tables):
+        self.steps = tables[self.kind]
+
+    def prepare(self, cell):
+        """What must be there before; runs without a fault."""
+
+    def after(self, cell, run):
+        """Makes room, once the case was judged well."""
+
+
+class Backup(Scenario):
+    name = kind = "backup"
+
+    def begin(self, cell, tag):
+        vm = cell.next_vm()
+        return Run(cell.lab.ox("backup", vm["name"], "--zone", cell.zone, name=tag), self.kind, vm=vm)
+
+    def judge(self, cell, run):
+        judge = cell.judge
+        task, outcome, wrong = judge.main_task(run.client, self.kind)
+        if not task:
+            return wrong
+        run.task = task
+        wrong += judge.one_point(task, outcome)
+        if not wrong:
+            wrong += judge.point_data(run.vm, outcome["point"])
+        return wrong
+
+    def after(self, cell, run):
+        cell.forget_references(run.vm)
+
+
+class Restore(Scenario):
+    name = kind = "restore"
+
+    def prepare(self, cell):
+        cell.base_points()
+
+    def begin(self, cell, tag):
+        vm = cell.next_vm()
+        name = f"{vm['name']}-{tag[-8:]}"
+        point = cell.points_of_vm[vm["name"]]
+        return Run(cell.lab.ox("restore", point, "--name", name, "--zone", cell.zone, name=tag),
+                   self.kind, vm=vm, name=name, point=point)
+
+    def judge(self, cell, run):
+        judge = cell.judge
+        task, outcome, wrong = judge.main_task(run.client, self.kind)
+        if not task:
+            return wrong
+        run.task = task
+        state = cell.lab.sandbox.state()
+        made = [vm for vm in state["vms"] if vm["name"] == run.name]
+        if len(made) != 1 or task["state"] != "succeeded":
+            return wrong + [f"{len(made)} restored VMs; the task {task['state']}: {task['err_message']}"]
+        if outcome and outcome.get("new_vm") != made[0]["id"]:
+            wrong.append(f"the outcome names VM {outcome.get('new_vm')}, not {made[0]['id']}")
+        return wrong + judge.restored_data(state, run.vm, made[0], run.point)
+
+    def after(self, cell, run):
+        cell.remove_vms(run.name)
+
+
+class Listing(Scenario):
+    """A task that only reads: of one request, by one worker."""
+
+    def list(self, cell, tag, *arguments):
+        last = cell.lab.ledger.rows("SELECT ifnull(max(n), 0) AS n FROM task")[0]["n"]
+        return Run(cell.lab.ox(*arguments, "--zone", cell.zone, name=tag), self.kind, last=last)
+
+    def judge(self, cell, run):
+        tasks = cell.lab.ledger.rows("SELECT * FROM task WHERE zone = ? AND kind = ? AND n > ?",
+                                     cell.zone, self.kind, run.last)
+        if len(tasks) != 1:
+            return [f"{len(tasks)} tasks for one zone"]
+        run.task = tasks[0]
+        wrong = []
+        if run.task["state"] != "succeeded":
+            wrong.append(f"the task {run.task['state']}: {run.task['err_message']}")
+        return wrong + self.check(cell, lines_of(run.client.output))
+
+
+class Inventory(Listing):
+    name = kind = "inventory"
+
+    def begin(self, cell, tag):
+        return self.list(cell, tag, "inventory")
+
+    def check(self, cell, lines):
+        found = sorted(l["name"] for l in lines if l.get("type") == "vm")
+        there = sorted(vm["name"] for vm in cell.lab.sandbox.state()["vms"] if not vm["proxy"])
+        mine = [name for name in there if name.startswith(cell.zone)]
+        lost = [name for name in mine if found.count(name) != 1]
+        return [f"VMs that are not named once: {lost}"] if lost else []
+
+
+class List(Listing):
+    name = kind = "list"
+
+    def prepare(self, cell):
+        cell.base_points()
+
+    def begin(self, cell, tag):
+        return self.list(cell, tag, "list")
+
+    def check(self, cell, lines):
+        found = [l["id"] for l in lines if l.get("type") == "point"]
+        lost = [p for p in cell.points_of_vm.values() if found.count(p) != 1]
+        return [f"restore points that are not named once: {lost}"] if lost else []
+
+
+class Cleanup(Scenario):
+    """A task is cancelled when all workers of the zone are dead; what it made is left to the next."""
+    kind = "cleanup"
+    exit_code = 6
+    ends_early = True
+
+    def prepare(self, cell):
+        self.other.prepare(cell)
+        cell.points.arm("", self.stop_at)
+        run = self.other.begin(cell, f"{cell.zone}-left-{cell.number}")
+        wait_for("there is something to leave behind", HIT_S, cell.points.hit)
+        for worker in cell.workers:
+            worker.kill()
+        cell.points.clear()
+        cell.lab.ox("cancel", run.request(), name=f"{cell.zone}-cancel-{cell.number}")
+        run.client.wait(END_S)
+        run.kind = self.kind
+        cell.left = run
+
+    def begin(self, cell, tag):
+        for worker in cell.workers:
+            if not worker.is_running():
+                worker.start()
+        return cell.left
+
+    def judge(self, cell, run):
+        main, outcome, wrong = cell.judge.main_task(run.client, self.other.kind)
+        if not main or wrong:
+            return wrong
+        if main["state"] != "cancelled" or not outcome.get("cleanup_open"):
+            wrong.append(f"the task {main['state']}, clean-up open: {outcome.get('cleanup_open')}")
+        wrong += [f"a restore point of a cancelled task: {p}" for p in cell.judge.commits(main["id"])]
+        cleanups = [t for t in cell.lab.ledger.tasks(run.request()) if t["role"] == "cleanup"]
+        run.task = cleanups[0]
+        wrong += [f"clean-up {t['id']} {t['state']}" for t in cleanups if t["state"] != "succeeded"]
+        return wrong
+
+    def after(self, cell, run):
+        cell.forget_references(run.vm)
+
+
+class CleanupOfBackup(Cleanup):
+    name = "cleanup-of-backup"
+    stop_at = "event=step_done step=attach "
+
+    def __init__(self, tables):
+        super().__init__(tables)
+        self.other = Backup(tables)
+
+
+class CleanupOfRestore(Cleanup):
+    name = "cleanup-of-restore"
+    stop_at = "event=step_done step=attach "
+
+    def __init__(self, tables):
+        super().__init__(tables)
+        self.other = Restore(tables)
+
+
+SCENARIO_CLASSES = [Backup, Restore, CleanupOfBackup, CleanupOfRestore, Inventory, List]
+
+
+def scenarios(tables):
+    kinds = {}
+    for row in tables:
+        kinds.setdefault(row["kind"], []).append(row["step"])
+    return [make(kinds) for make in SCENARIO_CLASSES]
+
+
+# --- Faults ------------------------------------------------------------------------------------------
+def kill_worker(cell, victim, release):
+    """kill -9; started again at once, as a service manager would."""
+    victim.kill()
+    release()
+    victim.start()
+
+
+def zombie(cell, victim, release):
+    """Stopped for longer than its lease; wakes when the next attempt is at work."""
+    victim.stand()
+    release()
+    cell.await_takeover()
+    time.sleep(1)
+    victim.wake()
+
+
+def cut_broker(cell, victim, release):
+    """Its line to the broker is cut until somebody else has the task."""
+    cell.lab.relays.tell(victim.name + ".broker", "refuse")
+    release()
+    cell.await_takeover()
+    time.sleep(0.5)
+    cell.lab.relays.tell(victim.name + ".broker", "heal")
+
+
+def cut_engine(cell, victim, release):
+    """Its line to the engine is cut for longer than a lease."""
+    cell.lab.relays.tell(victim.name + ".engine", "refuse")
+    release()
+    time.sleep(1.5 * cell.lab.lease_s)
+    cell.lab.relays.tell(victim.name + ".engine", "heal")
+
+
+def kill_coordinator(cell, victim, release):
+    """kill -9 of the coordinator, started again at once; the worker goes on."""
+    cell.strikes.join()
+    release()
+
+
+FAULTS = {"kill-worker": kill_worker, "zombie": zombie, "cut-broker": cut_broker,
+          "cut-engine": cut_engine, "kill-coordinator": kill_coordinator}
+# A call that stands in the engine: is it made (or answered) after all when the fault is over?
+GOES_ON = {"zombie", "cut-broker", "kill-coordinator"}
+TAKEN_OVER = {"kill-worker", "zombie", "cut-broker"}
+
+
+# --- Cells -------------------------------------------------------------------------------------------
+class Cell:
+    def __init__(self, lab, judge, zone, strikes):
+        self.lab, self.judge, self.zone, self.strikes = lab, judge, zone, strikes
+        self.points = lab.points[zone]
+        self.workers = [w for w in lab.workers.values() if w.zone == zone]
+        self.proxies = {w.proxy for w in self.workers}
+        state = lab.sandbox.state()
+        self.vms = [vm for vm in state["vms"] if re.fullmatch(zone + r"v\d+", vm["name"])]
+        self.turn = self.number = 0
+        self.points_of_vm = {}  # name of a VM -> the point to restore from
+        self.kept = {}  # id of a VM -> snapshots whose references are kept
+        self.hit = self.hit_ms = None  # the task that was hit, as it was then
+
+    def is_user(self, user):
+        return any(w.user == user for w in self.workers)
+
+    def next_vm(self):
+        self.turn += 1
+        return self.vms[self.turn % len(self.vms)]
+
+    def base_points(self):
+        """One restore point for each VM, proven, to restore from; its references are kept."""
+        for vm in self.vms:
+            if vm["name"] in self.points_of_vm:
+                continue
+            client = self.lab.ox("backup", vm["name"], "--zone", self.zone,
+                                 name=f"base-{vm['name']}")
+            run = Run(client, "backup", vm=vm)
+            self.end(run)
+            task, outcome, wrong = self.judge.main_task(client, "backup")
+            wrong = wrong or self.judge.point_data(vm, outcome["point"])
+            if wrong:
+                raise CaseFailed(f"backup of {vm['name']} without a fault: {wrong}")
+            self.points_of_vm[vm["name"]] = outcome["point"]
+            self.kept[vm["id"]] = set(os.listdir(os.path.join(self.lab.frozen, vm["id"])))
+
+    def forget_references(self, vm):
+        self.judge.forget_references(vm["id"], self.kept.get(vm["id"], set()))
+
+    def remove_vms(self, name):
+        for vm in self.lab.sandbox.state()["vms"]:
+            if vm["name"] == name:
+                self.lab.engine("DELETE", f"vms/{vm['id']}")
+        wait_for(f"VM {name} is removed", 30, lambda: all(
+            vm["name"] != name for vm in self.lab.sandbox.state()["vms"]))
+
+    # --- A dry run ---
+    def trace(self, on):
+        """Start the workers anew, with a trace or without."""
+        for worker in self.workers:
+            worker.end()
+        self.points.trace(on)
+        for worker in self.workers:
+            worker.start()
+        self.await_workers()
+
+    def await_workers(self):
+        def up():
+            return all(any("event=broker_connected" in line for line in w.lines())
+                       for w in self.workers)
+        wait_for(f"the workers of {self.zone} serve", 60, up)
+
+    # --- One case ---
+    def arm(self, point, fault):
+        """Returns what lets go of who stands at the point."""
+        rule = f"{self.zone}-{self.number}"
+        if not point.in_engine:
+            self.points.arm(point.gate, point.regex, point.let_pass)
+        else:
+            self.lab.sandbox.add_fault(
+                name=rule, user=f"^{self.zone}-", method=point.method, path=point.path,
+                skip=point.skip, when="before" if point.when == "before" else "after",
+                action="hold" if fault in GOES_ON else "hang")
+
+        def release():
+            self.points.clear()
+            if point.in_engine:
+                self.lab.sandbox.remove_fault(rule)
+        return rule, release
+
+    def await_hit(self, scenario, point, rule, run):
+        def look():
+            hit = self.lab.sandbox.fired(rule) if point.in_engine else self.points.hit()
+            if not hit and not scenario.ends_early and run.client.poll() is not None:
+                raise CaseFailed(f"the point was not reached: {lines_of(run.client.output)}")
+            return hit
+        hit = wait_for("the point is reached", HIT_S, look)
+        self.hit_ms = time.time() * 1000
+        if point.in_engine:
+            owner = self.lab.ledger.rows("SELECT worker FROM task WHERE zone = ? AND state = 'running' "
+                                         "ORDER BY n DESC LIMIT 1", self.zone)[0]["worker"]
+            return self.lab.workers[owner]
+        return next(w for w in self.workers if w.process.pid == hit)
+
+    def running(self):
+        rows = self.lab.ledger.rows("SELECT * FROM task WHERE zone = ? AND state = 'running' "
+                                    "ORDER BY n DESC LIMIT 1", self.zone)
+        return rows[0] if rows else None
+
+    def await_takeover(self):
+        """Until the task that was hit has another owner, or has ended."""
+        def look():
+            rows = self.lab.ledger.rows("SELECT attempt, fence, state FROM task WHERE id = ?",
+                                        self.hit["id"])
+            return (rows[0]["state"] not in ("waiting", "offered", "running") or
+                    (rows[0]["state"] == "running" and rows[0]["fence"] != self.hit["fence"]))
+        wait_for("another attempt begins", END_S, look)
+
+    def end(self, run):
+        """The client has ended, and all is at rest."""
+        run.client.wait(END_S)
+        last = []
+
+        def rest():
+            state = self.lab.sandbox.state()
+            tasks = {t["id"] for t in self.lab.ledger.rows("SELECT id FROM task WHERE zone = ?", self.zone)}
+            last[:] = (self.judge.engine_rest(state, {vm["name"] for vm in self.vms}, self.proxies) +
+                       self.judge.disks_rest(state, tasks) + self.judge.ledger_rest(self.zone))
+            last.extend(f"{w.name} still runs a task" for w in self.workers if w.runs_open() > 0)
+            return not last
+        try:
+            wait_for("all is at rest", REST_S, rest)
+        except TimeoutError as e:
+            raise CaseFailed(f"not at rest within {REST_S} s: {last}") from e
+
+    def zombie_changes(self, victim):
+        """What the loser changed after somebody else was granted the task."""
+        attempts = self.lab.ledger.attempts(self.hit["id"])
+        later = [a for a in attempts if a["fence"] > self.hit["fence"]]
+        if not later or later[0]["worker"] == victim.name:
+            return []
+        own = self.lab.ledger.rows("SELECT min(granted_ms) AS ms FROM attempt WHERE worker = ? AND "
+                                   "granted_ms > ?", victim.name, later[0]["granted_ms"])[0]["ms"]
+        return self.judge.changes_of(victim.user, later[0]["granted_ms"], own)
+
+    def takeover_ms(self):
+        later = [a for a in self.lab.ledger.attempts(self.hit["id"]) if a["fence"] > self.hit["fence"]]
+        return later[0]["granted_ms"] - self.hit_ms if later else None
+
+    def run_case(self, case, scenario, point, fault):
+        """(what it came to, takeover time). Raises CaseFailed."""
+        self.number += 1
+        scenario.prepare(self)
+        rule, release = self.arm(point, fault)
+        run = None
+        try:
+            run = scenario.begin(self, f"{self.zone}-{self.number:04}")
+            victim = self.await_hit(scenario, point, rule, run)
+            self.hit = self.running()
+            FAULTS[fault](self, victim, release)
+        finally:
+            release()
+            for worker in self.workers:
+                worker.wake()
+        self.end(run)
+        wrong = scenario.judge(self, run)
+        if run.client.returncode != scenario.exit_code:
+            wrong.append(f"exit code {run.client.returncode}")
+        if fault in ("zombie", "cut-broker"):
+            wrong += self.zombie_changes(victim)
+        if wrong:
+            raise CaseFailed("; ".join(wrong))
+        scenario.after(self, run)
+        return f"{run.task['attempt']}", self.takeover_ms() if fault in TAKEN_OVER else None
+
+    def recover(self):
+        """After a case that failed: all programs anew, so that the next case says something."""
+        self.points.clear()
+        for worker in self.workers:
+            for line in ("broker", "engine"):
+                self.lab.relays.tell(f"{worker.name}.{line}", "heal")
+            worker.kill()
+            worker.start()
+        try:
+            self.await_workers()
+        except TimeoutError:
+            pass
+
+
+class Strikes:
+    """Cells that want the coordinator killed at about the same time share one kill."""
+
+    def __init__(self, strike, gather_s=1.0):
+        self.strike, self.gather_s = strike, gather_s
+        self.condition = threading.Condition()
+        self.open = None  # the strike that is being gathered for
+
+    def join(self):
+        with self.condition:
+            mine = self.open
+            if mine is None:
+                mine = self.open = {"done": False}
+                leader = True
+            else:
+                leader = False
+        if leader:
+            time.sleep(self.gather_s)
+            with self.condition:
+                self.open = None
+            self.strike()
+            with self.condition:
+                mine["done"] = True
+                self.condition.notify_all()
+            return
+        with self.condition:
+            self.condition.wait_for(lambda: mine["done"], 60)

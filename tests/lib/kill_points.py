@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The points at which a run can be hit, generated: the steps come from `oxbow-worker --steps`, the
+calls in them from a dry run's trace (tests/lib/points). So a new step, and a new call that changes
+something, is in the matrix by itself.
+"""
+import json
+import re
+import subprocess
+from dataclasses import dataclass, field
+
+ID = r"[0-9a-f-]{36}"
+CALL = re.compile(r"event=engine_request method=(\S+) path=(\S+) status=(-?\d+)")
+STARTED = re.compile(r"event=step_started step=(\S+)$")
+ENDED = re.compile(r"event=step_(?:done|failed) step=(\S+)")
+FILE = re.compile(r"^(before|failed) (create|mkdir|link|rename|unlink|fsync) (\S+)$")
+
+
+@dataclass(frozen=True)
+class Point:
+    scenario: str
+    step: str
+    what: str  # start, end, POST-snapshots, link-fate; the second one of a step is called ....2
+    when: str  # "" (of start and end), before, during, after
+    # How to stop there, in the program (points.c) ...
+    gate: str = field(default="", compare=False)
+    regex: str = field(default="", compare=False)
+    let_pass: int = field(default=0, compare=False)
+    # ... or in the engine (a fault rule).
+    method: str = field(default="", compare=False)
+    path: str = field(default="", compare=False)
+    skip: int = field(default=0, compare=False)
+
+    @property
+    def name(self):
+        return "/".join(filter(None, (self.scenario, self.step, self.what, self.when)))
+
+    @property
+    def in_engine(self):
+        return bool(self.method)
+
+
+def step_tables(worker):
+    """[{kind, step, ...}] of a worker's program."""
+    text = subprocess.run([worker, "--steps"], check=True, capture_output=True, text=True).stdout
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def path_pattern(path):
+    return "^.*/api/" + re.sub(ID, ID, path) + "$"
+
+
+def call_name(method, path):
+    """POST vms/ID/snapshots -> POST-snapshots, DELETE vms/ID/snapshots/ID -> DELETE-snapshots."""
+    words = [w for w in path.split("/") if not re.fullmatch(ID, w)]
+    return f"{method}-{words[-1]}"
+
+
+def file_name(operation, path):
+    """link fate/TASK.1 -> (link-fate, its pattern); fsync fate -> fsync-fate-dir."""
+    top, _, below = path.partition("/")
+    if not below:
+        return f"{operation}-{top}-dir" if operation == "fsync" else f"{operation}-{top}", f"{top}$"
+    if operation == "fsync" and top == "packs" and re.fullmatch("[0-9a-f]{2}", below):
+        return "fsync-packs-fan", r"packs/[0-9a-f]{2}$"
+    own = "[.]" if below.rsplit("/", 1)[-1].startswith(".") else "[^./]"
+    return f"{operation}-{top}", f"{top}/" + "[^/]*/" * below.count("/") + own
+
+
+@dataclass
+class Entry:
+    kind: str  # call (of the engine), file (of the repository)
+    operation: str  # method; link, fsync, ...
+    path: str
+    changes: bool = True  # False: it failed, and nothing has changed
+
+
+class Trace:
+    """What one process passed, cut into steps."""
+
+    def __init__(self, lines):
+        self.steps = []  # (name, [entry...]) in order
+        self.changes = 0  # calls to the engine that change something
+        current = None
+        for line in lines:
+            started, ended = STARTED.search(line), ENDED.search(line)
+            call, file = CALL.search(line), FILE.match(line)
+            if started:
+                current = []
+                self.steps.append((started.group(1), current))
+            elif ended:
+                current = None
+            elif call and call.group(1) != "GET":
+                self.changes += 1
+                if current is not None:
+                    current.append(Entry("call", call.group(1), call.group(2)))
+            elif file and current is not None:
+                self.file(current, file)
+
+    @staticmethod
+    def file(entries, match):
+        when, operation, path = match.groups()
+        if when == "before":
+            entries.append(Entry("file", operation, path))
+            return
+        for entry in reversed(entries):
+            if (entry.operation, entry.path) == (operation, path):
+                entry.changes = False
+                return
+
+
+class Names:
+    """Numbers what happens more than once."""
+
+    def __init__(self):
+        self.counts = {}
+
+    def count(self, key):
+        """How often it was counted before."""
+        self.counts[key] = self.counts.get(key, 0) + 1
+        return self.counts[key] - 1
+
+    def name(self, name):
+        count = self.count(name)
+        return name if count == 0 else f"{name}.{count + 1}"
+
+
+def call_points(scenario, step, gate, call, name, in_step, in_run):
+    """Before the engine sees it; when its effect is made and the answer is not read; when it is."""
+    method, path = call
+    for when in ("before", "during"):
+        yield Point(scenario, step, name, when, method=method, path=path_pattern(path), skip=in_run)
+    logged = f"event=engine_request method={method} path=" + re.sub(ID, ID, path) + " "
+    yield Point(scenario, step, name, "after", gate=gate, regex=logged, let_pass=in_step)
+
+
+def points_of(scenario, trace):
+    """Every point of a traced run. Between two calls that change files there is one state only, so
+    each has a 'before', and those have an 'after' that decide something (link) or are the last."""
+    run = Names()
+    for step, entries in trace.steps:
+        gate = f"event=step_started step={step}$"
+        yield Point(scenario, step, "start", "", regex=gate)
+        names, passed = Names(), Names()
+        last = ([e for e in entries if e.kind == "file" and e.changes] or [None])[-1]
+        for e in entries:
+            if e.kind == "call":
+                key = (e.operation, path_pattern(e.path))
+                yield from call_points(scenario, step, gate, (e.operation, e.path),
+                                       names.name(call_name(e.operation, e.path)), passed.count(key),
+                                       run.count(key))
+                continue
+            name, pattern = file_name(e.operation, e.path)
+            count = passed.count((e.operation, pattern))
+            if not e.changes:
+                continue
+            name = names.name(name)
+            for when in ("before", "after"):
+                if when == "before" or e.operation == "link" or e is last:
+                    yield Point(scenario, step, name, when, gate,
+                                f"^{when} {e.operation} {pattern}", count)
+        yield Point(scenario, step, "end", "", regex=f"event=step_done step={step} ")
