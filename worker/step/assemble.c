@@ -46,6 +46,9 @@ bool step_finish(struct task_run *run, struct err *err)
     run->committed = true;
     free(run->new_vm);
     run->new_vm = TAKE(vm);
+    /* Ahead of what follows: without the handles of what was made, a later attempt knows it by this
+     * only. */
+    run_handle_set(run, HANDLE_RESTORED, run->new_vm);
     made_drop_handles(run);
     return true;
 }

@@ -11,8 +11,23 @@
 #include "worker/step/made.h"
 #include "worker/step/restore.h"
 
+static void take_vm(struct task_run *run, struct restore *r, const char *vm)
+{
+    log_info("earlier_attempt_restored", LOG_STR("vm_id", vm));
+    r->stands = true;
+    run->committed = true;
+    run->new_vm = xstrdup(vm);
+    run_handle_set(run, HANDLE_RESTORED, run->new_vm);
+    made_drop_handles(run);
+}
+
 static bool clear_vm(struct task_run *run, struct restore *r, struct err *err)
 {
+    const char *restored = handles_get(&run->handles, HANDLE_RESTORED);
+    if (restored) {
+        take_vm(run, r, restored);
+        return true;
+    }
     const char *vm = handles_get(&run->handles, HANDLE_VM);
     if (!vm)
         return true;
@@ -23,11 +38,7 @@ static bool clear_vm(struct task_run *run, struct restore *r, struct err *err)
         run_handle_drop(run, HANDLE_VM);
         return true;
     case MADE_FINISHED:
-        log_info("earlier_attempt_restored", LOG_STR("vm_id", vm));
-        r->stands = true;
-        run->committed = true;
-        run->new_vm = xstrdup(vm);
-        made_drop_handles(run);
+        take_vm(run, r, vm);
         return true;
     case MADE_OURS:
         break;

@@ -11,9 +11,10 @@
  *   "attachment.<disk>"    id of the proxy VM that this disk is attached to
  *   "vm"                   id of a VM that a restore made
  *   "disk.<n>"             id of the n-th disk that a restore made
+ *   "restored"             id of the VM that a restore made, once it is complete and the user's
  *
  * A handle is set before the thing it names can be forgotten, and dropped when the thing is proved
- * to be gone. So at the end of a run the handles of things (not session, quiesced, point) are
+ * to be gone. So at the end of a run the handles of things (not session, quiesced, point, restored) are
  * exactly what is left behind. Threads: one at a time.
  */
 #pragma once
@@ -30,6 +31,7 @@
 #define HANDLE_ATTACHMENT "attachment." /* + disk id */
 #define HANDLE_VM         "vm"
 #define HANDLE_DISK       "disk." /* + number */
+#define HANDLE_RESTORED   "restored"
 
 struct handles {
     struct wire_handle *v;
