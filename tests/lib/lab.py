@@ -150,6 +150,7 @@ class Program:
         self.env = env
         self.process = None
         self.log_from = 0  # where the log of the present process begins
+        self.over = False  # never started again
         self.stopped = False
         self.starts = 0
 
@@ -158,6 +159,8 @@ class Program:
         return os.path.join(self.directory, self.name + ".log")
 
     def start(self):
+        if self.over:
+            raise RuntimeError(f"{self.name}: the test is over")
         with open(self.log, "ab") as log, open(self.log[:-4] + ".out", "ab") as out:
             self.log_from = log.tell()
             self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=out,
@@ -173,8 +176,18 @@ class Program:
             self.process.send_signal(number)
 
     def stand(self):
+        """SIGSTOP, and wait until every thread has stopped."""
         self.signal(signal.SIGSTOP)
         self.stopped = True
+        tasks = f"/proc/{self.process.pid}/task"
+
+        def stopped():
+            for thread in os.listdir(tasks):
+                with open(f"{tasks}/{thread}/stat", encoding="utf-8", errors="replace") as f:
+                    if f.read().rsplit(")", 1)[1].split()[0] not in "Tt":
+                        return False
+            return True
+        wait_for(f"{self.name} has stopped", 20, stopped)
 
     def wake(self):
         self.signal(signal.SIGCONT)
@@ -493,6 +506,8 @@ log:
 
     # --- Ending ---
     def stop(self):
+        for program in self.programs:
+            program.over = True
         for client in self.clients:
             if client.poll() is None:
                 client.kill()

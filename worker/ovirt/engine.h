@@ -76,8 +76,10 @@ struct engine_hooks {
      * before each request, in every wait and during reads; never interrupts a mutation that was
      * sent. NULL = never. */
     bool (*cancelled)(void *ctx, struct err *err);
-    /* False vetoes the mutation, with the reason in err. Asked right before EVERY POST, PUT and
-     * DELETE other than login and logout, repeats included. NULL = always allowed. */
+    /* False vetoes the mutation, with the reason in err. Asked before EVERY POST, PUT and
+     * DELETE other than login and logout, repeats included: before connecting, where it may take
+     * its time, and once more on the open connection right before the request goes out. NULL =
+     * always allowed. */
     bool (*before_mutation)(void *ctx, struct err *err);
 };
 

@@ -35,7 +35,7 @@ void http_reply_done(struct http_reply *reply)
 struct transfer {
     const struct http_request *request;
     struct http_reply *reply;
-    bool too_large, aborted;
+    bool too_large, aborted, vetoed;
 };
 
 static size_t on_body(char *data, size_t size, size_t count, void *ctx)
@@ -57,6 +57,34 @@ static int on_progress(void *ctx, curl_off_t dltotal, curl_off_t dlnow, curl_off
     t->aborted = true;
     return 1;
 }
+
+static bool may_go_out(struct transfer *t)
+{
+    const struct http_request *r = t->request;
+    t->vetoed = r->before_send && !r->before_send(r->before_send_ctx);
+    return !t->vetoed;
+}
+
+#if LIBCURL_VERSION_NUM >= 0x075000
+static int on_connected(void *ctx, char *ip, char *local_ip, int port, int local_port)
+{
+    (void)ip, (void)local_ip, (void)port, (void)local_port;
+    return may_go_out(ctx) ? CURL_PREREQFUNC_OK : CURL_PREREQFUNC_ABORT;
+}
+
+static bool set_before_send(CURL *curl, struct transfer *t)
+{
+    curl_easy_setopt(curl, CURLOPT_PREREQFUNCTION, on_connected);
+    curl_easy_setopt(curl, CURLOPT_PREREQDATA, t);
+    return true;
+}
+#else /* an older libcurl cannot ask so late: before it connects */
+static bool set_before_send(CURL *curl, struct transfer *t)
+{
+    (void)curl;
+    return may_go_out(t);
+}
+#endif
 
 static void set_connection_options(CURL *curl, const struct http_options *o)
 {
@@ -125,6 +153,10 @@ static enum http_result explain(CURL *curl, CURLcode rc, const char *text, const
         err_set(err, ERR_CANCELLED, 0, "stopped while waiting for the answer");
         return HTTP_ABORTED;
     }
+    if (t->vetoed) {
+        err_set(err, ERR_CANCELLED, 0, "stopped before it was sent");
+        return HTTP_VETOED;
+    }
     if (http_is_certificate_fault(rc)) {
         err_set(err, ERR_ENGINE_TLS, 0,
                 "TLS: the certificate does not verify (%s): set the CA file of this engine", text);
@@ -153,7 +185,9 @@ enum http_result http_exchange(CURL *curl, const struct http_options *options,
     set_connection_options(curl, options);
     set_request_options(curl, request, &t);
     curl_easy_setopt(curl, CURLOPT_ERRORBUFFER, text);
-    CURLcode rc = curl_easy_perform(curl);
+    CURLcode rc = CURLE_ABORTED_BY_CALLBACK;
+    if (set_before_send(curl, &t))
+        rc = curl_easy_perform(curl);
     curl_easy_setopt(curl, CURLOPT_ERRORBUFFER, NULL);
     if (rc != CURLE_OK)
         return explain(curl, rc, text[0] ? text : curl_easy_strerror(rc), &t, err);

@@ -16,6 +16,7 @@ enum http_result {
     HTTP_LOST,     /* the request went out, the answer did not come: anything may have happened */
     HTTP_REFUSED,  /* will not get better: certificate, too large an answer */
     HTTP_ABORTED,  /* by `abort` */
+    HTTP_VETOED,   /* by `before_send`: the server has not seen it */
 };
 
 struct http_options {
@@ -35,6 +36,10 @@ struct http_request {
     bool fresh_connection;
     bool (*abort)(void *ctx); /* asked while waiting; NULL = never */
     void *abort_ctx;
+    /* Asked on the open connection, at the last moment before the request goes out; false = it does
+     * not. NULL = always. It may not use the handle. */
+    bool (*before_send)(void *ctx);
+    void *before_send_ctx;
 };
 
 struct http_reply {

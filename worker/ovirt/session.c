@@ -176,6 +176,19 @@ static bool abort_read(void *ctx)
     return is_cancelled(s, &ignored);
 }
 
+/* Between the first ask and the open connection time passes: a lease may end, the whole process may
+ * have been stopped. */
+struct last_ask {
+    struct engine_session *s;
+    struct err why;
+};
+
+static bool ask_again(void *ctx)
+{
+    struct last_ask *ask = ctx;
+    return ask->s->hooks.before_mutation(ask->s->hooks.ctx, &ask->why);
+}
+
 static enum outcome outcome_of_fault(enum fault_kind kind)
 {
     switch (kind) {
@@ -237,6 +250,8 @@ static enum outcome outcome_of_failure(struct engine_session *s, enum http_resul
         if (!is_cancelled(s, err))
             return OUTCOME_UNSENT; /* the reason has gone meanwhile */
         return OUTCOME_STOPPED;
+    case HTTP_VETOED:
+        return OUTCOME_STOPPED;
     case HTTP_REFUSED:
     case HTTP_ANSWERED:
         break;
@@ -259,6 +274,7 @@ static enum outcome exchange(struct engine_session *s, const struct call *c,
                                       c->path, c->query ? "?" : "", c->query ? c->query : "");
     struct curl_slist *headers = headers_of(s, c, token);
     struct http_options options = engine_http_options(s->engine);
+    struct last_ask last = {.s = s};
     struct http_request request = {
         .method = c->method,
         .url = url,
@@ -268,6 +284,8 @@ static enum outcome exchange(struct engine_session *s, const struct call *c,
         .fresh_connection = c->mutates,
         .abort = c->mutates ? NULL : abort_read,
         .abort_ctx = s,
+        .before_send = c->mutates && s->hooks.before_mutation ? ask_again : NULL,
+        .before_send_ctx = &last,
     };
     int64_t start = now_ms(s);
     enum http_result result = http_exchange(s->curl, &options, &request, &s->reply, err);
@@ -275,6 +293,8 @@ static enum outcome exchange(struct engine_session *s, const struct call *c,
     log_debug("engine_request", LOG_STR("method", c->method), LOG_STR("path", c->path),
               LOG_I64("status", s->reply.status), LOG_I64("ms", now_ms(s) - start),
               LOG_STR("correlation", s->correlation));
+    if (result == HTTP_VETOED)
+        *err = last.why;
     if (result != HTTP_ANSWERED)
         return outcome_of_failure(s, result, err);
     note_reached(s->engine);

@@ -14,8 +14,8 @@
  *   "restored"             id of the VM that a restore made, once it is complete and the user's
  *
  * A handle is set before the thing it names can be forgotten, and dropped when the thing is proved
- * to be gone. So at the end of a run the handles of things (not session, quiesced, point, restored) are
- * exactly what is left behind. Threads: one at a time.
+ * to be gone. So at the end of a run the handles of things (not session, quiesced, point, restored)
+ * are exactly what is left behind. Threads: one at a time.
  */
 #pragma once
 

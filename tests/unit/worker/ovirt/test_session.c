@@ -483,7 +483,7 @@ static void every_try_of_a_change_asks_the_lease(void **state)
                                          {"POST things", 409, LOCK, 0},
                                          {"POST things", 409, LOCK, 0},
                                          {0}});
-    struct hook_log log = {.allowed = 2};
+    struct hook_log log = {.allowed = 4}; /* two tries, each before connecting and before sending */
     engine_session_set_hooks(
         x.session, &(struct engine_hooks){.ctx = &log, .before_mutation = before_mutation});
     json_auto_t *vms = NULL;
@@ -492,7 +492,23 @@ static void every_try_of_a_change_asks_the_lease(void **state)
     struct probe p = {0};
     assert_false(post(&x, &p, NULL));
     assert_code(&x, ERR_LEASE_LOST);
-    assert_int_equal(log.asked, 3);
+    assert_int_equal(log.asked, 5);
+    stop(&x);
+}
+
+static void a_lease_that_ends_while_connecting_is_noticed(void **state)
+{
+    (void)state;
+    struct fixture x;
+    start(&x, (const struct fake_line[]){{0}});
+    struct hook_log log = {.allowed = 1};
+    engine_session_set_hooks(
+        x.session, &(struct engine_hooks){.ctx = &log, .before_mutation = before_mutation});
+    struct probe p = {0};
+    assert_false(post(&x, &p, NULL));
+    assert_code(&x, ERR_LEASE_LOST);
+    assert_int_equal(log.asked, 2);
+    assert_int_equal(p.calls, 0); /* it cannot have been done */
     stop(&x);
 }
 
@@ -834,6 +850,7 @@ int main(void)
         cmocka_unit_test(transient_400_gets_three_tries),
         cmocka_unit_test(delete_of_something_gone_is_done),
         cmocka_unit_test(every_try_of_a_change_asks_the_lease),
+        cmocka_unit_test(a_lease_that_ends_while_connecting_is_noticed),
         cmocka_unit_test(cancel_ends_a_wait),
         cmocka_unit_test(cancel_does_not_hide_what_a_lost_request_made),
         cmocka_unit_test(cancelled_session_sends_nothing),
