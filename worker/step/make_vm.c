@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The new VM, without disks, marked as being restored; and its NICs. */
+#include <string.h>
+
 #include "proto/base/alloc.h"
 #include "proto/base/log.h"
 #include "worker/ovirt/nic.h"
@@ -15,6 +17,15 @@ static char *create_from_ovf(struct task_run *run, struct restore *r, const stru
         return NULL;
     }
     return ovirt_vm_create_from_ovf(run->session, (struct slice){ovf.data, ovf.len}, as, err);
+}
+
+/* A point that was imported has no OVF: then its vm.json has to do. */
+static bool has_ovf(const struct store_point *point)
+{
+    for (size_t i = 0; i < store_point_blob_count(point); i++)
+        if (strcmp(store_point_blob_name(point, i), POINT_BLOB_OVF) == 0)
+            return true;
+    return false;
 }
 
 static void warn_nic(void *ctx, const char *message)
@@ -38,9 +49,9 @@ bool step_make_vm(struct task_run *run, struct err *err)
     struct restore *r = run->state;
     SCOPED_FREE char *marker = run_marker_restoring(run);
     struct ovirt_vm_new as = {.name = r->name, .cluster_id = r->cluster->id, .description = marker};
-    SCOPED_FREE char *vm = r->opts->config == WIRE_CONFIG_JSON
-                               ? ovirt_vm_create_from_json(run->session, r->vm_json, &as, err)
-                               : create_from_ovf(run, r, &as, err);
+    bool from_json = r->opts->config == WIRE_CONFIG_JSON || !has_ovf(r->point);
+    SCOPED_FREE char *vm = from_json ? ovirt_vm_create_from_json(run->session, r->vm_json, &as, err)
+                                     : create_from_ovf(run, r, &as, err);
     if (!vm)
         return false;
     run_handle_set(run, HANDLE_VM, vm);

@@ -2,9 +2,11 @@
 /* The pipeline between memory and the repository: coverage of every byte, errors, cancellation,
  * progress, misbehaving and odd sources. */
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "proto/base/clock.h"
 #include "proto/base/log.h"
@@ -191,15 +193,20 @@ static void make_disk(struct fixture *f, size_t size, unsigned fill)
         .base = {.ops = &memory_ops, .size_bytes = size}, .data = f->data, .granularity = 64 * KIB};
 }
 
-static void begin(struct fixture *f, const char *id)
+static void begin_with_parent(struct fixture *f, const char *id, struct store_reader *parent)
 {
     struct store_session_opts opts = session_opts(id);
     store_session_free(f->session);
     f->session = store_session_begin(f->store, &opts, &f->err);
     MUST(f->session, &f->err);
-    struct store_disk_opts d = {.id = "d", .size_bytes = f->size};
+    struct store_disk_opts d = {.id = "d", .size_bytes = f->size, .parent = parent};
     f->disk = store_disk_begin(f->session, &d, &f->err);
     MUST(f->disk, &f->err);
+}
+
+static void begin(struct fixture *f, const char *id)
+{
+    begin_with_parent(f, id, NULL);
 }
 
 static void finish(struct fixture *f)
@@ -298,6 +305,125 @@ static void test_holes_are_not_read(void **state)
     assert_int_equal(stats.data_bytes, MIB);
     assert_int_equal(stats.store.stored_raw_bytes, MIB);
     check_restore(f, "holes.1", f->size, false);
+}
+
+/* The map decides: what it calls clean is not read, whatever is there. */
+static void test_only_what_changed_is_read(void **state)
+{
+    struct fixture *f = *state;
+    for (unsigned round = 0; round < 6; round++) {
+        char parent_id[32], id[32];
+        (void)snprintf(parent_id, sizeof parent_id, "parent-%u.1", round);
+        (void)snprintf(id, sizeof id, "child-%u.1", round);
+        free(f->data);
+        make_disk(f, 20 * MIB + round * 1000, round % 4 + 1);
+        begin(f, parent_id);
+        MUST(copy_backup(&f->source.base, f->session, f->disk, NULL, NULL, &f->err), &f->err);
+        finish(f);
+        uint8_t *before = xmalloc(f->size);
+        memcpy(before, f->data, f->size);
+        uint64_t seed = round + 1, dirty = 0;
+        SCOPED_EXTENTS struct extents changed = EXTENTS_INIT;
+        bool is_dirty = round % 2;
+        /* A list that ends early: the rest has changed. */
+        uint64_t listed = round < 4 ? f->size : 9 * MIB;
+        for (uint64_t at = 0; at < listed; is_dirty = !is_dirty) {
+            uint64_t len = (1 + random_next(&seed) % 700) * BLOCK;
+            len = len < listed - at ? len : listed - at;
+            extents_add(&changed, at, len, is_dirty);
+            fill_random(f->data + at, len, seed);
+            if (is_dirty)
+                dirty += len;
+            else if (at % (2 * BLOCK) == 0) /* else nobody told us */
+                memcpy(f->data + at, before + at, len);
+            at += len;
+        }
+        fill_random(f->data + listed, f->size - listed, seed);
+        dirty += f->size - listed;
+        SCOPED(store_reader) struct store_reader *parent = open_reader(f, parent_id);
+        begin_with_parent(f, id, parent);
+        f->source.read_bytes = 0;
+        struct copy_opts opts = {.threads = 3, .changed = &changed};
+        struct copy_stats stats;
+        MUST(copy_backup(&f->source.base, f->session, f->disk, &opts, &stats, &f->err), &f->err);
+        finish(f);
+        assert_int_equal(f->source.read_bytes, dirty);
+        assert_int_equal(stats.kept_bytes, f->size - dirty);
+        assert_int_equal(stats.data_bytes + stats.hole_bytes, dirty);
+        for (size_t i = 0; i < changed.count; i++) {
+            const struct extent *x = &changed.items[i];
+            if (!x->is_data)
+                memcpy(f->data + x->offset, before + x->offset, x->len);
+        }
+        check_restore(f, id, f->size, false);
+        free(before);
+    }
+}
+
+struct pipe_reader {
+    int fd;
+    uint8_t *data;
+    size_t size, stop_at;
+};
+
+static void *read_pipe(void *arg)
+{
+    struct pipe_reader *p = arg;
+    size_t at = 0;
+    ssize_t n;
+    while (at < p->stop_at && (n = read(p->fd, p->data + at, p->size + 1 - at)) > 0)
+        at += (size_t)n;
+    p->size = at;
+    close(p->fd);
+    return NULL;
+}
+
+/* Into a pipe whose reader stops after `stop_at` bytes. */
+static bool run_stream(struct fixture *f, const char *id, struct pipe_reader *p,
+                       const struct copy_opts *opts, struct err *err)
+{
+    int fds[2];
+    pthread_t thread;
+    assert_int_equal(pipe(fds), 0);
+    p->fd = fds[0];
+    assert_int_equal(pthread_create(&thread, NULL, read_pipe, p), 0);
+    SCOPED(store_reader) struct store_reader *reader = open_reader(f, id);
+    SCOPED(target) struct target *t = target_stream_open(fds[1], f->size);
+    bool ok = copy_restore(reader, t, opts, NULL, err);
+    close(fds[1]);
+    pthread_join(thread, NULL);
+    return ok;
+}
+
+static bool always(void *context)
+{
+    (void)context;
+    return true;
+}
+
+static void test_a_stream_has_its_bytes_in_order(void **state)
+{
+    struct fixture *f = *state;
+    (void)signal(SIGPIPE, SIG_IGN);
+    make_disk(f, 70 * MIB + 77, 2);
+    begin(f, "stream.1");
+    MUST(copy_backup(&f->source.base, f->session, f->disk, NULL, NULL, &f->err), &f->err);
+    finish(f);
+    uint8_t *got = xmalloc(f->size + 1);
+    struct pipe_reader all = {.data = got, .size = f->size, .stop_at = SIZE_MAX};
+    struct copy_opts opts = {.threads = 4};
+    MUST(run_stream(f, "stream.1", &all, &opts, &f->err), &f->err);
+    assert_int_equal(all.size, f->size);
+    assert_memory_equal(got, f->data, f->size);
+    /* A reader that goes away, and a cancel: nobody waits for ever. */
+    struct pipe_reader part = {.data = got, .size = f->size, .stop_at = 5 * MIB};
+    MUST_FAIL(run_stream(f, "stream.1", &part, &opts, &f->err), &f->err, ERR_IO);
+    struct pipe_reader none = {.data = got, .size = f->size, .stop_at = SIZE_MAX};
+    opts.cancelled = always;
+    struct err err = ERR_INIT;
+    if (!run_stream(f, "stream.1", &none, &opts, &err)) /* it may be faster than the watch */
+        assert_int_equal(err.code, ERR_CANCELLED);
+    free(got);
 }
 
 static void test_failing_source(void **state)
@@ -472,6 +598,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         T(test_sizes_and_granularities),
         T(test_holes_are_not_read),
+        T(test_only_what_changed_is_read),
+        T(test_a_stream_has_its_bytes_in_order),
         T(test_failing_source),
         T(test_failing_target),
         T(test_progress),
