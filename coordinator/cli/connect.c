@@ -164,6 +164,8 @@ static void put(char **member, const char *option)
 static void override(struct broker_conf *b, const struct connect_args *args)
 {
     put(&b->host, args->host);
+    if (args->host)
+        b->hosts_count = 0;
     put(&b->vhost, args->vhost);
     put(&b->user, args->user);
     put(&b->password_file, args->password_file);
@@ -198,7 +200,9 @@ static bool fill(struct connect *c, const struct connect_args *args, struct err 
     if (!broker_conf_apply(&merged, c->origin, &c->opts, err))
         return false;
     int port = c->opts.port ? c->opts.port : c->opts.tls.enabled ? 5671 : 5672;
-    c->address = xasprintf("%s:%d", c->opts.host, port);
+    c->address = merged.hosts_count
+                     ? xasprintf("%s%s", merged.hosts[0], merged.hosts_count > 1 ? ", ..." : "")
+                     : xasprintf("%s:%d", c->opts.host, port);
     c->name = xasprintf("oxbow (pid %d)", (int)getpid());
     c->opts.connection_name = c->name;
     return check_password_file(c->opts.password_file, err);

@@ -38,8 +38,8 @@ struct connect *connect_load(const struct connect_args *args, struct err *err);
 void connect_free(struct connect *c);
 DEFINE_SCOPED(connect, connect_free);
 
-/* host, port, vhost, user, password_file, tls, heartbeat_s and connection_name are set; the rest is
- * zero. Borrowed. */
+/* host or hosts, port, vhost, user, password_file, tls, heartbeat_s and connection_name are set;
+ * the rest is zero. Borrowed. */
 const struct mq_opts *connect_mq_opts(const struct connect *c);
 /* "mq1.example.org:5671", for messages. Borrowed. */
 const char *connect_address(const struct connect *c);

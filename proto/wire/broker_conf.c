@@ -15,8 +15,14 @@ static const cyaml_schema_field_t tls_fields[] = {
     CYAML_FIELD_END,
 };
 
+static const cyaml_schema_value_t host_schema = {
+    CYAML_VALUE_STRING(CYAML_FLAG_POINTER, char *, 1, VALUE_MAX),
+};
+
 const cyaml_schema_field_t BROKER_CONF_FIELDS[] = {
     STRING("host", struct broker_conf, host),
+    CYAML_FIELD_SEQUENCE("hosts", CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL, struct broker_conf,
+                         hosts, &host_schema, 0, MQ_HOSTS_MAX),
     CYAML_FIELD_INT("port", CYAML_FLAG_OPTIONAL, struct broker_conf, port),
     STRING("vhost", struct broker_conf, vhost),
     STRING("user", struct broker_conf, user),
@@ -29,6 +35,21 @@ const cyaml_schema_field_t BROKER_CONF_FIELDS[] = {
 static bool has(const char *text)
 {
     return text && text[0] != '\0';
+}
+
+static bool check_hosts(const struct broker_conf *conf, const char *origin, struct err *err)
+{
+    if (has(conf->host) && conf->hosts_count)
+        return err_set(err, ERR_BAD_CONFIG, 0,
+                       "%s: broker.host and broker.hosts exclude each other: put all into hosts",
+                       origin);
+    for (unsigned i = 0; i < conf->hosts_count; i++) {
+        int unused_port;
+        SCOPED_FREE char *unused_name = NULL;
+        if (!mq_parse_host(conf->hosts[i], &unused_name, &unused_port, err))
+            return err_wrap(err, "%s: broker.hosts", origin);
+    }
+    return true;
 }
 
 static bool check(const struct broker_conf *conf, const char *origin, struct err *err)
@@ -54,7 +75,7 @@ static bool check(const struct broker_conf *conf, const char *origin, struct err
         return err_set(err, ERR_BAD_CONFIG, 0,
                        "%s: broker.tls names certificates but is off: set broker.tls.enabled: true",
                        origin);
-    return true;
+    return check_hosts(conf, origin, err);
 }
 
 bool broker_conf_apply(const struct broker_conf *conf, const char *origin, struct mq_opts *ret_opts,
@@ -63,6 +84,8 @@ bool broker_conf_apply(const struct broker_conf *conf, const char *origin, struc
     if (!check(conf, origin, err))
         return false;
     ret_opts->host = has(conf->host) ? conf->host : "localhost";
+    ret_opts->hosts = (const char *const *)conf->hosts;
+    ret_opts->host_count = conf->hosts_count;
     ret_opts->port = conf->port;
     ret_opts->vhost = has(conf->vhost) ? conf->vhost : NULL;
     ret_opts->user = conf->user;

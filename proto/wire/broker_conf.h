@@ -4,6 +4,7 @@
  *
  *     broker:
  *       host: mq1.example.org        # default localhost
+ *       hosts: [mq1, "mq2:5673"]     # instead of host: the nodes of a cluster, tried in turn
  *       port: 5671                   # default 5672, or 5671 with TLS
  *       vhost: /oxbow                # default /
  *       user: oxbow-client
@@ -36,6 +37,8 @@ struct broker_tls_conf {
 /* All optional in the file: absent strings are NULL, absent numbers 0. */
 struct broker_conf {
     char *host;
+    char **hosts;
+    unsigned hosts_count;
     int port;
     char *vhost;
     char *user;
@@ -46,8 +49,8 @@ struct broker_conf {
 
 extern const cyaml_schema_field_t BROKER_CONF_FIELDS[];
 
-/* Checks the section and writes host, port, vhost, user, password_file, tls and heartbeat_s of
- * `ret_opts` (borrowed strings; other members are left as they are). `origin` names the file in
- * messages. Errors: bad-config that names the key and what to do. */
+/* Checks the section and writes host or hosts, port, vhost, user, password_file, tls and
+ * heartbeat_s of `ret_opts` (borrowed strings; other members are left as they are). `origin` names
+ * the file in messages. Errors: bad-config that names the key and what to do. */
 bool broker_conf_apply(const struct broker_conf *conf, const char *origin, struct mq_opts *ret_opts,
                        struct err *err);

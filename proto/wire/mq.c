@@ -8,13 +8,34 @@
 
 #include "proto/wire/mq_internal.h"
 
+static void take_hosts(struct mq *mq, const struct mq_opts *opts)
+{
+    const char *one = opts->host ? opts->host : "localhost";
+    assert(opts->host_count <= MQ_HOSTS_MAX);
+    mq->opts.hosts = NULL;
+    mq->opts.host = NULL;
+    for (size_t i = 0; i < opts->host_count; i++) {
+        struct err err = ERR_INIT;
+        struct mq_host *host = &mq->hosts[mq->host_count++];
+        bool ok = mq_parse_host(opts->hosts[i], &host->name, &host->port, &err);
+        assert(ok); /* the configuration was checked */
+        (void)ok;
+    }
+    if (mq->host_count == 0)
+        mq->hosts[mq->host_count++] = (struct mq_host){.name = xstrdup(one)};
+    for (size_t i = 0; i < mq->host_count; i++) {
+        if (mq->hosts[i].port == 0)
+            mq->hosts[i].port = mq->opts.port;
+    }
+}
+
 struct mq *mq_new(const struct mq_opts *opts)
 {
     struct mq *mq = ALLOC_NEW(struct mq);
     struct mq_opts *o = &mq->opts;
     *o = *opts;
-    o->host = xstrdup(opts->host ? opts->host : "localhost");
     o->port = opts->port ? opts->port : opts->tls.enabled ? 5671 : 5672;
+    take_hosts(mq, opts);
     o->vhost = xstrdup(opts->vhost ? opts->vhost : "/");
     o->user = xstrdup_or_null(opts->user);
     o->password_file = xstrdup_or_null(opts->password_file);
@@ -28,7 +49,7 @@ struct mq *mq_new(const struct mq_opts *opts)
     assert(o->user ? o->password_file != NULL : o->tls.cert_file != NULL);
     assert(!o->tls.cert_file == !o->tls.key_file);
     mq->backoff = BACKOFF(250, 10000);
-    mq->operation_ms = MQ_OPERATION_MS;
+    mq->attempt_ms = MQ_ATTEMPT_MS;
     buf_init(&mq->returned.body, 0); /* of a returned message only its id is wanted */
     return mq;
 }
@@ -47,7 +68,8 @@ void mq_free(struct mq *mq)
     mq_free_subs(mq);
     mq_incoming_reset(&mq->returned);
     buf_done(&mq->returned.body);
-    free_const(mq->opts.host);
+    for (size_t i = 0; i < mq->host_count; i++)
+        free(mq->hosts[i].name);
     free_const(mq->opts.vhost);
     free_const(mq->opts.user);
     free_const(mq->opts.password_file);
@@ -61,10 +83,20 @@ void mq_free(struct mq *mq)
 }
 
 /* --- Coming and going ------------------------------------------------------------------------ */
+static void choose_next(struct mq *mq)
+{
+    mq->host = (mq->host + 1) % mq->host_count;
+    mq->hosts_failed++;
+    /* One after the other at once; after all of them a pause, ever longer. */
+    int64_t pause_ms =
+        mq->hosts_failed % mq->host_count == 0 ? backoff_next_ms(&mq->backoff) : MQ_NEXT_HOST_MS;
+    mq->connect_at_ms = mq_now_ms(mq) + pause_ms;
+}
+
 static void tell_lost(struct mq *mq, const struct err *why)
 {
     mq->last = *why;
-    mq->connect_at_ms = mq_now_ms(mq) + backoff_next_ms(&mq->backoff);
+    choose_next(mq);
     mq->called = true;
     if (mq->opts.handlers.on_lost)
         mq->opts.handlers.on_lost(mq->opts.ctx, why);
@@ -73,8 +105,10 @@ static void tell_lost(struct mq *mq, const struct err *why)
 static void lose(struct mq *mq)
 {
     struct err why = mq->broken;
-    if (mq_now_ms(mq) - mq->up_since_ms >= MQ_STABLE_MS)
+    if (mq_now_ms(mq) - mq->up_since_ms >= MQ_STABLE_MS) {
         backoff_reset(&mq->backoff);
+        mq->hosts_failed = 0;
+    }
     mq_close(mq, false);
     mq->is_up = false;
     mq->more = false;
@@ -89,8 +123,16 @@ static void lose(struct mq *mq)
     tell_lost(mq, &why);
 }
 
-/* One attempt. The loss of what it got half-way is told like any other. */
-static bool come_up(struct mq *mq, struct err *err)
+/* An attempt that took too long may have met a broker that is only busy. */
+static bool too_late(struct mq *mq)
+{
+    if (mq_now_ms(mq) >= mq->attempt_until_ms)
+        mq->attempt_ms =
+            2 * mq->attempt_ms < MQ_OPERATION_MS ? 2 * mq->attempt_ms : MQ_OPERATION_MS;
+    return false;
+}
+
+static bool try_host(struct mq *mq, struct err *err)
 {
     err_clear(&mq->broken);
     if (!mq_open(mq, err))
@@ -108,8 +150,20 @@ static bool come_up(struct mq *mq, struct err *err)
         mq_reset_subs(mq);
         return false;
     }
+    return true;
+}
+
+/* One attempt. The loss of what it got half-way is told like any other. */
+static bool come_up(struct mq *mq, struct err *err)
+{
+    mq->attempt_until_ms = mq_now_ms(mq) + mq->attempt_ms;
+    if (!try_host(mq, err))
+        return too_late(mq);
+    mq->attempt_until_ms = 0;
+    mq->attempt_ms = MQ_ATTEMPT_MS;
+    mq_limit_answer(mq);
     mq->is_up = true;
-    mq->up_since_ms = mq_now_ms(mq);
+    mq->up_since_ms = mq->published_at_ms = mq_now_ms(mq);
     mq->called = true;
     if (mq->opts.handlers.on_connected)
         mq->opts.handlers.on_connected(mq->opts.ctx);
@@ -117,7 +171,7 @@ static bool come_up(struct mq *mq, struct err *err)
 }
 
 /* Something was deleted under us: declare it all again, in time. */
-static void declare_again(struct mq *mq)
+static void declare_due(struct mq *mq)
 {
     if (!mq->declare_is_due || mq_now_ms(mq) < mq->declare_at_ms)
         return;
@@ -148,9 +202,10 @@ static bool work(struct mq *mq, struct err *err)
     }
     bool ok = true;
     if (!mq->is_blocked) { /* else the broker does not read, and would not answer */
-        declare_again(mq);
+        declare_due(mq);
         ok = err_is_set(&mq->broken) || mq_apply_subs(mq, err);
     }
+    mq_probe(mq);
     mq_send_pending(mq);
     if (!err_is_set(&mq->broken))
         mq_receive(mq);
@@ -224,12 +279,24 @@ bool mq_connect_once(struct mq *mq, int timeout_ms, struct err *err)
     mq->fail_fast = true;
     if (mq->is_up)
         return true;
-    mq->operation_ms = timeout_ms < 100 ? 100 : timeout_ms;
-    bool ok = come_up(mq, err);
-    mq->operation_ms = MQ_OPERATION_MS;
-    if (!ok)
-        mq->connect_at_ms = mq_now_ms(mq) + backoff_next_ms(&mq->backoff);
-    return ok;
+    int64_t end = mq_now_ms(mq) + timeout_ms;
+    for (size_t left = mq->host_count; left > 0; left--) {
+        err_clear(err);
+        int64_t share_ms = (end - mq_now_ms(mq)) / (int64_t)left;
+        mq->attempt_ms = share_ms < 100 ? 100 : (int)share_ms;
+        if (come_up(mq, err))
+            return true;
+        choose_next(mq);
+        if (mq_is_permanent(err))
+            break;
+    }
+    mq->attempt_ms = MQ_ATTEMPT_MS;
+    return false;
+}
+
+void mq_declare_again(struct mq *mq)
+{
+    mq->declare_is_due = true;
 }
 
 bool mq_is_connected(const struct mq *mq)

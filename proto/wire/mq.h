@@ -7,7 +7,8 @@
  * other threads run. Other threads hand their messages to the I/O thread through a queue.
  *
  * - Connecting, declaring and subscribing happen inside mq_poll(), with back-off, again after each
- *   loss. Declarations are idempotent.
+ *   loss. Declarations are idempotent. One attempt holds the thread up for 3 s at most, or up to 10
+ * s when earlier ones took too long; of several hosts the next one is tried then.
  * - Publishes are persistent, mandatory unless said otherwise, and confirmed: each is kept until
  * the broker confirmed it and is sent again, with the same message id, after a reconnect. Receivers
  *   tolerate the double. on_confirm() tells each one's end exactly once.
@@ -83,9 +84,15 @@ struct mq_handlers {
     void (*on_blocked)(void *ctx, bool blocked, const char *reason);
 };
 
+enum { MQ_HOSTS_MAX = 16 };
+
 struct mq_opts {
     const char *host;
-    int port;          /* 0 = 5672, or 5671 with TLS */
+    int port; /* 0 = 5672, or 5671 with TLS */
+    /* The nodes of a cluster as mq_parse_host() takes them, at most MQ_HOSTS_MAX: tried in turn,
+     * at a loss the next one first. Instead of `host`; `port` is for those that name none. */
+    const char *const *hosts;
+    size_t host_count;
     const char *vhost; /* NULL = "/" */
     const char *user;
     const char *password_file; /* read at each connect, so that a changed password is picked up */
@@ -94,10 +101,17 @@ struct mq_opts {
     const char *connection_name;      /* shown by the broker's management */
     const struct mq_declare *declare; /* borrowed for the life of the mq; NULL = nothing */
     size_t max_pending;               /* publishes kept at most; 0 = 10000 */
+    /* Publish something that goes nowhere after so long without a publish, so that an alarm, which
+     * the broker tells only to those who publish, is known in time. 0 = do not. */
+    int probe_ms;
     struct mq_handlers handlers;
     void *ctx;
     const struct clock *clock; /* NULL = the system's */
 };
+
+/* "HOST", "HOST:PORT" or "[ADDRESS]:PORT". The caller frees the name; port 0 = none given. Errors:
+ * bad-config. */
+bool mq_parse_host(const char *text, char **ret_name, int *ret_port, struct err *err);
 
 /* Copies what it needs of `opts` (not `declare`). Does not connect yet. Without `user`, the client
  * certificate says who we are (SASL EXTERNAL). The program ignores SIGPIPE. */
@@ -116,6 +130,10 @@ bool mq_poll(struct mq *mq, struct pollfd *fds, size_t count, int timeout_ms, st
 bool mq_connect_once(struct mq *mq, int timeout_ms, struct err *err);
 
 bool mq_is_connected(const struct mq *mq);
+
+/* Something that should be there was found missing: declare all again at the next mq_poll(), though
+ * at most once in a second. */
+void mq_declare_again(struct mq *mq);
 
 struct mq_message {
     const char *exchange; /* "" = the default exchange */

@@ -131,6 +131,46 @@ bool mq_reply_error(struct mq *mq, amqp_channel_t channel, amqp_rpc_reply_t repl
     return false;
 }
 
+/* --- Time ------------------------------------------------------------------------------------ */
+static int answer_ms(const struct mq *mq)
+{
+    if (mq->attempt_until_ms == 0)
+        return MQ_OPERATION_MS;
+    int64_t left_ms = mq->attempt_until_ms - mq_now_ms(mq);
+    return left_ms < MQ_ANSWER_MIN_MS ? MQ_ANSWER_MIN_MS : (int)left_ms;
+}
+
+void mq_limit_answer(struct mq *mq)
+{
+    struct timeval limit = timeval_of(answer_ms(mq));
+    amqp_set_rpc_timeout(mq->conn, &limit);
+}
+
+/* --- Hosts ----------------------------------------------------------------------------------- */
+bool mq_parse_host(const char *text, char **ret_name, int *ret_port, struct err *err)
+{
+    const char *name = text, *end = text + strlen(text), *port = NULL;
+    if (text[0] == '[') { /* an IPv6 address */
+        const char *close = strchr(text, ']');
+        if (!close || (close[1] != '\0' && close[1] != ':'))
+            return err_set(err, ERR_BAD_CONFIG, 0, "'%s' is not [ADDRESS]:PORT", text);
+        name = text + 1;
+        end = close;
+        port = close[1] == ':' ? close + 2 : NULL;
+    } else if (strchr(text, ':') && strchr(text, ':') == strrchr(text, ':')) {
+        end = strchr(text, ':');
+        port = end + 1;
+    }
+    char *rest = NULL;
+    long number = port ? strtol(port, &rest, 10) : 0;
+    if (name == end ||
+        (port && (*port < '0' || *port > '9' || *rest || number < 1 || number > 65535)))
+        return err_set(err, ERR_BAD_CONFIG, 0, "'%s' is not HOST or HOST:PORT", text);
+    *ret_name = xstrndup(name, (size_t)(end - name));
+    *ret_port = (int)number;
+    return true;
+}
+
 /* --- Socket and login ------------------------------------------------------------------------ */
 static const char *ca_file_of(const struct mq_tls *tls)
 {
@@ -159,7 +199,7 @@ static bool set_up_tls(const struct mq *mq, amqp_socket_t *socket, struct err *e
     amqp_ssl_socket_set_verify_peer(socket, !tls->insecure_skip_verify);
     amqp_ssl_socket_set_verify_hostname(socket, !tls->insecure_skip_verify);
     if (tls->insecure_skip_verify) {
-        log_warn("broker_certificate_not_verified", LOG_STR("host", mq->opts.host));
+        log_warn("broker_certificate_not_verified", LOG_STR("host", mq_host(mq)->name));
     } else {
         const char *ca = ca_file_of(tls);
         if (!check_readable(ca, "tls.ca_file", err))
@@ -188,8 +228,8 @@ static bool open_socket(struct mq *mq, struct err *err)
         return err_set(err, ERR_INTERNAL, 0, "no socket for the broker's connection");
     if (use_tls && !set_up_tls(mq, socket, err))
         return false;
-    struct timeval limit = timeval_of(mq->operation_ms);
-    int status = amqp_socket_open_noblock(socket, mq->opts.host, mq->opts.port, &limit);
+    struct timeval limit = timeval_of(answer_ms(mq));
+    int status = amqp_socket_open_noblock(socket, mq_host(mq)->name, mq_host(mq)->port, &limit);
     if (status == AMQP_STATUS_OK)
         return true;
     if (status == AMQP_STATUS_SOCKET_ERROR) /* the library does not keep the reason */
@@ -200,6 +240,8 @@ static bool open_socket(struct mq *mq, struct err *err)
 
 static bool log_in(struct mq *mq, struct err *err)
 {
+    struct timeval limit = timeval_of(answer_ms(mq));
+    amqp_set_handshake_timeout(mq->conn, &limit);
     amqp_table_entry_t capabilities[] = {
         {.key = amqp_cstring_bytes("connection.blocked"),
          .value = {.kind = AMQP_FIELD_KIND_BOOLEAN, .value = {.boolean = 1}}},
@@ -238,6 +280,7 @@ static bool log_in(struct mq *mq, struct err *err)
 
 bool mq_channel_open(struct mq *mq, amqp_channel_t channel, struct err *err)
 {
+    mq_limit_answer(mq);
     if (amqp_channel_open(mq->conn, channel))
         return true;
     return mq_reply_error(mq, channel, amqp_get_rpc_reply(mq->conn), err, "open a channel");
@@ -245,11 +288,8 @@ bool mq_channel_open(struct mq *mq, amqp_channel_t channel, struct err *err)
 
 static bool connect_to(struct mq *mq, struct err *err)
 {
-    struct timeval limit = timeval_of(mq->operation_ms);
-    amqp_set_handshake_timeout(mq->conn, &limit);
-    amqp_set_rpc_timeout(mq->conn, &limit);
     if (!open_socket(mq, err) || !log_in(mq, err))
-        return err_wrap(err, "broker %s:%d", mq->opts.host, mq->opts.port);
+        return err_wrap(err, "broker %s:%d", mq_host(mq)->name, mq_host(mq)->port);
     mq->heartbeat_s = amqp_get_heartbeat(mq->conn);
     if (mq->heartbeat_s <= 0)
         mq->heartbeat_s = mq->opts.heartbeat_s;
@@ -373,6 +413,7 @@ bool mq_declare_all(struct mq *mq, struct err *err)
     if (!open_declare_channel(mq, err))
         return false;
     for (const struct mq_declare *d = mq->opts.declare; d && d->kind != MQ_END; d++) {
+        mq_limit_answer(mq);
         if (!declare_one(mq, d, err))
             return false;
         amqp_maybe_release_buffers_on_channel(mq->conn, MQ_CHANNEL_DECLARE);

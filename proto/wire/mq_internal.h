@@ -27,7 +27,10 @@ enum {
     MQ_CHANNEL_DECLARE = 2,
     MQ_CHANNEL_FIRST_SUB = 3,
     MQ_SUBS_MAX = 64,
-    MQ_OPERATION_MS = 10000, /* one answer of the broker, the handshake */
+    MQ_OPERATION_MS = 10000, /* one answer of the broker */
+    MQ_ATTEMPT_MS = 3000,    /* the first attempts to connect, as a whole; MQ_OPERATION_MS later */
+    MQ_ANSWER_MIN_MS = 500,  /* one answer during an attempt, however little is left of that */
+    MQ_NEXT_HOST_MS = 50,    /* pause before the next host of a list */
     MQ_CLOSE_MS = 2000,      /* a polite goodbye */
     MQ_HEARTBEAT_S = 20,
     MQ_FRAME_MAX = 131072,
@@ -47,6 +50,7 @@ struct mq_pending {
     struct mq_pending *prev, *next;
     uint64_t token;
     uint64_t bury_tag; /* not 0: a buried delivery, to ack when this is confirmed; not told */
+    bool is_probe;     /* not told */
     uint64_t seq;      /* the broker's number for it on this connection; 0 = not sent */
     bool mandatory, returned;
     int64_t time_s;
@@ -90,8 +94,16 @@ struct mq_unacked {
     amqp_channel_t channel;
 };
 
+struct mq_host {
+    char *name;
+    int port;
+};
+
 struct mq {
-    struct mq_opts opts;          /* strings owned */
+    struct mq_opts opts; /* strings owned, but for the hosts, which are here: */
+    struct mq_host hosts[MQ_HOSTS_MAX];
+    size_t host_count, host;      /* which one it is, or will be tried next */
+    size_t hosts_failed;          /* in a row */
     amqp_connection_state_t conn; /* NULL = none */
     bool is_up;                   /* connected, declared, told */
     bool fail_fast;
@@ -103,9 +115,10 @@ struct mq {
     struct err broken; /* set: take the connection down */
     struct err last;   /* why the last attempt failed, for time-outs */
     struct backoff backoff;
-    int64_t connect_at_ms, up_since_ms, sent_at_ms;
-    int operation_ms;
-    int heartbeat_s; /* as agreed with the broker, which may want it shorter */
+    int64_t connect_at_ms, up_since_ms, sent_at_ms, published_at_ms;
+    int attempt_ms;           /* the limit of an attempt to connect */
+    int64_t attempt_until_ms; /* of the present one; 0 = connected */
+    int heartbeat_s;          /* as agreed with the broker, which may want it shorter */
     char *blocked_reason;
 
     struct mq_pending *first, *last_pending, *unsent;
@@ -133,11 +146,18 @@ void mq_break(struct mq *mq, const struct err *why);
 /* mq_break() for a status of the library that is not AMQP_STATUS_OK. */
 void mq_break_status(struct mq *mq, int status, const char *what);
 
+static inline const struct mq_host *mq_host(const struct mq *mq)
+{
+    return &mq->hosts[mq->host];
+}
+
 /* --- mq_connect.c ---------------------------------------------------------------------------- */
 /* Socket, login, channels, declarations. On failure nothing is left of the connection. */
 bool mq_open(struct mq *mq, struct err *err);
 /* Drop the connection; with a goodbye when it is sound. */
 void mq_close(struct mq *mq, bool polite);
+/* How long the next answer of the broker may take. */
+void mq_limit_answer(struct mq *mq);
 /* Declare all of opts.declare anew. False: a channel or connection error; the channel is shut. */
 bool mq_declare_all(struct mq *mq, struct err *err);
 /* Declare the reply queue of `sub` and set its name. */
@@ -153,6 +173,8 @@ bool mq_is_permanent(const struct err *err);
 
 /* --- mq_publish.c ---------------------------------------------------------------------------- */
 void mq_send_pending(struct mq *mq);
+/* A publish that goes nowhere, when opts.probe_ms says that it is due. */
+void mq_probe(struct mq *mq);
 void mq_confirm(struct mq *mq, uint64_t seq, bool multiple, bool acked);
 /* A returned publish: its confirm will follow. */
 void mq_mark_returned(struct mq *mq, const char *message_id);

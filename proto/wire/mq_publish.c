@@ -150,6 +150,21 @@ void mq_bury(struct mq *mq, const struct mq_delivery *d, const struct err *why)
     append(mq, p);
 }
 
+void mq_probe(struct mq *mq)
+{
+    if (mq->opts.probe_ms == 0 || !mq->is_up || mq->is_blocked || mq->pending_count > 0 ||
+        mq_now_ms(mq) - mq->published_at_ms < mq->opts.probe_ms)
+        return;
+    struct mq_pending *p = ALLOC_NEW(struct mq_pending);
+    p->is_probe = true;
+    p->time_s = clock_wall_ms(mq->opts.clock) / 1000;
+    p->exchange = xstrdup(TOPOLOGY_CONTROL);
+    p->routing_key = xstrdup("probe"); /* nobody binds this */
+    p->message_id = xmalloc(ID_BYTES);
+    id_new(p->message_id);
+    append(mq, p);
+}
+
 /* --- Sending --------------------------------------------------------------------------------- */
 static void set_property(amqp_basic_properties_t *props, amqp_flags_t flag, amqp_bytes_t *member,
                          const char *value)
@@ -208,7 +223,7 @@ void mq_send_pending(struct mq *mq)
             mq_break_status(mq, status, "publish");
             return;
         }
-        mq->sent_at_ms = mq_now_ms(mq);
+        mq->sent_at_ms = mq->published_at_ms = mq_now_ms(mq);
         p->seq = ++mq->seq;
         mq->flight_count++;
         mq->flight_bytes += cost_of(p);
@@ -234,7 +249,7 @@ static void end_one(struct mq *mq, struct mq_pending *p, enum mq_outcome outcome
     unlink_one(mq, p);
     if (p->bury_tag) {
         end_burial(mq, p, outcome);
-    } else if (mq->opts.handlers.on_confirm) {
+    } else if (!p->is_probe && mq->opts.handlers.on_confirm) {
         mq->called = true;
         mq->opts.handlers.on_confirm(mq->opts.ctx, p->token, outcome);
     }

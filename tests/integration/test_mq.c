@@ -731,25 +731,66 @@ static void test_roles(void **state)
     topology_free(all);
 }
 
-/* Somebody listens but never speaks. */
-static void test_silent_server(void **state)
+static int silent_server(int *ret_port)
 {
-    (void)state;
-    SCOPED_FD int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     struct sockaddr_in addr = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
     socklen_t len = sizeof addr;
     assert_int_equal(bind(fd, (struct sockaddr *)&addr, sizeof addr), 0);
     assert_int_equal(listen(fd, 4), 0);
     assert_int_equal(getsockname(fd, (struct sockaddr *)&addr, &len), 0);
+    *ret_port = ntohs(addr.sin_port);
+    return fd;
+}
+
+/* Somebody listens but never speaks. */
+static void test_silent_server(void **state)
+{
+    (void)state;
     struct mq_opts o = opts_for(&main_place, "client");
     o.host = "127.0.0.1";
-    o.port = ntohs(addr.sin_port);
+    SCOPED_FD int fd = silent_server(&o.port);
     SCOPED(side) struct side *s = side_new(&o);
     struct err err = ERR_INIT;
     int64_t start = clock_mono_ms(clock_system());
     assert_false(mq_connect_once(s->mq, 500, &err));
     assert_int_equal(err.code, ERR_BROKER_UNREACHABLE);
     assert_true(clock_mono_ms(clock_system()) - start < 15000);
+    /* Who connects in the background is held up for 3 s at first, and never much over 10 s. */
+    SCOPED(side) struct side *patient = side_new(&o);
+    for (int i = 0; i < 2; i++) {
+        start = clock_mono_ms(clock_system());
+        PUMP_UNTIL(patient, NULL, PATIENCE_MS, patient->losses > i);
+        assert_true(clock_mono_ms(clock_system()) - start < (i == 0 ? 5000 : 14000));
+    }
+}
+
+/* Of several hosts the first that works is taken, at once and after a loss. */
+static void test_hosts(void **state)
+{
+    (void)state;
+    int silent_port;
+    SCOPED_FD int fd = silent_server(&silent_port);
+    char good[64], silent[64];
+    snprintf(good, sizeof good, "localhost:%d", main_place.port);
+    snprintf(silent, sizeof silent, "[127.0.0.1]:%d", silent_port);
+    const char *const hosts[] = {"no-such-host.invalid", "localhost:1", silent, good};
+    struct mq_opts o = opts_for(&main_place, "client");
+    o.hosts = hosts;
+    o.host_count = ARRAY_LEN(hosts);
+    SCOPED(side) struct side *hasty = side_new(&o);
+    struct err err = ERR_INIT;
+    if (!mq_connect_once(hasty->mq, 20000, &err))
+        fail_msg("%s", err.message);
+    SCOPED(side) struct side *s = side_new(&o);
+    PUMP_UNTIL(s, NULL, PATIENCE_MS, s->connects == 1);
+    assert_int_equal(s->losses, 3);
+    ctl("close_all_connections", "a test");
+    PUMP_UNTIL(s, NULL, PATIENCE_MS, s->connects == 2);
+    o.host_count = 3;
+    SCOPED(side) struct side *none = side_new(&o);
+    assert_false(mq_connect_once(none->mq, 1000, &err));
+    assert_int_equal(err.code, ERR_BROKER_UNREACHABLE);
 }
 
 static void test_tls(void **state)
@@ -823,6 +864,26 @@ static void test_queue_deleted(void **state)
         PUMP_UNTIL(s, NULL, PATIENCE_MS, mq_pending(s->mq) == 0);
     }
     PUMP_UNTIL(s, NULL, PATIENCE_MS, s->got_count >= 2);
+    assert_int_equal(s->losses, 0);
+    ctl("delete_queue", q.name);
+}
+
+/* Who only publishes to a queue learns of its loss by what comes back, and declares it anew. */
+static void test_declare_again(void **state)
+{
+    (void)state;
+    struct own_queue q;
+    own_queue(&q);
+    SCOPED(side) struct side *s = coordinator(q.declare);
+    publish(s, "", q.name, 0);
+    PUMP_UNTIL(s, NULL, PATIENCE_MS, s->confirmed == 1);
+    ctl("delete_queue", q.name);
+    publish(s, "", q.name, 1);
+    PUMP_UNTIL(s, NULL, PATIENCE_MS, s->returned == 1);
+    mq_declare_again(s->mq);
+    pump_once(s);
+    publish(s, "", q.name, 2);
+    PUMP_UNTIL(s, NULL, PATIENCE_MS, s->confirmed == 2);
     assert_int_equal(s->losses, 0);
     ctl("delete_queue", q.name);
 }
@@ -979,6 +1040,30 @@ static void test_alarm_blocks(void **state)
     ctl("delete_queue", q.name);
 }
 
+/* Who has nothing to publish hears of an alarm by its probes. They come to nobody. */
+static void test_alarm_is_probed(void **state)
+{
+    (void)state;
+    struct mq_declare *all = topology_coordinator(NULL, 0);
+    struct mq_opts o = opts_for(&main_place, "coordinator");
+    o.declare = all;
+    o.probe_ms = 300;
+    SCOPED(side) struct side *s = side_new(&o);
+    o.probe_ms = 0;
+    o.declare = NULL;
+    SCOPED(side) struct side *mute = side_new(&o);
+    PUMP_UNTIL(s, mute, PATIENCE_MS, s->connects == 1 && mute->connects == 1);
+    pump_for(s, 1000);
+    ctl("set_vm_memory_high_watermark", "0");
+    PUMP_UNTIL(s, mute, PATIENCE_MS, s->blocks == 1);
+    ctl("set_vm_memory_high_watermark", "absolute", "512MB");
+    PUMP_UNTIL(s, mute, PATIENCE_MS, s->unblocks == 1 && mq_pending(s->mq) == 0);
+    assert_int_equal(s->confirmed + s->returned + s->nacked, 0);
+    assert_int_equal(s->losses, 0);
+    assert_int_equal(mute->blocks, 0);
+    topology_free(all);
+}
+
 /* --- The broker goes away -------------------------------------------------------------------- */
 /* Publish all the while that the broker is taken down by `verb` and brought back: every message
  * arrives (twice is allowed, with the same id), each publish is told its end exactly once, and what
@@ -1114,9 +1199,11 @@ int main(void)
         cmocka_unit_test(test_worker_and_coordinator),
         cmocka_unit_test(test_roles),
         cmocka_unit_test(test_silent_server),
+        cmocka_unit_test(test_hosts),
         cmocka_unit_test(test_tls),
         cmocka_unit_test(test_client_certificate),
         cmocka_unit_test(test_queue_deleted),
+        cmocka_unit_test(test_declare_again),
         cmocka_unit_test(test_queue_missing_at_first),
         cmocka_unit_test(test_held_too_long),
         cmocka_unit_test(test_callers_descriptors),
@@ -1124,6 +1211,7 @@ int main(void)
         cmocka_unit_test(test_heartbeat_of_the_broker),
         cmocka_unit_test(test_frozen_broker_is_noticed),
         cmocka_unit_test(test_alarm_blocks),
+        cmocka_unit_test(test_alarm_is_probed),
         cmocka_unit_test(test_broker_stopped),
         cmocka_unit_test(test_broker_killed),
     };
