@@ -270,3 +270,20 @@ bool admission_refresh_offers(struct core *core, struct err *err)
     }
     return true;
 }
+
+bool admission_queue_deleted(struct core *core, const char *queue, struct err *err)
+{
+    SCOPED_TASKS struct task_list offered = {0};
+    if (!ledger_task_stale_offers(core->ledger, INT64_MAX, &offered, err))
+        return false;
+    for (size_t i = 0; i < offered.count; i++) {
+        struct task *t = &offered.v[i];
+        enum lane lane;
+        if (!lane_parse(t->lane, &lane))
+            continue;
+        SCOPED_FREE char *name = topology_task_queue(t->zone, lane);
+        if (strcmp(name, queue) == 0 && !work_requeue(core, t, NULL, NULL, 0, err))
+            return false;
+    }
+    return true;
+}

@@ -23,5 +23,9 @@ bool admission_may_run(struct core *core, const struct task *t, bool *ret, const
  * still exists, is denied. */
 bool admission_refresh_offers(struct core *core, struct err *err);
 
+/* This queue of a zone and lane lost what it held: its offers go out again, as the next attempts.
+ */
+bool admission_queue_deleted(struct core *core, const char *queue, struct err *err);
+
 /* A worker that counts: there, and not about to leave. */
 bool admission_worker_is_live(const struct core *core, const struct worker *w);

@@ -24,6 +24,7 @@ enum {
     RETRY_MAX_MS = 300000,   /* ... ever more slowly */
     IDLE_MS = 5000,          /* a turn of the loop at least so often: heartbeats, watchdog */
     LAST_FLUSH_MS = 3000,
+    CHECK_MS = 30000, /* are our queues still there? */
 };
 
 /* A delivery that waits for its batch. */
@@ -53,6 +54,8 @@ struct broker {
     struct retry *retries;
     size_t retry_count;
     int64_t committed_ms;
+    char **deleted; /* queues that were found deleted, to be handled in the next turn */
+    size_t deleted_count;
     bool quit;
     bool was_connected;
     enum err_code last_loss;
@@ -150,10 +153,23 @@ static bool handle_items(struct broker *b, struct err *err)
     return true;
 }
 
+/* The offers in them are lost. */
+static bool handle_deleted(struct broker *b, struct err *err)
+{
+    bool ok = true;
+    for (size_t i = 0; i < b->deleted_count; i++) {
+        ok = ok && desk_queue_deleted(b->desk, b->deleted[i], err);
+        free(b->deleted[i]);
+    }
+    b->deleted_count = 0;
+    return ok;
+}
+
 /* One transaction for all that came. Acknowledged only after the commit. */
 static bool turn(struct broker *b, struct err *err)
 {
-    if (!desk_begin(b->desk, err) || !handle_items(b, err) || !desk_commit(b->desk, err)) {
+    if (!desk_begin(b->desk, err) || !handle_deleted(b, err) || !handle_items(b, err) ||
+        !desk_commit(b->desk, err)) {
         desk_rollback(b->desk);
         return false;
     }
@@ -208,6 +224,8 @@ static void on_confirm(void *ctx, uint64_t token, enum mq_outcome outcome)
     else
         failed(b, (int64_t)token,
                outcome == MQ_RETURNED ? "no queue takes it" : "the broker refused it");
+    if (outcome == MQ_RETURNED)
+        mq_check_declared(b->mq);
 }
 
 /* False when the connection takes no more for now. */
@@ -330,7 +348,16 @@ static void on_blocked(void *ctx, bool blocked, const char *reason)
         log_warn("broker_blocked", LOG_STR("reason", reason));
     else
         log_info("broker_unblocked");
+    /* It takes nothing from the workers either: no lease can be renewed, none runs out. */
+    desk_set_connected(b->desk, !blocked);
     tell_status(b, blocked ? "the broker takes no messages (alarm)" : "connected");
+}
+
+static void on_deleted(void *ctx, const char *queue)
+{
+    struct broker *b = ctx;
+    b->deleted = xreallocarray(b->deleted, b->deleted_count + 1, sizeof *b->deleted);
+    b->deleted[b->deleted_count++] = xstrdup(queue);
 }
 
 static bool connect_to(struct broker *b, const struct coordinator_conf *conf, const char *origin,
@@ -340,7 +367,10 @@ static bool connect_to(struct broker *b, const struct coordinator_conf *conf, co
         .connection_name = "oxbow-coordinator",
         .declare = declare,
         .max_pending = PENDING_MAX * 4,
-        .handlers = {on_connected, on_lost, on_delivery, on_confirm, on_blocked},
+        /* Well before a lease runs out for want of renewals that an alarm holds back. */
+        .probe_ms = conf->lease_s * 1000 / 2,
+        .check_ms = CHECK_MS,
+        .handlers = {on_connected, on_lost, on_delivery, on_confirm, on_blocked, on_deleted},
         .ctx = b,
         .clock = b->clock,
     };
@@ -422,7 +452,7 @@ static void read_signals(struct broker *b, int fd)
 static bool is_due(const struct broker *b, int64_t due_ms)
 {
     int64_t now_ms = clock_mono_ms(b->clock);
-    return b->count > 0 || now_ms >= due_ms ||
+    return b->count > 0 || b->deleted_count > 0 || now_ms >= due_ms ||
            (desk_confirmed_count(b->desk) > 0 && now_ms - b->committed_ms >= CONFIRMED_WAIT_MS);
 }
 
@@ -483,6 +513,9 @@ bool broker_run(struct desk *desk, const struct coordinator_conf *conf, const ch
     for (size_t i = 0; i < b.count; i++)
         item_done(&b.items[i]);
     mq_free(b.mq);
+    for (size_t i = 0; i < b.deleted_count; i++)
+        free(b.deleted[i]);
+    free(b.deleted);
     topology_free(declare);
     free(b.items);
     free(b.retries);

@@ -146,6 +146,11 @@ bool desk_begin(struct desk *d, struct err *err)
     return ledger_begin(d->core.ledger, err);
 }
 
+bool desk_queue_deleted(struct desk *d, const char *queue, struct err *err)
+{
+    return admission_queue_deleted(&d->core, queue, err);
+}
+
 static bool forget_confirmed(struct desk *d, struct err *err)
 {
     for (size_t i = 0; i < d->confirmed_count; i++) {

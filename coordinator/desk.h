@@ -40,6 +40,9 @@ DEFINE_SCOPED(desk, desk_free);
 bool desk_begin(struct desk *d, struct err *err);
 /* `why` is set for BURY and FATAL. */
 enum desk_verdict desk_handle(struct desk *d, const struct desk_message *m, struct err *why);
+/* Inside a batch: this queue was deleted, and is there again, empty. What lay in it is lost: offers
+ * go out again; a message to us is its sender's matter. */
+bool desk_queue_deleted(struct desk *d, const char *queue, struct err *err);
 bool desk_commit(struct desk *d, struct err *err);
 /* Drop the transaction in hand. */
 void desk_rollback(struct desk *d);

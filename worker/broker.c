@@ -75,13 +75,20 @@ static void on_confirm(void *ctx, uint64_t token, enum mq_outcome outcome)
     broker_on_confirm(ctx, token, outcome);
 }
 
+/* As good as away: nothing that we say is heard, and nobody can be asked about a lease. */
 static void on_blocked(void *ctx, bool blocked, const char *reason)
 {
-    (void)ctx;
+    struct broker *b = ctx;
     if (blocked)
         log_warn("broker_blocked", LOG_STR("reason", reason));
     else
         log_info("broker_unblocked");
+    b->is_blocked = blocked;
+    order_connection(b, !blocked);
+    if (blocked || !mq_is_connected(b->mq))
+        return;
+    broker_reconfirm(b);
+    b->presence_due_ms = 0;
 }
 
 /* ---- notes of the runner -------------------------------------------------------------------- */
@@ -166,6 +173,11 @@ static void read_signals(struct broker *b, int fd)
     }
 }
 
+static bool is_heard(const struct broker *b)
+{
+    return !b->is_blocked && mq_is_connected(b->mq);
+}
+
 /* ---- the loop ------------------------------------------------------------------------------- */
 
 static void tick(struct broker *b)
@@ -173,7 +185,7 @@ static void tick(struct broker *b)
     take_notes(b);
     broker_retry(b);
     broker_tick_jobs(b);
-    if (mq_is_connected(b->mq) && broker_now(b) >= b->presence_due_ms) {
+    if (is_heard(b) && broker_now(b) >= b->presence_due_ms) {
         broker_publish_presence(b);
         b->presence_due_ms = broker_now(b) + broker_presence_ms(b);
     }
@@ -186,7 +198,7 @@ static void tick(struct broker *b)
 static int wait_ms(const struct broker *b)
 {
     int64_t presence = b->presence_due_ms - broker_now(b);
-    if (!mq_is_connected(b->mq) || presence > TICK_MS)
+    if (!is_heard(b) || presence > TICK_MS)
         return TICK_MS;
     return presence > 0 ? (int)presence : 0;
 }
@@ -236,7 +248,7 @@ static bool begin(struct broker *b, const struct broker_opts *opts, struct err *
         .connection_name = name,
         .declare = b->declare,
         .max_pending = MAX_PENDING,
-        .handlers = {on_connected, on_lost, on_delivery, on_confirm, on_blocked},
+        .handlers = {on_connected, on_lost, on_delivery, on_confirm, on_blocked, NULL},
         .ctx = b,
         .clock = b->clock,
     };

@@ -4,6 +4,7 @@
 
 #include "proto/wire/mq.h"
 #include "worker/broker.h"
+#include "worker/claims.h"
 #include "worker/flights.h"
 #include "worker/slots.h"
 
@@ -21,7 +22,9 @@ struct broker {
 
     struct slots slots;
     struct flights flights;
+    struct claims claims;
     struct backoff claim_pause; /* between giving unanswered offers back */
+    bool is_blocked;            /* the broker is there, and takes nothing (an alarm) */
     int64_t presence_due_ms;
     int64_t lease_ms; /* of the last grant; 0 = none yet */
 

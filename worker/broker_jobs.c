@@ -108,7 +108,8 @@ void broker_set_prefetch(struct broker *b)
 
 /* ---- runs ----------------------------------------------------------------------------------- */
 
-static void start(struct broker *b, struct job *job, const struct wire_grant *g)
+/* `sent_ms`: when the claim was sent that was granted. */
+static void start(struct broker *b, struct job *job, const struct wire_grant *g, int64_t sent_ms)
 {
     mq_ack(b->mq, job->tag);
     backoff_reset(&b->claim_pause);
@@ -119,7 +120,7 @@ static void start(struct broker *b, struct job *job, const struct wire_grant *g)
     o->offer = job->message;
     job->message = (struct wire_message){0};
     o->lease_ms = b->lease_ms = g->lease_s * 1000;
-    o->sent_ms = job->claim_sent_ms;
+    o->sent_ms = sent_ms;
     broker_order(b, o);
     b->presence_due_ms = 0; /* tell that it runs */
 }
@@ -130,37 +131,49 @@ static void drop_offer(struct broker *b, struct job *job)
     slots_remove(&b->slots, job);
 }
 
-static void on_grant(struct broker *b, const struct wire_grant *g)
+/* The claim that an answer is about; NULL: not one that this process made. */
+static const struct claim *claim_of(const struct broker *b, const char *id)
+{
+    return id ? claims_find(&b->claims, id) : NULL;
+}
+
+static void on_grant(struct broker *b, const struct wire_grant *g, const char *claim_id)
 {
     struct job *job = slots_find(&b->slots, g->task, g->attempt);
+    const struct claim *claim = claim_of(b, claim_id);
     if (job && job->state == JOB_RUNNING) {
-        if (job->fence != g->fence)
+        if (job->fence != g->fence || !claim)
             return;
         struct order *o = order_new(ORDER_GRANTED, job->task, job->fence);
-        o->sent_ms = job->claim_sent_ms;
+        o->sent_ms = claim->sent_ms;
         broker_order(b, o);
     } else if (slots_has_ended(&b->slots, g->task, g->fence)) {
         /* Offer and grant came twice, and this run has ended here already: never again. */
         if (job)
             drop_offer(b, job);
-    } else if (job && job->state != JOB_WAITING) {
-        start(b, job, g);
+    } else if (job && claim && slots_can_run(&b->slots, job)) {
+        /* Also when the offer came anew after the claim: it is the same attempt. */
+        start(b, job, g, claim->sent_ms);
     } else {
-        /* The answer to a claim whose offer went back meanwhile, or came anew: since when the lease
-         * counts is not known any more. Let it be offered again, as the next attempt. */
+        /* The answer to a claim whose offer went back meanwhile, or of another process of our name.
+         * Let it be offered again, as the next attempt. */
         broker_publish_released(b, g->task, g->attempt, g->fence);
         if (job)
             drop_offer(b, job);
     }
 }
 
-static void on_deny(struct broker *b, const struct wire_deny *deny)
+static void on_deny(struct broker *b, const struct wire_deny *deny, const char *claim_id)
 {
+    const struct claim *claim = claim_of(b, claim_id);
     struct job *job = slots_find(&b->slots, deny->task, deny->attempt);
     if (!job)
         return;
     log_info("claim_denied", LOG_STR("task", job->task), LOG_STR("reason", deny->reason));
     if (job->state == JOB_RUNNING) {
+        if (claim && claim->fence != job->fence)
+            return; /* a claim of its offer, made anew and answered late: the run was granted before
+                     */
         broker_order(b, order_new(ORDER_DENIED, job->task, job->fence));
         return;
     }
@@ -193,7 +206,7 @@ static bool check_grant(const struct wire_grant *g)
     return g->fence > 0 && g->lease_s > 0 && g->lease_s <= LEASE_MAX_S;
 }
 
-static void obey(struct broker *b, const struct wire_message *m)
+static void obey(struct broker *b, const struct wire_message *m, const char *correlation_id)
 {
     switch ((int)m->type) {
     case WIRE_GRANT: {
@@ -201,13 +214,13 @@ static void obey(struct broker *b, const struct wire_message *m)
         if (!check_grant(g))
             log_warn("grant_ignored", LOG_I64("fence", g->fence), LOG_I64("lease_s", g->lease_s));
         else if (is_for_us(b, g->worker))
-            on_grant(b, g);
+            on_grant(b, g, correlation_id);
         break;
     }
     case WIRE_DENY: {
         const struct wire_deny *deny = m->as;
         if (is_for_us(b, deny->worker))
-            on_deny(b, deny);
+            on_deny(b, deny, correlation_id);
         break;
     }
     case WIRE_STOP: {
@@ -241,7 +254,7 @@ void broker_on_control(struct broker *b, const struct mq_delivery *d)
         mq_bury(b->mq, d, &err);
         return;
     }
-    obey(b, &m);
+    obey(b, &m, d->correlation_id);
     wire_free(&m);
     mq_ack(b->mq, d->tag);
 }

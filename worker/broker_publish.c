@@ -7,12 +7,13 @@
 
 enum { RETRY_MS = 2000 };
 
-static bool send(struct broker *b, enum wire_type type, const char *request, const void *body,
-                 size_t len, uint64_t token, struct err *err)
+static bool send(struct broker *b, enum wire_type type, const char *message_id, const char *request,
+                 const void *body, size_t len, uint64_t token, struct err *err)
 {
     struct mq_message m = {.exchange = TOPOLOGY_EVENTS,
                            .routing_key = topology_event_key(type),
                            .type = type,
+                           .message_id = message_id,
                            .correlation_id = request && *request ? request : NULL,
                            .body = body,
                            .len = len,
@@ -22,13 +23,13 @@ static bool send(struct broker *b, enum wire_type type, const char *request, con
 
 /* A message of our own: encode and send; lost without harm when the queue is full. */
 static void send_own(struct broker *b, enum flight_kind kind, enum wire_type type,
-                     const char *request, const void *message)
+                     const char *message_id, const char *request, const void *message)
 {
     struct err err = ERR_INIT;
     size_t len = 0;
     SCOPED_FREE char *body = wire_encode(type, message, &len, &err);
     uint64_t token = flights_add(&b->flights, kind, broker_now(b), NULL);
-    if (body && send(b, type, request, body, len, token, &err))
+    if (body && send(b, type, message_id, request, body, len, token, &err))
         return;
     struct flight unused;
     (void)flights_take(&b->flights, token, &unused);
@@ -39,8 +40,10 @@ void broker_publish_claim(struct broker *b, struct job *job, int64_t fence)
 {
     struct wire_claim claim = {
         .task = job->task, .worker = b->conf->name, .attempt = job->attempt, .fence = fence};
-    job->claim_sent_ms = broker_now(b);
-    send_own(b, FLIGHT_CLAIM, WIRE_CLAIM, job->request, &claim);
+    char id[ID_BYTES];
+    id_new(id);
+    claims_add(&b->claims, id, fence, broker_now(b));
+    send_own(b, FLIGHT_CLAIM, WIRE_CLAIM, id, job->request, &claim);
 }
 
 void broker_publish_released(struct broker *b, const char *task, int64_t attempt, int64_t fence)
@@ -52,7 +55,7 @@ void broker_publish_released(struct broker *b, const char *task, int64_t attempt
                                  .fence = fence,
                                  .status = released};
     log_info("offer_released", LOG_STR("task", task), LOG_I64("fence", fence));
-    send_own(b, FLIGHT_CLAIM, WIRE_RESULT, NULL, &result);
+    send_own(b, FLIGHT_CLAIM, WIRE_RESULT, NULL, NULL, &result);
 }
 
 static const char *state_word(const struct broker *b, size_t running)
@@ -85,7 +88,7 @@ void broker_publish_presence(struct broker *b)
         .running = running,
         .running_count = n,
     };
-    send_own(b, FLIGHT_PRESENCE, WIRE_PRESENCE, NULL, &p);
+    send_own(b, FLIGHT_PRESENCE, WIRE_PRESENCE, NULL, NULL, &p);
 }
 
 static void keep_for_retry(struct broker *b, struct note *n)
@@ -102,7 +105,7 @@ static bool try_note(struct broker *b, struct note *n)
 {
     struct err err = ERR_INIT;
     uint64_t token = flights_add(&b->flights, FLIGHT_EVENT, broker_now(b), n);
-    if (send(b, n->type, n->request, n->body, n->len, token, &err))
+    if (send(b, n->type, NULL, n->request, n->body, n->len, token, &err))
         return true;
     struct flight unused;
     (void)flights_take(&b->flights, token, &unused);
@@ -112,7 +115,7 @@ static bool try_note(struct broker *b, struct note *n)
 
 void broker_publish_note(struct broker *b, struct note *n)
 {
-    if (n->type == WIRE_COPYING && !mq_is_connected(b->mq)) {
+    if (n->type == WIRE_COPYING && (b->is_blocked || !mq_is_connected(b->mq))) {
         note_free(n); /* old progress is no news */
         return;
     }

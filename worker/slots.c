@@ -101,6 +101,11 @@ int slots_not_running(const struct slots *s, enum lane lane)
     return left > 0 ? left : 0;
 }
 
+bool slots_can_run(const struct slots *s, const struct job *job)
+{
+    return slots_not_running(s, job->lane) > 0 && !slots_running_task(s, job->task);
+}
+
 bool slots_can_claim(const struct slots *s, const struct job *job)
 {
     return job->state == JOB_WAITING && !slots_running_task(s, job->task) &&

@@ -28,7 +28,6 @@ struct job {
     uint64_t tag;                /* of the delivery, until RUNNING */
     struct wire_message message; /* the offer, until RUNNING; owned */
     int64_t until_ms;
-    int64_t claim_sent_ms; /* the last claim for it */
     int64_t fence, granted_ms;
 };
 
@@ -59,6 +58,8 @@ struct job *slots_find(const struct slots *s, const char *task, int64_t attempt)
 struct job *slots_running_task(const struct slots *s, const char *task);
 bool slots_has_ended(const struct slots *s, const char *task, int64_t fence);
 
+/* Could this job run at once: a slot of its lane is free, and no older run of its task is there? */
+bool slots_can_run(const struct slots *s, const struct job *job);
 /* May this WAITING job be claimed now? */
 bool slots_can_claim(const struct slots *s, const struct job *job);
 /* Slots of a lane that no running task has. */

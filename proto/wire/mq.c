@@ -8,6 +8,8 @@
 
 #include "proto/wire/mq_internal.h"
 
+enum { DECLARE_GAP_MS = 1000 };
+
 static void take_hosts(struct mq *mq, const struct mq_opts *opts)
 {
     const char *one = opts->host ? opts->host : "localhost";
@@ -138,6 +140,7 @@ static bool try_host(struct mq *mq, struct err *err)
     if (!mq_open(mq, err))
         return false;
     mq->declare_is_due = false;
+    mq->declare_at_ms = mq_now_ms(mq);
     mq->sent_at_ms = mq_now_ms(mq);
     if (!mq_apply_subs(mq, err)) {
         mq_close(mq, !err_is_set(&mq->broken));
@@ -173,11 +176,14 @@ static bool come_up(struct mq *mq, struct err *err)
 /* Something was deleted under us: declare it all again, in time. */
 static void declare_due(struct mq *mq)
 {
-    if (!mq->declare_is_due || mq_now_ms(mq) < mq->declare_at_ms)
+    int64_t now = mq_now_ms(mq);
+    if (mq->opts.check_ms && now - mq->declare_at_ms >= mq->opts.check_ms)
+        mq->declare_is_due = true;
+    if (!mq->declare_is_due || now < mq->declare_at_ms)
         return;
     struct err why = ERR_INIT;
-    mq->declare_at_ms = mq_now_ms(mq) + 1000;
-    if (mq_declare_all(mq, &why))
+    mq->declare_at_ms = now + DECLARE_GAP_MS;
+    if (mq_declare_all(mq, true, &why))
         mq->declare_is_due = false;
     else
         mq_break(mq, &why);
@@ -294,7 +300,7 @@ bool mq_connect_once(struct mq *mq, int timeout_ms, struct err *err)
     return false;
 }
 
-void mq_declare_again(struct mq *mq)
+void mq_check_declared(struct mq *mq)
 {
     mq->declare_is_due = true;
 }

@@ -82,6 +82,9 @@ struct mq_handlers {
     /* `token` is what mq_publish() was given. */
     void (*on_confirm)(void *ctx, uint64_t token, enum mq_outcome outcome);
     void (*on_blocked)(void *ctx, bool blocked, const char *reason);
+    /* A queue that was declared had been deleted, with what it held; it is there again, empty. Told
+     * of those that are not exclusive. */
+    void (*on_deleted)(void *ctx, const char *queue);
 };
 
 enum { MQ_HOSTS_MAX = 16 };
@@ -104,6 +107,8 @@ struct mq_opts {
     /* Publish something that goes nowhere after so long without a publish, so that an alarm, which
      * the broker tells only to those who publish, is known in time. 0 = do not. */
     int probe_ms;
+    /* While connected, see every so often that what was declared is still there. 0 = do not. */
+    int check_ms;
     struct mq_handlers handlers;
     void *ctx;
     const struct clock *clock; /* NULL = the system's */
@@ -131,9 +136,9 @@ bool mq_connect_once(struct mq *mq, int timeout_ms, struct err *err);
 
 bool mq_is_connected(const struct mq *mq);
 
-/* Something that should be there was found missing: declare all again at the next mq_poll(), though
- * at most once in a second. */
-void mq_declare_again(struct mq *mq);
+/* Something seems to be missing: check, as by check_ms, at the next mq_poll(), though at most once
+ * in a second. */
+void mq_check_declared(struct mq *mq);
 
 struct mq_message {
     const char *exchange; /* "" = the default exchange */

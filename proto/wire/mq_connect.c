@@ -298,7 +298,7 @@ static bool connect_to(struct mq *mq, struct err *err)
     if (!amqp_confirm_select(mq->conn, MQ_CHANNEL_PUBLISH))
         return mq_reply_error(mq, MQ_CHANNEL_PUBLISH, amqp_get_rpc_reply(mq->conn), err,
                               "ask for confirms");
-    return mq_declare_all(mq, err);
+    return mq_declare_all(mq, false, err);
 }
 
 bool mq_open(struct mq *mq, struct err *err)
@@ -408,15 +408,60 @@ static bool open_declare_channel(struct mq *mq, struct err *err)
     return true;
 }
 
-bool mq_declare_all(struct mq *mq, struct err *err)
+/* The broker closes the channel when the queue is not there. False: the connection is unusable. */
+static bool look_for(struct mq *mq, const struct mq_declare *d, bool *ret_is_there, struct err *err)
+{
+    amqp_queue_declare(mq->conn, MQ_CHANNEL_DECLARE, amqp_cstring_bytes(d->name), 1, 0, 0, 0,
+                       amqp_empty_table);
+    amqp_rpc_reply_t reply = amqp_get_rpc_reply(mq->conn);
+    *ret_is_there = reply.reply_type == AMQP_RESPONSE_NORMAL;
+    if (*ret_is_there)
+        return true;
+    mq->declare_is_open = false;
+    struct err why = ERR_INIT;
+    mq_reply_error(mq, MQ_CHANNEL_DECLARE, reply, &why, "look for queue '%s'", d->name);
+    if (!err_is_set(&mq->broken) && why.sys == AMQP_NOT_FOUND)
+        return open_declare_channel(mq, err);
+    *err = why;
+    return false;
+}
+
+/* `deleted`: an entry for each declaration, set for the queues that had to be made anew; or NULL.
+ */
+static bool declare_list(struct mq *mq, bool *deleted, struct err *err)
 {
     if (!open_declare_channel(mq, err))
         return false;
-    for (const struct mq_declare *d = mq->opts.declare; d && d->kind != MQ_END; d++) {
+    for (size_t i = 0; mq->opts.declare && mq->opts.declare[i].kind != MQ_END; i++) {
+        const struct mq_declare *d = &mq->opts.declare[i];
+        bool is_there = true;
         mq_limit_answer(mq);
+        if (deleted && d->kind == MQ_QUEUE && !d->exclusive && !look_for(mq, d, &is_there, err))
+            return false;
         if (!declare_one(mq, d, err))
             return false;
+        if (deleted)
+            deleted[i] = !is_there;
         amqp_maybe_release_buffers_on_channel(mq->conn, MQ_CHANNEL_DECLARE);
+    }
+    return true;
+}
+
+bool mq_declare_all(struct mq *mq, bool tell, struct err *err)
+{
+    size_t count = 0;
+    while (mq->opts.declare && mq->opts.declare[count].kind != MQ_END)
+        count++;
+    SCOPED_FREE bool *deleted = xcalloc(count + 1, sizeof *deleted);
+    if (!declare_list(mq, tell ? deleted : NULL, err))
+        return false;
+    for (size_t i = 0; i < count; i++) {
+        if (!deleted[i])
+            continue;
+        mq->called = true;
+        log_warn("queue_was_deleted", LOG_STR("queue", mq->opts.declare[i].name));
+        if (mq->opts.handlers.on_deleted)
+            mq->opts.handlers.on_deleted(mq->opts.ctx, mq->opts.declare[i].name);
     }
     return true;
 }

@@ -158,8 +158,9 @@ bool mq_open(struct mq *mq, struct err *err);
 void mq_close(struct mq *mq, bool polite);
 /* How long the next answer of the broker may take. */
 void mq_limit_answer(struct mq *mq);
-/* Declare all of opts.declare anew. False: a channel or connection error; the channel is shut. */
-bool mq_declare_all(struct mq *mq, struct err *err);
+/* Declare all of opts.declare anew; with `tell`, look before whether the queues are there, and tell
+ * of those that were not. False: a channel or connection error; the channel is shut. */
+bool mq_declare_all(struct mq *mq, bool tell, struct err *err);
 /* Declare the reply queue of `sub` and set its name. */
 bool mq_declare_replies(struct mq *mq, struct mq_sub *sub, struct err *err);
 bool mq_channel_open(struct mq *mq, amqp_channel_t channel, struct err *err);

@@ -6,8 +6,8 @@
 #include <time.h>
 
 struct lease {
-    struct lease_opts opts;
-    pthread_mutex_t mutex; /* guards all below */
+    struct lease_opts opts; /* outage_ms: under the mutex */
+    pthread_mutex_t mutex;  /* guards all below */
     pthread_cond_t changed;
     int64_t valid_until_ms;
     bool connected, denied;
@@ -85,6 +85,15 @@ void lease_set_connected(struct lease *l, bool connected)
     l->connected = connected;
     if (connected)
         l->asked_ms = 0; /* an earlier question may have been lost with the connection */
+    pthread_cond_broadcast(&l->changed);
+    pthread_mutex_unlock(&l->mutex);
+}
+
+void lease_limit_outage(struct lease *l, int64_t outage_ms)
+{
+    pthread_mutex_lock(&l->mutex);
+    if (outage_ms < l->opts.outage_ms)
+        l->opts.outage_ms = outage_ms;
     pthread_cond_broadcast(&l->changed);
     pthread_mutex_unlock(&l->mutex);
 }

@@ -42,6 +42,8 @@ void lease_granted(struct lease *l, int64_t sent_ms);
 /* The coordinator says the task is not ours. Final. */
 void lease_denied(struct lease *l);
 void lease_set_connected(struct lease *l, bool connected);
+/* From now on wait for a lost broker no longer than this. */
+void lease_limit_outage(struct lease *l, int64_t outage_ms);
 
 /* A handle was published ahead / one such message was confirmed. */
 void lease_ahead_sent(struct lease *l);

@@ -14,6 +14,7 @@ enum {
     ORDERS_MAX_BYTES = 4 << 20,
     NOTES_MAX_BYTES = 16 << 20,
     LEASE_SLICE_MS = 250,
+    LEAVING_OUTAGE_MS = 20 * 1000,
 };
 
 enum stop { STOP_NONE, STOP_CANCEL, STOP_LEAVE };
@@ -207,8 +208,11 @@ static void stop_one(struct active *a, enum stop why, char *reason)
 
 static void stop_all(struct runner *r)
 {
-    for (struct active *a = r->active; a; a = a->next)
+    for (struct active *a = r->active; a; a = a->next) {
         stop_one(a, STOP_LEAVE, xstrdup("the worker is leaving"));
+        /* Its clean-up needs the lease. Without the broker it is another worker's, later. */
+        lease_limit_outage(a->lease, LEAVING_OUTAGE_MS);
+    }
 }
 
 static void on_stop(struct runner *r, struct order *o)

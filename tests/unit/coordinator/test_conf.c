@@ -69,6 +69,34 @@ static void values_are_taken(void **state)
     assert_string_equal(conf->log.format, "json");
 }
 
+static void hosts_of_a_cluster(void **state)
+{
+    (void)state;
+    struct err err = ERR_INIT;
+    SCOPED(coordinator_conf)
+    struct coordinator_conf *conf =
+        load("broker: {user: u, password_file: /x, port: 5673, hosts: "
+             "[mq1, 'mq2:5674', '[::1]:5675', '[fe80::1]', '::1']}\n" ZONES,
+             &err);
+    if (!conf)
+        fail_msg("%s", err.message);
+    struct mq_opts opts = {0};
+    assert_true(broker_conf_apply(&conf->broker, "x", &opts, &err));
+    assert_int_equal(opts.host_count, 5);
+    assert_int_equal(opts.port, 5673);
+    static const struct {
+        const char *name;
+        int port;
+    } expect[] = {{"mq1", 0}, {"mq2", 5674}, {"::1", 5675}, {"fe80::1", 0}, {"::1", 0}};
+    for (size_t i = 0; i < ARRAY_LEN(expect); i++) {
+        SCOPED_FREE char *name = NULL;
+        int port;
+        assert_true(mq_parse_host(opts.hosts[i], &name, &port, &err));
+        assert_string_equal(name, expect[i].name);
+        assert_int_equal(port, expect[i].port);
+    }
+}
+
 static void faults_are_named(void **state)
 {
     (void)state;
@@ -78,6 +106,11 @@ static void faults_are_named(void **state)
         {ZONES, "broker"},
         {BROKER, "zones"},
         {"broker: {user: u}\n" ZONES, "password_file"},
+        {"broker: {user: u, password_file: /x, host: a, hosts: [b]}\n" ZONES, "exclude"},
+        {"broker: {user: u, password_file: /x, hosts: ['a:b']}\n" ZONES, "'a:b'"},
+        {"broker: {user: u, password_file: /x, hosts: ['a:70000']}\n" ZONES, "'a:70000'"},
+        {"broker: {user: u, password_file: /x, hosts: [':5672']}\n" ZONES, "':5672'"},
+        {"broker: {user: u, password_file: /x, hosts: ['[::1']}\n" ZONES, "'[::1'"},
         {BROKER "zones: []\n", "zones"},
         {BROKER "zones: [{name: 'A b'}]\n", "A b"},
         {BROKER "zones: [{name: a}, {name: a}]\n", "twice"},
@@ -125,9 +158,8 @@ static void the_sample_is_good(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(defaults_are_filled_in),
-        cmocka_unit_test(values_are_taken),
-        cmocka_unit_test(faults_are_named),
+        cmocka_unit_test(defaults_are_filled_in), cmocka_unit_test(values_are_taken),
+        cmocka_unit_test(hosts_of_a_cluster),     cmocka_unit_test(faults_are_named),
         cmocka_unit_test(the_sample_is_good),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

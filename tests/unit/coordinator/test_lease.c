@@ -534,6 +534,37 @@ static void an_offer_nobody_takes_is_renewed_when_somebody_could(void **state)
     bed_check(bed);
 }
 
+static void offers_of_a_deleted_queue_go_out_again_at_once(void **state)
+{
+    (void)state;
+    SCOPED(bed) struct bed *bed = bed_new("dc1", NULL);
+    char request[ID_BYTES];
+    struct hold h = bed_backup_one(bed, "w1", request);
+    struct err err = ERR_INIT;
+    static const char *const others[] = {"oxbow.tasks.dc2.backup", "oxbow.tasks.dc1.restore",
+                                         "oxbow.ledger"};
+    for (size_t i = 0; i < ARRAY_LEN(others); i++) {
+        assert_true(desk_begin(bed->desk, &err));
+        assert_true(desk_queue_deleted(bed->desk, others[i], &err));
+        bed_commit(bed);
+        assert_int_equal(bed_count(bed, WIRE_OFFER), 0);
+    }
+    assert_true(desk_begin(bed->desk, &err));
+    assert_true(desk_queue_deleted(bed->desk, "oxbow.tasks.dc1.backup", &err));
+    bed_commit(bed);
+    assert_int_equal(bed_count(bed, WIRE_OFFER), 1);
+    struct hold again = bed_offer(bed);
+    assert_string_equal(again.task, h.task);
+    assert_int_equal(again.attempt, 2);
+    bed_claim_denied(bed, &h, "w1", 0); /* a worker had taken it before: no harm */
+    bed_claim(bed, &again, "w1");
+    assert_true(desk_begin(bed->desk, &err));
+    assert_true(desk_queue_deleted(bed->desk, "oxbow.tasks.dc1.backup", &err));
+    bed_commit(bed);
+    assert_int_equal(bed_count(bed, WIRE_OFFER), 0); /* it runs */
+    bed_check(bed);
+}
+
 static void a_silent_worker_is_lost_and_no_longer_counted(void **state)
 {
     (void)state;
@@ -605,6 +636,7 @@ int main(void)
         cmocka_unit_test(a_claim_over_the_limit_waits),
         cmocka_unit_test(restores_do_not_wait_behind_backups),
         cmocka_unit_test(an_offer_nobody_takes_is_renewed_when_somebody_could),
+        cmocka_unit_test(offers_of_a_deleted_queue_go_out_again_at_once),
         cmocka_unit_test(a_silent_worker_is_lost_and_no_longer_counted),
         cmocka_unit_test(a_leaving_worker_is_forgotten_a_draining_one_gets_nothing),
     };

@@ -9,6 +9,7 @@
 #include <cmocka.h>
 
 #include "proto/base/alloc.h"
+#include "worker/claims.h"
 #include "worker/flights.h"
 #include "worker/slots.h"
 
@@ -63,13 +64,39 @@ static void test_a_task_runs_once(void **state)
     old->state = JOB_RUNNING;
     struct job *new = offer(&s, T1, 2, LANE_BACKUP);
     assert_false(slots_can_claim(&s, new)); /* not before the old run has ended */
+    assert_false(slots_can_run(&s, new));
     assert_ptr_equal(slots_find(&s, T1, 1), old);
     assert_ptr_equal(slots_find(&s, T1, 2), new);
     assert_null(slots_find(&s, T1, 3));
     assert_ptr_equal(slots_running_task(&s, T1), old);
     slots_remove(&s, old);
     assert_true(slots_can_claim(&s, new));
+    assert_true(slots_can_run(&s, new));
+    for (int i = 0; i < 4; i++)
+        offer(&s, T2, i + 1, LANE_BACKUP)->state = JOB_RUNNING;
+    assert_false(slots_can_run(&s, new));
     slots_done(&s);
+}
+
+static void test_claims(void **state)
+{
+    (void)state;
+    static struct claims c;
+    char ids[CLAIMS_KEPT + 10][ID_BYTES];
+    assert_null(claims_find(&c, ""));
+    assert_null(claims_find(&c, T1));
+    for (int i = 0; i < CLAIMS_KEPT + 10; i++) {
+        id_new(ids[i]);
+        claims_add(&c, ids[i], i % 3, 1000 + i);
+    }
+    for (int i = 0; i < 10; i++)
+        assert_null(claims_find(&c, ids[i])); /* too long ago */
+    for (int i = 10; i < CLAIMS_KEPT + 10; i++) {
+        const struct claim *claim = claims_find(&c, ids[i]);
+        assert_non_null(claim);
+        assert_int_equal(claim->sent_ms, 1000 + i);
+        assert_int_equal(claim->fence, i % 3);
+    }
 }
 
 static void test_flights(void **state)
@@ -112,6 +139,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_lanes_have_their_own_slots),
         cmocka_unit_test(test_a_task_runs_once),
+        cmocka_unit_test(test_claims),
         cmocka_unit_test(test_flights),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

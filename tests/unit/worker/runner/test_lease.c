@@ -159,6 +159,25 @@ static void test_outage_does_not_count_until_its_limit(void **state)
     lease_free(s.lease);
 }
 
+static void test_who_leaves_waits_less(void **state)
+{
+    (void)state;
+    struct setup s;
+    setup_init(&s);
+    struct err err = ERR_INIT;
+    lease_set_connected(s.lease, false);
+    s.clock.now_ms += LEASE_MS;
+    assert_int_equal(look(&s, &err), LEASE_PENDING);
+    lease_limit_outage(s.lease, 20 * 1000);
+    lease_limit_outage(s.lease, OUTAGE_MS); /* never more again */
+    s.clock.now_ms += 19 * 1000;
+    assert_int_equal(look(&s, &err), LEASE_PENDING);
+    s.clock.now_ms += 2 * 1000;
+    assert_int_equal(look(&s, &err), LEASE_LOST);
+    assert_int_equal(err.code, ERR_LEASE_LOST);
+    lease_free(s.lease);
+}
+
 static void test_waits_for_what_was_written_ahead(void **state)
 {
     (void)state;
@@ -185,6 +204,7 @@ int main(void)
         cmocka_unit_test(test_denied_is_final),
         cmocka_unit_test(test_gives_up_when_nobody_answers),
         cmocka_unit_test(test_outage_does_not_count_until_its_limit),
+        cmocka_unit_test(test_who_leaves_waits_less),
         cmocka_unit_test(test_waits_for_what_was_written_ahead),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
