@@ -15,8 +15,7 @@ enum {
     FOOTER_VERSION = 1,
     FRAME_MAGIC = 0x5246584f,  /* "OXFR" */
     FOOTER_MAGIC = 0x5446584f, /* "OXFT" */
-    FOOTER_HEADER_BYTES = 32,
-    FRAME_ENTRY_BYTES = 24,
+    RELOCATED_FLAG = 1,
 };
 static const char pack_magic[8] = {'O', 'X', 'B', 'W', 'P', 'A', 'C', 'K'};
 
@@ -39,6 +38,7 @@ void pack_header_encode(const struct pack_header *h, uint8_t out[PACK_HEADER_BYT
     memset(out, 0, PACK_HEADER_BYTES);
     memcpy(out, pack_magic, sizeof pack_magic);
     put_u32(out + 8, PACK_VERSION);
+    put_u32(out + 12, h->is_relocated ? RELOCATED_FLAG : 0);
     memcpy(out + 16, h->id, PACK_ID_BYTES);
     memcpy(out + 32, h->repository, 16);
     memcpy(out + 48, h->session, strlen(h->session));
@@ -52,7 +52,7 @@ bool pack_header_decode(const uint8_t in[PACK_HEADER_BYTES], struct pack_header 
         return err_set(err, ERR_STORE_CORRUPT, 0, "no pack header");
     if (get_u32(in + PACK_HEADER_BYTES - 4) != crc32c(in, PACK_HEADER_BYTES - 4))
         return err_set(err, ERR_STORE_CORRUPT, 0, "pack header: wrong checksum");
-    if (get_u32(in + 8) != PACK_VERSION || get_u32(in + 12) != 0)
+    if (get_u32(in + 8) != PACK_VERSION || get_u32(in + 12) > RELOCATED_FLAG)
         return err_set(err, ERR_STORE_VERSION, 0,
                        "pack version %" PRIu32 " flags %#" PRIx32 ": made by a newer version",
                        get_u32(in + 8), get_u32(in + 12));
@@ -61,6 +61,7 @@ bool pack_header_decode(const uint8_t in[PACK_HEADER_BYTES], struct pack_header 
     if (len > STORE_SESSION_ID_MAX ||
         !bytes_are_zero(session + len, PACK_HEADER_BYTES - 4 - 48 - len))
         return err_set(err, ERR_STORE_CORRUPT, 0, "pack header: bad session name");
+    out->is_relocated = get_u32(in + 12) == RELOCATED_FLAG;
     memcpy(out->id, in + 16, PACK_ID_BYTES);
     memcpy(out->repository, in + 32, 16);
     memcpy(out->session, session, len);
@@ -119,6 +120,7 @@ void trailer_encode(const struct trailer *t, enum trailer_kind kind, uint8_t out
     put_u64(out, t->file_len);
     put_u64(out + 8, t->tail_offset);
     put_u32(out + 16, t->tail_len);
+    put_u32(out + 20, t->relocation_len);
     memcpy(out + 24, t->tail_digest, DIGEST_BYTES);
     put_u32(out + 56, crc32c(out, 56));
     put_u32(out + 60, kind);
@@ -134,6 +136,7 @@ bool trailer_decode(const uint8_t in[TRAILER_BYTES], enum trailer_kind kind, uin
     out->file_len = get_u64(in);
     out->tail_offset = get_u64(in + 8);
     out->tail_len = get_u32(in + 16);
+    out->relocation_len = get_u32(in + 20);
     memcpy(out->tail_digest, in + 24, DIGEST_BYTES);
     if (out->file_len != file_len)
         return err_set(err, ERR_STORE_CORRUPT, 0,

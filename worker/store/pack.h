@@ -25,6 +25,8 @@ enum {
     PACK_FRAMES_MAX = 65535,
     TRAILER_BYTES = 64,
     FOOTER_BYTES_MAX = 32 << 20,
+    FOOTER_HEADER_BYTES = 32,
+    FRAME_ENTRY_BYTES = 24,
 };
 #define PACK_RAW_MAX (UINT64_C(1) << 30) /* a writer closes a pack at this many raw bytes */
 
@@ -51,6 +53,7 @@ struct pack_header {
     uint8_t id[PACK_ID_BYTES];
     uint8_t repository[16];
     char session[STORE_SESSION_ID_MAX + 1];
+    bool is_relocated; /* frames are where the relocation table says (gc/relocate.h) */
 };
 void pack_header_encode(const struct pack_header *h, uint8_t out[PACK_HEADER_BYTES]);
 bool pack_header_decode(const uint8_t in[PACK_HEADER_BYTES], struct pack_header *out,
@@ -74,6 +77,7 @@ struct trailer {
     uint64_t file_len; /* of the whole file */
     uint64_t tail_offset;
     uint32_t tail_len;
+    uint32_t relocation_len;           /* of the table before the tail; 0 = none */
     uint8_t tail_digest[DIGEST_BYTES]; /* SHA-256 of the tail (a pack's footer) */
 };
 enum trailer_kind { TRAILER_PACK = 0x4550584f /* "OXPE" */, TRAILER_MANIFEST = 0x454d584f };

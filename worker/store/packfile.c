@@ -13,6 +13,7 @@
 
 #include "proto/base/file.h"
 #include "worker/store/bytes.h"
+#include "worker/store/gc/relocate.h"
 
 void pack_path(const uint8_t id[PACK_ID_BYTES], char *out)
 {
@@ -90,7 +91,7 @@ struct pack_request {
 };
 
 static bool read_header(struct store *store, int fd, const uint8_t id[PACK_ID_BYTES],
-                        struct err *err)
+                        bool *ret_relocated, struct err *err)
 {
     uint8_t bytes[PACK_HEADER_BYTES];
     struct pack_header header;
@@ -101,10 +102,38 @@ static bool read_header(struct store *store, int fd, const uint8_t id[PACK_ID_BY
         return err_set(err, ERR_STORE_CORRUPT, 0, "holds another pack");
     if (memcmp(header.repository, store->repo_id, sizeof store->repo_id) != 0)
         return err_set(err, ERR_STORE_CORRUPT, 0, "belongs to another repository");
+    *ret_relocated = header.is_relocated;
     return true;
 }
 
-static bool read_footer(struct open_pack *pack, struct err *err)
+/* Frames lie elsewhere than the footer says. */
+static bool relocate(struct open_pack *pack, const struct trailer *trailer, struct err *err)
+{
+    struct relocation r;
+    if (!relocation_read(pack->fd, trailer, &r, err))
+        return false;
+    bool ok = r.n_frames == pack->footer.n_frames;
+    for (uint32_t i = 0; ok && i < r.n_frames; i++) {
+        pack->footer.frames[i].offset = r.places[i].offset;
+        pack->footer.frames[i].stored_len = r.places[i].stored_len;
+    }
+    relocation_done(&r);
+    return ok || err_set(err, ERR_STORE_CORRUPT, 0, "relocation table of another pack");
+}
+
+/* The offset of the tail in the pack that the footer was made for. */
+static bool original_offset(const struct open_pack *pack, const struct trailer *trailer,
+                            uint64_t *ret_offset, struct err *err)
+{
+    struct relocation r;
+    if (!relocation_read(pack->fd, trailer, &r, err))
+        return false;
+    *ret_offset = r.footer_offset;
+    relocation_done(&r);
+    return true;
+}
+
+static bool read_footer(struct open_pack *pack, bool is_relocated, struct err *err)
 {
     struct stat st;
     if (fstat(pack->fd, &st) != 0)
@@ -127,7 +156,13 @@ static bool read_footer(struct open_pack *pack, struct err *err)
         free(footer);
         return err_set(err, ERR_STORE_CORRUPT, 0, "footer: wrong digest");
     }
-    return footer_decode(footer, trailer.tail_len, trailer.tail_offset, &pack->footer, err);
+    uint64_t offset = trailer.tail_offset;
+    if (is_relocated && !original_offset(pack, &trailer, &offset, err)) {
+        free(footer);
+        return false;
+    }
+    return footer_decode(footer, trailer.tail_len, offset, &pack->footer, err) &&
+           (!is_relocated || relocate(pack, &trailer, err));
 }
 
 void open_pack_free(void *value)
@@ -141,24 +176,33 @@ void open_pack_free(void *value)
     free(pack);
 }
 
-static void *load_pack(void *context, size_t *ret_bytes, struct err *err)
+struct open_pack *open_pack_load(struct store *store, const struct pack_ref *ref, struct err *err)
 {
-    const struct pack_request *request = context;
     struct open_pack *pack = ALLOC_NEW(struct open_pack);
-    pack_path(request->ref->id, pack->path);
-    pack->fd = openat(request->store->dirfd, pack->path, O_RDONLY | O_CLOEXEC);
+    bool is_relocated;
+    pack_path(ref->id, pack->path);
+    pack->fd = openat(store->dirfd, pack->path, O_RDONLY | O_CLOEXEC);
     if (pack->fd < 0) {
         if (errno == ENOENT)
             err_set(err, ERR_STORE_CORRUPT, ENOENT, "is missing");
         else
             err_set_errno(err, errno, "open");
     }
-    if (pack->fd < 0 || !read_header(request->store, pack->fd, request->ref->id, err) ||
-        !read_footer(pack, err)) {
+    if (pack->fd < 0 || !read_header(store, pack->fd, ref->id, &is_relocated, err) ||
+        !read_footer(pack, is_relocated, err)) {
         err_wrap(err, "'%s'", pack->path);
         open_pack_free(pack);
         return NULL;
     }
+    return pack;
+}
+
+static void *load_pack(void *context, size_t *ret_bytes, struct err *err)
+{
+    const struct pack_request *request = context;
+    struct open_pack *pack = open_pack_load(request->store, request->ref, err);
+    if (!pack)
+        return NULL;
     /* At least 64 KiB each, so that the bound also bounds the open files. */
     size_t bytes = sizeof *pack + (size_t)pack->footer.n_frames * sizeof *pack->footer.frames +
                    (size_t)pack->footer.n_chunks * CHUNK_ENTRY_BYTES +
@@ -213,6 +257,8 @@ static bool decode_frame(struct decoder *d, const struct open_pack *pack,
 {
     const uint8_t *stored = d->stored + FRAME_HEADER_BYTES;
     struct frame_header header;
+    if (entry->offset == 0 || entry->stored_len > FRAME_RAW_MAX)
+        return err_set(err, ERR_STORE_CORRUPT, 0, "is gone: it was collected as garbage");
     if (!file_pread_full(pack->fd, d->stored, FRAME_HEADER_BYTES + (size_t)entry->stored_len,
                          entry->offset, err) ||
         !frame_header_decode(d->stored, &header, err))
@@ -230,13 +276,9 @@ static bool decode_frame(struct decoder *d, const struct open_pack *pack,
     return verify_blocks(d, &pack->footer, entry, raw, err);
 }
 
-struct frame *frame_load(struct store *store, const struct pack_ref *ref, uint16_t number,
-                         struct err *err)
+struct frame *open_pack_frame(struct store *store, const struct open_pack *pack, uint16_t number,
+                              struct err *err)
 {
-    struct cache_item *item = pack_pin(store, ref, err);
-    if (!item)
-        return NULL;
-    const struct open_pack *pack = pack_of(item);
     struct frame *frame = NULL;
     bool ok = number < pack->footer.n_frames;
     if (ok) {
@@ -253,6 +295,34 @@ struct frame *frame_load(struct store *store, const struct pack_ref *ref, uint16
         err_wrap(err, "'%s' frame %u", pack->path, number);
         free(frame);
         frame = NULL;
+    }
+    return frame;
+}
+
+/* Whether the file with the pack's name is not the one that is open: healed or compacted since. */
+static bool was_replaced(const struct store *store, const struct open_pack *pack)
+{
+    struct stat open_st, now_st;
+    return fstat(pack->fd, &open_st) != 0 ||
+           (fstatat(store->dirfd, pack->path, &now_st, AT_SYMLINK_NOFOLLOW) == 0 &&
+            (open_st.st_ino != now_st.st_ino || open_st.st_dev != now_st.st_dev));
+}
+
+struct frame *frame_load(struct store *store, const struct pack_ref *ref, uint16_t number,
+                         struct err *err)
+{
+    struct cache_item *item = pack_pin(store, ref, err);
+    if (!item)
+        return NULL;
+    struct frame *frame = open_pack_frame(store, pack_of(item), number, err);
+    if (!frame && was_replaced(store, pack_of(item))) {
+        struct err again = ERR_INIT;
+        struct open_pack *fresh = open_pack_load(store, ref, &again);
+        if (fresh && memcmp(fresh->digest, ref->digest, DIGEST_BYTES) == 0)
+            frame = open_pack_frame(store, fresh, number, &again);
+        open_pack_free(fresh);
+        if (frame)
+            err_clear(err);
     }
     cache_unpin(store->packs, item);
     return frame;

@@ -23,7 +23,14 @@ struct frame {
 /* "packs/ab/abcd....pk" into `out` of 64 bytes. */
 void pack_path(const uint8_t id[PACK_ID_BYTES], char *out);
 
+/* Open and check the pack past the cache; its digest is not compared with ref's. The caller frees
+ * with open_pack_free(). */
+struct open_pack *open_pack_load(struct store *store, const struct pack_ref *ref, struct err *err);
 void open_pack_free(void *pack);
+/* A frame of it, verified; the caller frees with free(). */
+struct frame;
+struct frame *open_pack_frame(struct store *store, const struct open_pack *pack, uint16_t frame,
+                              struct err *err);
 struct decoder_pool *decoder_pool_new(void);
 void decoder_pool_free(struct decoder_pool *pool);
 
