@@ -197,6 +197,19 @@ static char *find_session(struct store *store, const char *prefix, struct fate *
     return TAKE(found);
 }
 
+struct store_point *point_open_session(struct store *store, const char *session,
+                                       const struct fate *fate, struct err *err)
+{
+    struct store_point *point = ALLOC_NEW(struct store_point);
+    point->store = store;
+    if (!load_record(store, session, fate, &point->record, err)) {
+        free(point);
+        err_wrap(err, "point %s", session);
+        return NULL;
+    }
+    return point;
+}
+
 struct store_point *store_point_open(struct store *store, const char *id_or_prefix, struct err *err)
 {
     struct fate fate;
@@ -210,14 +223,7 @@ struct store_point *store_point_open(struct store *store, const char *id_or_pref
         err_wrap(err, "repository '%s'", store->path);
         return NULL;
     }
-    struct store_point *point = ALLOC_NEW(struct store_point);
-    point->store = store;
-    if (!load_record(store, session, &fate, &point->record, err)) {
-        free(point);
-        err_wrap(err, "point %s", session);
-        return NULL;
-    }
-    return point;
+    return point_open_session(store, session, &fate, err);
 }
 
 void store_point_free(struct store_point *point)

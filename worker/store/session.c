@@ -289,9 +289,10 @@ static bool abort_session(struct store_session *s, struct err *err)
     }
     if (!revoked)
         err_keep_first(err, &revoke_err);
-    else /* pins fall with the fate */
+    if (revoked) { /* not before: who is announced and has no fate is open */
         session_unpin(s);
-    retract(s);
+        retract(s);
+    }
     return ok && revoked;
 }
 

@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Keeping a repository: deleting and protecting restore points, collecting garbage. Everything here
+ * may run at any time, on any number of hosts at once, beside writers and each other
+ * (docs/store-format.md, "Garbage"); nothing here needs a key.
+ *
+ * Threads: any, at once. Errors: as of store.h.
+ */
+#pragma once
+
+#include "worker/store/store.h"
+
+/* ---- points */
+
+/*
+ * Delete a restore point: at once for everybody who looks; its space is freed by the next
+ * store_collect(). Errors: not-found; refused when it is protected, or when it is the last good
+ * point of its VM and `last_too` is false. Works on a full file system.
+ */
+bool store_point_delete(struct store *store, const char *id_or_prefix, bool last_too,
+                        struct err *err);
+
+/* Keep a point from being deleted, by whatever rule, until it is unprotected. Idempotent. A deletion
+ * that is going on at the same instant may win: that is not-found when it can be seen already. */
+bool store_point_protect(struct store *store, const char *id_or_prefix, struct err *err);
+bool store_point_unprotect(struct store *store, const char *id_or_prefix, struct err *err);
+
+/* ---- sessions */
+
+struct store_session_list {
+    char **ids; /* sessions that have neither committed nor been revoked */
+    size_t count;
+};
+/* The caller frees with store_session_list_done(). */
+bool store_sessions_open(struct store *store, struct store_session_list *ret_list, struct err *err);
+void store_session_list_done(struct store_session_list *list);
+
+/* ---- garbage */
+
+struct store_collect_opts {
+    /* Packs of which less than this share is referred to are rewritten without the rest: percent of
+     * their frames' bytes. 0 = 50; negative = none are. */
+    int compact_below_percent;
+    bool dry_run; /* only say what would be done */
+    void *context;
+    /* Whether a session that has not ended is dead: it is revoked then, which costs at most its
+     * backup. NULL = none is. */
+    bool (*is_dead)(void *context, const char *session_id);
+    bool (*cancelled)(void *context);
+};
+
+struct store_collect_result {
+    uint64_t points;        /* that are there */
+    uint64_t packs_before;  /* files */
+    uint64_t bytes_before;  /* in them */
+    uint64_t packs_removed; /* of committed sessions: nobody refers to them any more */
+    uint64_t packs_dead;    /* of sessions that never committed */
+    uint64_t packs_compacted;
+    uint64_t bytes_freed;    /* by all three */
+    uint64_t packs_held;     /* would have gone, but for an open session that pins or writes them */
+    uint64_t sessions_swept; /* their leftovers but packs */
+    uint64_t temps_swept;
+    uint64_t sessions_open;
+    char blocked[ERR_MESSAGE_BYTES]; /* why only the packs of dead sessions could go; "" = not so */
+};
+
+/* Free what nobody refers to. True also when that was blocked by a damaged point
+ * (ret_result->blocked); false when the file system fails, or cancelled. `opts` may be NULL. */
+bool store_collect(struct store *store, const struct store_collect_opts *opts,
+                   struct store_collect_result *ret_result, struct err *err);
