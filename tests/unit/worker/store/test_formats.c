@@ -94,7 +94,7 @@ static void test_pack_header(void **state)
     MUST(pack_header_decode(bytes, &got, &err), &err);
     assert_string_equal(got.session, "task-1.7");
     assert_memory_equal(got.id, h.id, sizeof h.id);
-    put_u32(bytes + 12, 1); /* a flag of the future */
+    put_u32(bytes + 12, 2); /* a flag of the future */
     put_u32(bytes + 252, crc32c(bytes, 252));
     MUST_FAIL(pack_header_decode(bytes, &got, &err), &err, ERR_STORE_VERSION);
     put_u32(bytes + 12, 0);
