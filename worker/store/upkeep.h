@@ -8,6 +8,7 @@
  */
 #pragma once
 
+#include "worker/store/gc/retention.h"
 #include "worker/store/store.h"
 
 /* ---- points */
@@ -25,6 +26,24 @@ bool store_point_delete(struct store *store, const char *id_or_prefix, bool last
  * already. */
 bool store_point_protect(struct store *store, const char *id_or_prefix, struct err *err);
 bool store_point_unprotect(struct store *store, const char *id_or_prefix, struct err *err);
+
+/* ---- retention */
+
+struct store_prune_plan {
+    struct store_point_list list;   /* the selected points, oldest first */
+    struct retention_point *points; /* the same; kept == 0: it will be deleted */
+    size_t to_delete;
+};
+/* What a policy would do to the points of some VMs (ids or names; none = all). A point whose VM is
+ * not known any more is kept. The caller frees with store_prune_plan_done(). */
+bool store_prune_plan(struct store *store, const char *const *vms, size_t n_vms,
+                      const struct retention_policy *policy, struct store_prune_plan *ret_plan,
+                      struct err *err);
+/* Delete what the plan does not keep; points protected since then stay. Their space is freed by the
+ * next store_collect(). */
+bool store_prune_apply(struct store *store, const struct store_prune_plan *plan,
+                       size_t *ret_deleted, struct err *err);
+void store_prune_plan_done(struct store_prune_plan *plan);
 
 /* ---- sessions */
 

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Deleting and protecting points; open sessions. */
+#include "worker/store/gc/delete.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -78,6 +80,12 @@ static bool delete_point(struct store *store, const char *id, struct err *err)
     return false;
 }
 
+bool delete_planned(struct store *store, const char *id, bool *ret_protected, struct err *err)
+{
+    *ret_protected = exists(store, "protected", id);
+    return *ret_protected || delete_point(store, id, err);
+}
+
 bool store_point_delete(struct store *store, const char *id_or_prefix, bool last_too,
                         struct err *err)
 {
@@ -97,6 +105,16 @@ bool store_point_delete(struct store *store, const char *id_or_prefix, bool last
 }
 
 /* ---- protecting */
+
+bool store_list_protected(struct store *store, struct object_names *ret_names, struct err *err)
+{
+    if (object_list(store->dirfd, "protected", ret_names, err))
+        return true;
+    if (err->code != ERR_NOT_FOUND)
+        return err_wrap(err, "repository '%s'", store->path);
+    err_clear(err); /* nothing has ever been */
+    return true;
+}
 
 /* The caller frees. */
 static char *find_listed(struct store *store, const char *id_or_prefix, struct err *err)
