@@ -58,8 +58,11 @@ static enum err_code code_of_errno(int errnum)
         return ERR_NO_SPACE;
     case EACCES:
     case EPERM:
-    case EROFS:
         return ERR_PERMISSION;
+    case EROFS:
+    case ESTALE:   /* the file server has forgotten the file's handle */
+    case ENOTCONN: /* FUSE: the program behind it is gone */
+        return ERR_UNAVAILABLE;
     case ENOENT:
         return ERR_NOT_FOUND;
     case EEXIST:

@@ -8,6 +8,7 @@
 #include "proto/base/log.h"
 #include "worker/ovirt/engine.h"
 #include "worker/runner/steps.h"
+#include "worker/store/store.h"
 #include "worker/task/task.h"
 
 static bool hook_cancelled(void *ctx, struct err *err)
@@ -32,9 +33,23 @@ static bool check_offer(const struct task_run *run, const struct task_kind *kind
     return true;
 }
 
+/* A clean-up does what it can without the repository. */
+static bool check_store(const struct task_run *run, const struct task_kind *kind, struct err *err)
+{
+    struct err why = ERR_INIT;
+    if (!run->store || store_refresh(run->store, &why))
+        return true;
+    if (!kind->needs_store) {
+        log_err(LOG_LEVEL_WARN, "repository_unavailable", &why);
+        return true;
+    }
+    *err = why;
+    return false;
+}
+
 static bool run_kind(struct task_run *run, const struct task_kind *kind, struct err *err)
 {
-    if (!check_offer(run, kind, err))
+    if (!check_offer(run, kind, err) || !check_store(run, kind, err))
         return false;
     if (kind->state_new) {
         run->state = kind->state_new(run, err);

@@ -12,7 +12,8 @@ struct cache_item {
     void *value; /* NULL while loading */
     size_t bytes;
     unsigned pins;
-    bool is_failed; /* out of the table already; goes with the last pin */
+    bool is_failed;  /* out of the table already; goes with the last pin */
+    bool is_dropped; /* likewise, and loaded or being so */
 };
 
 enum { BUCKETS = 256 };
@@ -106,6 +107,27 @@ void cache_free(struct cache *c)
     free(c);
 }
 
+void cache_clear(struct cache *c)
+{
+    struct cache_item *chain = NULL;
+    pthread_mutex_lock(&c->lock);
+    for (size_t i = 0; i < BUCKETS; i++) {
+        while (c->buckets[i]) {
+            struct cache_item *item = c->buckets[i];
+            c->buckets[i] = item->next_in_bucket;
+            item->is_dropped = true;
+            if (item->pins > 0)
+                continue;
+            list_remove(c, item);
+            c->bytes -= item->bytes;
+            item->next_in_bucket = chain;
+            chain = item;
+        }
+    }
+    pthread_mutex_unlock(&c->lock);
+    free_chain(c, chain);
+}
+
 /* Load a new, pinned, tabled item. Enters and leaves with the lock held. */
 static bool load_item(struct cache *c, struct cache_item *item, cache_load_fn load, void *context,
                       struct err *err)
@@ -116,7 +138,8 @@ static bool load_item(struct cache *c, struct cache_item *item, cache_load_fn lo
     pthread_mutex_lock(&c->lock);
     pthread_cond_broadcast(&c->loaded);
     if (!value) {
-        table_remove(c, item);
+        if (!item->is_dropped)
+            table_remove(c, item);
         item->is_failed = true;
         if (--item->pins == 0)
             free(item);
@@ -183,9 +206,16 @@ void cache_unpin(struct cache *c, struct cache_item *item)
         return;
     pthread_mutex_lock(&c->lock);
     assert(item->pins > 0);
-    if (--item->pins == 0)
-        list_push(c, item);
-    struct cache_item *chain = evict(c);
+    struct cache_item *chain = NULL;
+    if (--item->pins == 0 && item->is_dropped) {
+        c->bytes -= item->bytes;
+        chain = item;
+        chain->next_in_bucket = NULL;
+    } else {
+        if (item->pins == 0)
+            list_push(c, item);
+        chain = evict(c);
+    }
     pthread_mutex_unlock(&c->lock);
     free_chain(c, chain);
 }

@@ -27,6 +27,8 @@ typedef void *(*cache_load_fn)(void *context, size_t *ret_bytes, struct err *err
 struct cache *cache_new(size_t max_bytes, cache_free_fn value_free);
 /* Nothing may be pinned. */
 void cache_free(struct cache *c);
+/* Forget all values; those in use go with their last pin. */
+void cache_clear(struct cache *c);
 
 /* The item of the key, loaded if it is not there. NULL when loading failed. Unpin with
  * cache_unpin(). */

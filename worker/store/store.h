@@ -25,9 +25,9 @@
  * many threads, each stream by one thread at a time. A store must outlive its sessions, points and
  * readers, and a point its readers' opening only.
  *
- * Errors: no-space, io-error, permission from the file system; store-corrupt for anything whose
- * checksum, digest or structure is wrong; store-version for a repository or object made by a newer
- * version; store-revoked for a session that was declared dead.
+ * Errors: no-space, io-error, permission, unavailable from the file system; store-corrupt for
+ * anything whose checksum, digest or structure is wrong; store-version for a repository or object
+ * made by a newer version; store-revoked for a session that was declared dead.
  */
 #pragma once
 
@@ -79,6 +79,12 @@ struct store *store_init(const char *path, const struct store_opts *opts, struct
 
 /* Open an existing repository. NULL on error: not-found when there is none at `path`. */
 struct store *store_open(const char *path, const struct store_opts *opts, struct err *err);
+
+/* The file system may have been away and mounted anew, which leaves open descriptors stale: see
+ * that `path` still leads to this repository, and open it again if it leads there by another way.
+ * Sessions and readers of before may fail, new ones work. Call it before each piece of work.
+ * Errors: unavailable when the path leads nowhere or to something else. */
+bool store_refresh(struct store *store, struct err *err);
 
 void store_free(struct store *store);
 

@@ -53,10 +53,10 @@ static void test_errno_chooses_the_code(void **state)
         int errnum;
         enum err_code code;
     } cases[] = {
-        {ENOSPC, ERR_NO_SPACE},  {EDQUOT, ERR_NO_SPACE},   {EACCES, ERR_PERMISSION},
-        {EPERM, ERR_PERMISSION}, {EROFS, ERR_PERMISSION},  {ENOENT, ERR_NOT_FOUND},
-        {EEXIST, ERR_EXISTS},    {ETIMEDOUT, ERR_TIMEOUT}, {EIO, ERR_IO},
-        {EPIPE, ERR_IO},
+        {ENOSPC, ERR_NO_SPACE},  {EDQUOT, ERR_NO_SPACE},    {EACCES, ERR_PERMISSION},
+        {EPERM, ERR_PERMISSION}, {EROFS, ERR_UNAVAILABLE},  {ENOENT, ERR_NOT_FOUND},
+        {EEXIST, ERR_EXISTS},    {ETIMEDOUT, ERR_TIMEOUT},  {EIO, ERR_IO},
+        {EPIPE, ERR_IO},         {ESTALE, ERR_UNAVAILABLE}, {ENOTCONN, ERR_UNAVAILABLE},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct err err = ERR_INIT;

@@ -98,6 +98,30 @@ static void test_cache_keeps_what_is_pinned(void **state)
     cache_free(c);
 }
 
+static void test_cache_clear(void **state)
+{
+    (void)state;
+    struct err err = ERR_INIT;
+    loads = frees = 0;
+    struct cache *c = cache_new(1000, value_free);
+    touch(c, 1);
+    struct cache_item *old = pin(c, 2, &err);
+    cache_clear(c);
+    assert_int_equal(frees, 1);
+    touch(c, 1);
+    touch(c, 2); /* loaded anew, beside the one in use */
+    assert_int_equal(loads, 4);
+    assert_int_equal(*(uint32_t *)cache_value(old), 2);
+    cache_unpin(c, old);
+    assert_int_equal(frees, 2);
+    touch(c, 2);
+    assert_int_equal(loads, 4);
+    cache_clear(c);
+    cache_clear(c);
+    assert_int_equal(frees, 4);
+    cache_free(c);
+}
+
 static void test_cache_forgets_failures(void **state)
 {
     (void)state;
@@ -287,6 +311,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_cache_evicts_the_oldest),
         cmocka_unit_test(test_cache_keeps_what_is_pinned),
+        cmocka_unit_test(test_cache_clear),
         cmocka_unit_test(test_cache_forgets_failures),
         cmocka_unit_test(test_cache_in_threads),
         cmocka_unit_test(test_dedup_visibility),
