@@ -77,8 +77,9 @@ class Judge:
         return wrong
 
     # --- What a request came to -------------------------------------------------------------------------
-    def main_task(self, client, kind):
-        """(task row, outcome, complaints) of a request for one VM, by the client's own lines."""
+    def main_task(self, client, kind, rest=True):
+        """(task row, outcome, complaints) of a request for one VM, by the client's own lines. `rest`:
+        its other tasks (selecting, cleaning up) must have ended as well."""
         lines = lines_of(client.output)
         accepted = [l for l in lines if l.get("type") == "accepted"]
         outcomes = [l for l in lines if l.get("type") == "outcome"]
@@ -97,19 +98,31 @@ class Judge:
         if len(mine) != 1 or len(outcomes) != 1:
             wrong.append(f"{len(outcomes)} outcomes for one task")
         wrong += [f"task {t['id']} ({t['role']}) never ended: {t['state']}" for t in tasks
-                  if t["state"] in OPEN]
+                  if t["state"] in OPEN and (rest or t["role"] == "main")]
         return main[0], (mine or [None])[0], wrong
 
     def commits(self, task):
         """The restore points of a task, by the repository's fate records."""
-        points = []
+        return self.all_commits(task).get(task, [])
+
+    def all_commits(self, only=""):
+        """Task -> restore points, of all tasks whose id begins so."""
+        points = {}
         fate = os.path.join(self.lab.repository, "fate")
         for name in os.listdir(fate):
-            if name.startswith(task + "."):
+            if not name.startswith(".") and name.startswith(only):
                 with open(os.path.join(fate, name), encoding="ascii") as f:
                     if f.read().split()[2] == "commit":
-                        points.append(name)
+                        points.setdefault(name.rpartition(".")[0], []).append(name)
         return points
+
+    def repository(self):
+        """All that the repository holds can be read."""
+        try:
+            self._repo("verify", self.lab.repository, "--quick")
+        except ValueError as e:
+            return [str(e)]
+        return []
 
     def one_point(self, task, outcome, must_succeed=True):
         points = self.commits(task["id"])
@@ -156,7 +169,7 @@ class Judge:
         return wrong or self._guest(vm, frozen, images)
 
     def point_data(self, vm, point):
-        """The bytes of a restore point, by export."""
+        """The bytes of a restore point, by export: (complaints, the snapshot it was made of)."""
         with tempfile.TemporaryDirectory(dir=self.lab.directory) as work:
             try:
                 shown = json.loads(self._repo("show", self.lab.repository, point, "--json"))
@@ -166,8 +179,9 @@ class Judge:
                     self._repo("export", self.lab.repository, point, "--disk", disk["id"], "--output",
                                images[disk["id"]])
             except ValueError as e:
-                return [str(e)]
-            return self._compare(vm, shown["meta"]["snapshot"], images)
+                return [str(e)], None
+            snapshot = shown["meta"]["snapshot"]
+            return self._compare(vm, snapshot, images), snapshot
 
     def restored_data(self, state, vm, restored, point):
         """The disks of a restored, stopped VM, which pair up in the order of attachment."""

@@ -35,6 +35,7 @@ class Scenario:
     """`steps`: those that it passes. `ends_early`: its client may end before its last task."""
     exit_code = 0
     ends_early = False
+    prepares_traced = False  # a dry run's trace begins before prepare()
 
     def __init__(self, tables):
         self.steps = tables[self.kind]
@@ -61,7 +62,7 @@ class Backup(Scenario):
         run.task = task
         wrong += judge.one_point(task, outcome)
         if not wrong:
-            wrong += judge.point_data(run.vm, outcome["point"])
+            wrong += judge.point_data(run.vm, outcome["point"])[0]
         return wrong
 
     def after(self, cell, run):
@@ -206,7 +207,60 @@ class CleanupOfRestore(Cleanup):
         self.other = Restore(tables)
 
 
-SCENARIO_CLASSES = [Backup, Restore, CleanupOfBackup, CleanupOfRestore, Inventory, List]
+class Undo(Scenario):
+    """A task is cancelled, and takes back what it has done."""
+    exit_code = 6
+    prepares_traced = True
+
+    def __init__(self, tables):
+        self.other = self.of(tables)
+        self.kind = self.other.kind
+        self.steps = ["undo-" + step for step in tables[self.kind]]
+
+    def prepare(self, cell):
+        self.other.prepare(cell)
+        cell.points.arm("", self.stop_at)
+        run = self.other.begin(cell, f"{cell.zone}-undo-{cell.number}")
+        wait_for("there is something to take back", HIT_S, cell.points.hit)
+        task = cell.running()["id"]
+        cell.lab.ox("cancel", run.request(), name=f"{cell.zone}-cancel-{cell.number}")
+        wait_for("it is told to stop", HIT_S, lambda: cell.lab.ledger.rows(
+            "SELECT stop_sent_ms FROM task WHERE id = ?", task)[0]["stop_sent_ms"])
+        time.sleep(0.3)  # a few milliseconds on its way
+        cell.undone = run
+
+    def begin(self, cell, tag):
+        cell.points.let_go()
+        return cell.undone
+
+    def judge(self, cell, run):
+        run.task, _, wrong = cell.judge.main_task(run.client, self.kind)
+        if not run.task:
+            return wrong
+        if run.task["state"] != "cancelled":
+            wrong.append(f"the task {run.task['state']}: {run.task['err_message']}")
+        wrong += [f"a restore point of a cancelled task: {p}" for p in
+                  cell.judge.commits(run.task["id"])]
+        return wrong + [f"clean-up {t['id']} {t['state']}" for t in
+                        cell.lab.ledger.tasks(run.request())
+                        if t["role"] == "cleanup" and t["state"] != "succeeded"]
+
+    def after(self, cell, run):
+        cell.forget_references(run.vm)
+
+
+class UndoOfBackup(Undo):
+    name, of = "undo-of-backup", Backup
+    stop_at = "event=step_done step=copy "
+
+
+class UndoOfRestore(Undo):
+    name, of = "undo-of-restore", Restore
+    stop_at = "event=step_done step=assemble "
+
+
+SCENARIO_CLASSES = [Backup, Restore, UndoOfBackup, UndoOfRestore, CleanupOfBackup, CleanupOfRestore,
+                    Inventory, List]
 
 
 def scenarios(tables):
@@ -294,7 +348,7 @@ class Cell:
             run = Run(client, "backup", vm=vm)
             self.end(run)
             task, outcome, wrong = self.judge.main_task(client, "backup")
-            wrong = wrong or self.judge.point_data(vm, outcome["point"])
+            wrong = wrong or self.judge.point_data(vm, outcome["point"])[0]
             if wrong:
                 raise CaseFailed(f"backup of {vm['name']} without a fault: {wrong}")
             self.points_of_vm[vm["name"]] = outcome["point"]
@@ -408,7 +462,6 @@ class Cell:
         self.number += 1
         scenario.prepare(self)
         rule, release = self.arm(point, fault)
-        run = None
         try:
             run = scenario.begin(self, f"{self.zone}-{self.number:04}")
             victim = self.await_hit(scenario, point, rule, run)

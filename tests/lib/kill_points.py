@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 
 ID = r"[0-9a-f-]{36}"
 CALL = re.compile(r"event=engine_request method=(\S+) path=(\S+) status=(-?\d+)")
-STARTED = re.compile(r"event=step_started step=(\S+)$")
-ENDED = re.compile(r"event=step_(?:done|failed) step=(\S+)")
+STARTED = re.compile(r"event=(step|undo)_started step=(\S+)$")
+ENDED = re.compile(r"event=(step_done|step_failed|undo_ended) step=(\S+)")
 FILE = re.compile(r"^(before|failed) (create|mkdir|link|rename|unlink|fsync) (\S+)$")
 
 
@@ -86,7 +86,8 @@ class Trace:
             call, file = CALL.search(line), FILE.match(line)
             if started:
                 current = []
-                self.steps.append((started.group(1), current))
+                undo = "undo-" if started.group(1) == "undo" else ""
+                self.steps.append((undo + started.group(2), current))
             elif ended:
                 current = None
             elif call and call.group(1) != "GET":
@@ -138,7 +139,8 @@ def points_of(scenario, trace):
     each has a 'before', and those have an 'after' that decide something (link) or are the last."""
     run = Names()
     for step, entries in trace.steps:
-        gate = f"event=step_started step={step}$"
+        undo, step_name = step.startswith("undo-"), step.removeprefix("undo-")
+        gate = f"event={'undo' if undo else 'step'}_started step={step_name}$"
         yield Point(scenario, step, "start", "", regex=gate)
         names, passed = Names(), Names()
         last = ([e for e in entries if e.kind == "file" and e.changes] or [None])[-1]
@@ -158,4 +160,5 @@ def points_of(scenario, trace):
                 if when == "before" or e.operation == "link" or e is last:
                     yield Point(scenario, step, name, when, gate,
                                 f"^{when} {e.operation} {pattern}", count)
-        yield Point(scenario, step, "end", "", regex=f"event=step_done step={step} ")
+        yield Point(scenario, step, "end", "",
+                    regex=f"event={'undo_ended' if undo else 'step_done'} step={step_name} ")

@@ -80,6 +80,7 @@ class Relays:
             relay.cut()
             task.cancel()
         await asyncio.gather(*(task for _, task in self.relays.values()), return_exceptions=True)
+        await asyncio.sleep(0.1)
         for relay, _ in self.relays.values():
             relay.listener.close()
 
@@ -258,6 +259,12 @@ class Points:
             if name.startswith("hit."):
                 return int(name[4:])
         return None
+
+    def let_go(self):
+        """Who stands at a point goes on."""
+        for name in os.listdir(self.directory):
+            if name.startswith("hit."):
+                os.unlink(os.path.join(self.directory, name))
 
     def clear(self):
         """Nothing is armed, and who stands at a point goes on."""

@@ -54,8 +54,11 @@ static void undo_all(struct task_run *run, const struct step *steps, size_t coun
         run->step = steps[i].name;
         int64_t start = clock_mono_ms(run->clock);
         struct err err = ERR_INIT;
+        log_info("undo_started", LOG_STR("step", steps[i].name));
         bool ok = steps[i].undo(run, &err);
         int64_t ms = clock_mono_ms(run->clock) - start;
+        log_info("undo_ended", LOG_STR("step", steps[i].name), LOG_BOOL("ok", ok),
+                 LOG_I64("ms", ms));
         if (ok) {
             run_event(run, steps[i].name, "undone", NULL, ms, false);
             continue;
