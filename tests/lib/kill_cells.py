@@ -477,6 +477,8 @@ class Cell:
             wrong.append(f"exit code {run.client.returncode}")
         if fault in ("zombie", "cut-broker"):
             wrong += self.zombie_changes(victim)
+        if fault == "kill-coordinator" and run.task["attempt"] != 1:
+            wrong.append(f"the coordinator's restart cost {run.task['attempt'] - 1} attempts")
         if wrong:
             raise CaseFailed("; ".join(wrong))
         scenario.after(self, run)

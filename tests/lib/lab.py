@@ -407,6 +407,7 @@ zone: {worker.zone}
   user: {worker.user}
   password_file: {password_file}
   ca_file: {self.sandbox.info["ca"]}
+  request_timeout_s: 30
 proxy_vm: {worker.proxy}
 device_dir: {proxies[worker.proxy]["dev_dir"]}
 repository:

@@ -57,7 +57,7 @@ static void undo_all(struct task_run *run, const struct step *steps, size_t coun
         log_info("undo_started", LOG_STR("step", steps[i].name));
         bool ok = steps[i].undo(run, &err);
         int64_t ms = clock_mono_ms(run->clock) - start;
-        log_info("undo_ended", LOG_STR("step", steps[i].name), LOG_BOOL("ok", ok),
+        log_info("undo_ended", LOG_STR("step", steps[i].name), LOG_STR("ok", ok ? "yes" : "no"),
                  LOG_I64("ms", ms));
         if (ok) {
             run_event(run, steps[i].name, "undone", NULL, ms, false);
