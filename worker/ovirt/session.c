@@ -385,6 +385,8 @@ static bool wait_for_repeat(struct engine_session *s, struct budget *b, enum out
         int64_t least_ms = s->engine->conf.busy_min_ms * 5 / 2;
         ms = ms < least_ms ? least_ms : ms;
     }
+    if (limit == 0)
+        return false; /* asked not to wait */
     if (waited + ms > limit)
         return err_wrap(err,
                         outcome == OUTCOME_LOCK

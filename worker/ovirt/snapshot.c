@@ -119,6 +119,14 @@ static bool check_create(const char *vm_id, const char *description, const char 
     return true;
 }
 
+/* It was accepted, and cannot be found. */
+static char *unknown(const struct ovirt_snapshot_how *how)
+{
+    if (how && how->ret_unknown)
+        *how->ret_unknown = true;
+    return NULL;
+}
+
 char *ovirt_snapshot_create(struct engine_session *s, const char *vm_id, const char *description,
                             const char *const *disk_ids, size_t disks,
                             const struct ovirt_snapshot_how *how, struct err *err)
@@ -153,16 +161,13 @@ char *ovirt_snapshot_create(struct engine_session *s, const char *vm_id, const c
         bool done = false;
         json_decref(answer);
         answer = NULL;
-        if (!probe_description(s, &probe, &done, &answer, err)) {
-            if (how && how->ret_unknown)
-                *how->ret_unknown = true;
-            return NULL;
-        }
+        if (!probe_description(s, &probe, &done, &answer, err))
+            return unknown(how);
     }
     const char *id = member_str(answer, "id");
     if (!engine_check_id("snapshot", id, err)) {
         err->code = ERR_ENGINE_PROTOCOL;
-        return NULL;
+        return unknown(how);
     }
     return xstrdup(id);
 }
@@ -413,7 +418,7 @@ bool ovirt_snapshot_delete(struct engine_session *s, const char *vm_id, const ch
         if (how->failed)
             how->failed(how->ctx, attempt, err);
         if (attempt >= tries)
-            return err_wrap(err, "after %u tries", tries);
+            return err_wrap(err, "%u tries to merge it failed (the VM's events say why)", tries);
         err_clear(err);
         if (!engine_sleep(s, backoff_next_ms(&wait), err))
             return err_wrap(err, "delete %s", what);

@@ -109,6 +109,8 @@ bool ovirt_vm_has_checkpoints(struct engine_session *s, const char *id, bool *re
     return true;
 }
 
+enum { GUEST_BUDGET_MS = 30 * 1000 };
+
 /* --- Actions --------------------------------------------------------------------------------- */
 /* Freezing and thawing twice harms nothing; and a guest must not stay frozen while we wait for
  * locks, so they do not. */
@@ -118,11 +120,12 @@ static bool guest_action(struct engine_session *s, const char *id, const char *a
     if (!engine_check_id("VM", id, err))
         return false;
     SCOPED_FREE char *path = xasprintf("vms/%s/%s", id, action);
+    int64_t budget_ms = engine_session_conf(s)->busy_budget_ms;
     struct engine_mutation m = {
         .method = ENGINE_POST,
         .path = path,
         .probe = engine_probe_repeatable,
-        .budget_ms = 30 * 1000,
+        .budget_ms = budget_ms < GUEST_BUDGET_MS ? budget_ms : GUEST_BUDGET_MS,
     };
     if (engine_mutate(s, &m, NULL, err))
         return true;

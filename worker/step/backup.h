@@ -34,6 +34,7 @@ struct backup {
 
     struct frozen *frozen; /* while the guest is frozen */
     bool quiesced;
+    bool not_thawed;     /* thawing it has failed: once more at the end */
     int64_t snapshot_ms; /* the engine's time of it */
 
     json_t *vm_json;

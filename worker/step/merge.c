@@ -56,6 +56,11 @@ static int64_t locked_limit_ms(const struct task_run *run)
 
 bool step_merge(struct task_run *run, struct err *err)
 {
+    struct backup *b = run->state;
+    if (b->not_thawed) {
+        thaw_in_case(run, run->offer->vm);
+        b->not_thawed = false;
+    }
     const char *id = handles_get(&run->handles, HANDLE_SNAPSHOT);
     if (!id)
         return true;

@@ -21,7 +21,9 @@ bool step_quiesce(struct task_run *run, struct err *err)
         b->quiesced = true; /* nothing writes */
         return true;
     }
-    b->frozen = freeze_begin(run, b->vm.id, err);
+    bool may_be_frozen;
+    b->frozen = freeze_begin(run, b->vm.id, &may_be_frozen, err);
+    b->not_thawed = b->not_thawed || may_be_frozen;
     if (b->frozen)
         return true;
     if (b->opts.quiesce == WIRE_QUIESCE_REQUIRE || err->code == ERR_CANCELLED ||

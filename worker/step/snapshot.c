@@ -21,6 +21,7 @@ static bool end_freeze(struct task_run *run, struct backup *b)
     if (!frozen_end(b->frozen, &in_time, &err)) {
         log_err(LOG_LEVEL_ERROR, "thaw_failed", &err);
         run_warn(run, "not-thawed", NULL, "%s", err.message);
+        b->not_thawed = true;
     }
     b->frozen = NULL;
     return in_time;
@@ -116,8 +117,10 @@ static char *ask_until_free(struct task_run *run, struct backup *b, const char *
         err_clear(err);
         id = id ? id : ask(run, b, marker, err);
     }
-    if (!id && b->frozen)
-        err_wrap(err, "gave up after %" PRId64 " s", (clock_mono_ms(run->clock) - start_ms) / 1000);
+    if (!id && b->frozen && err_retry(err->code) == ERR_RETRY_SOON)
+        err_wrap(err, "gave up after %" PRId64 " s of waiting for %s",
+                 (clock_mono_ms(run->clock) - start_ms) / 1000,
+                 err->sys == 409 ? "another task of the engine" : "the engine");
     return id;
 }
 

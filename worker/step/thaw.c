@@ -10,6 +10,13 @@
 
 enum { THAW_TRIES = 3, THAW_PAUSE_MS = 2000 };
 
+/* An engine that is away says nothing of the guest: it is asked until it is back, within its
+ * budget. One that answers is asked THAW_TRIES times. */
+static bool is_away(const struct err *err)
+{
+    return err->code == ERR_ENGINE_UNREACHABLE || err->code == ERR_ENGINE_BUSY;
+}
+
 struct frozen {
     struct engine *engine;
     const struct clock *clock;
@@ -30,11 +37,14 @@ static bool thaw_hard(struct engine *engine, const struct clock *clock, const ch
 {
     SCOPED(engine_session) struct engine_session *s = engine_session_new(engine, NULL);
     engine_session_set_step(s, "thaw");
-    for (int i = 1;; i++) {
+    int64_t until_ms = clock_mono_ms(clock) + engine_session_conf(s)->busy_budget_ms;
+    for (int answers = 0;;) {
         err_clear(err);
         if (ovirt_vm_thaw(s, vm_id, err))
             return true;
-        if (i == THAW_TRIES || err->code == ERR_NOT_FOUND)
+        if (!is_away(err))
+            answers++;
+        if (answers == THAW_TRIES || err->code == ERR_NOT_FOUND || clock_mono_ms(clock) >= until_ms)
             return false;
         log_warn("thaw_retried", LOG_STR("message", err->message));
         clock_sleep_ms(clock, THAW_PAUSE_MS);
@@ -96,12 +106,44 @@ static struct frozen *guard_new(struct task_run *run, const char *vm_id)
     return f;
 }
 
-struct frozen *freeze_begin(struct task_run *run, const char *vm_id, struct err *err)
+static bool has_expired(struct frozen *f)
+{
+    pthread_mutex_lock(&f->mutex);
+    bool expired = f->expired;
+    pthread_mutex_unlock(&f->mutex);
+    return expired;
+}
+
+/* The freeze was asked for until the limit had passed: what the watcher thawed, a later try may
+ * have frozen again, and nobody watches any more. */
+static bool thaw_too_late(struct task_run *run, const char *vm_id, struct err *err)
+{
+    struct err thaw = ERR_INIT;
+    bool ok = thaw_hard(run->engine, run->clock, vm_id, &thaw);
+    if (ok)
+        return err_set(err, ERR_QUIESCE_FAILED, 0,
+                       "freezing the guest took longer than quiesce_limit_s (%lld s)",
+                       (long long)run->settings->quiesce_limit_s);
+    err_set(err, ERR_QUIESCE_FAILED, thaw.sys, "the guest may be frozen and cannot be thawed: %s",
+            thaw.message);
+    return true;
+}
+
+struct frozen *freeze_begin(struct task_run *run, const char *vm_id, bool *ret_may_be_frozen,
+                            struct err *err)
 {
     /* The watcher first: from the moment the request leaves, the guest may be frozen. */
     struct frozen *f = guard_new(run, vm_id);
-    if (ovirt_vm_freeze(run->session, vm_id, err))
-        return f;
+    struct err ignored = ERR_INIT;
+    bool in_time;
+    *ret_may_be_frozen = false;
+    if (ovirt_vm_freeze(run->session, vm_id, err)) {
+        if (!has_expired(f))
+            return f;
+        (void)frozen_end(f, &in_time, &ignored);
+        *ret_may_be_frozen = thaw_too_late(run, vm_id, err);
+        return NULL;
+    }
     /* A refusal left the guest as it was, as far as the engine can tell: one quiet thaw for the
      * rest. Anything else may have frozen it. */
     bool refused = err->code == ERR_QUIESCE_FAILED || err->code == ERR_LEASE_LOST;
@@ -110,9 +152,7 @@ struct frozen *freeze_begin(struct task_run *run, const char *vm_id, struct err 
     pthread_mutex_lock(&f->mutex);
     f->refused = refused;
     pthread_mutex_unlock(&f->mutex);
-    struct err ignored = ERR_INIT;
-    bool in_time;
-    (void)frozen_end(f, &in_time, &ignored);
+    *ret_may_be_frozen = !frozen_end(f, &in_time, &ignored);
     return NULL;
 }
 

@@ -12,9 +12,11 @@
 
 struct frozen;
 
-/* Freeze the VM's file systems. NULL: not frozen (a freeze whose outcome is unknown was thawed),
- * err says why. Otherwise thaw with frozen_end(). */
-struct frozen *freeze_begin(struct task_run *run, const char *vm_id, struct err *err);
+/* Freeze the VM's file systems. NULL: not frozen (a freeze whose outcome is unknown, or that came
+ * after the limit, was thawed), err says why; `ret_may_be_frozen`: that thaw has failed. Otherwise
+ * thaw with frozen_end(). */
+struct frozen *freeze_begin(struct task_run *run, const char *vm_id, bool *ret_may_be_frozen,
+                            struct err *err);
 
 /* Thaw now, if the watcher has not, and free. `ret_in_time`: the guest was frozen up to this call.
  * False when the thaw failed again and again: err says what to do. NULL is fine. */

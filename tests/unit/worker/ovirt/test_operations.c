@@ -92,6 +92,51 @@ static void snapshot_whose_answer_was_lost_is_found_by_description(void **state)
     stop(&x);
 }
 
+static void snapshot_that_may_be_there_is_called_unknown(void **state)
+{
+    (void)state;
+    struct fixture x;
+    start(&x, (const struct fake_line[]){
+                  {"POST " SNAPS, 0, NULL, FAKE_DROP},
+                  {"GET " SNAPS, 403, "{\"detail\":\"User is not authorized\"}", 0},
+                  {"POST " SNAPS, 202, "{}", 0},
+                  {"GET " SNAPS, 200, "{}", 0},
+                  {"POST " SNAPS, 409, "{\"detail\":\"[VM is previewing a Snapshot.]\"}", 0},
+                  {0}});
+    const char *disks[] = {DISK};
+    bool unknown = false;
+    struct ovirt_snapshot_how how = {.ret_unknown = &unknown};
+    assert_null(ovirt_snapshot_create(x.session, VM, MARK, disks, 1, &how, &x.err));
+    assert_true(unknown); /* the answer is lost, and nobody may look */
+    unknown = false;
+    err_clear(&x.err);
+    assert_null(ovirt_snapshot_create(x.session, VM, MARK, disks, 1, &how, &x.err));
+    assert_true(unknown); /* accepted, and not to be seen */
+    unknown = false;
+    err_clear(&x.err);
+    assert_null(ovirt_snapshot_create(x.session, VM, MARK, disks, 1, &how, &x.err));
+    assert_false(unknown); /* refused */
+    stop(&x);
+}
+
+static void snapshot_does_not_wait_for_a_lock_if_asked_so(void **state)
+{
+    (void)state;
+    struct fixture x;
+    start(&x, (const struct fake_line[]){{"POST " SNAPS, 409,
+                                          "{\"detail\":\"[VM is locked. Please try again in a few "
+                                          "minutes.]\"}",
+                                          0},
+                                         {0}});
+    const char *disks[] = {DISK};
+    bool unknown = false;
+    struct ovirt_snapshot_how how = {.no_wait = true, .ret_unknown = &unknown};
+    assert_null(ovirt_snapshot_create(x.session, VM, MARK, disks, 1, &how, &x.err));
+    assert_code(&x, ERR_ENGINE_BUSY);
+    assert_false(unknown);
+    stop(&x);
+}
+
 static void snapshot_answer_without_an_id_is_looked_up(void **state)
 {
     (void)state;
@@ -194,6 +239,22 @@ static bool delete_snapshot(struct fixture *x, unsigned tries)
 {
     struct ovirt_merge how = {.tries = tries, .limit_ms = 3600 * 1000};
     return ovirt_snapshot_delete(x->session, VM, SNAP, "oxbow task=x", &how, &x->err);
+}
+
+static void locked_snapshot_is_not_waited_for_as_long_as_a_merge(void **state)
+{
+    (void)state;
+    struct fixture x;
+    struct fake_line script[30] = {{0}};
+    for (int i = 0; i < 29; i++)
+        script[i] = (struct fake_line){"GET " SNAPS "/" SNAP, 200, SNAP_AS("locked"), 0};
+    start(&x, script);
+    struct ovirt_merge how = {.limit_ms = 3600 * 1000, .locked_ms = 20 * 1000};
+    assert_false(ovirt_snapshot_delete(x.session, VM, SNAP, "oxbow task=x", &how, &x.err));
+    assert_code(&x, ERR_MERGE_FAILED);
+    assert_non_null(strstr(x.err.message, "still locked after 20 s"));
+    script[fake_engine_seen_count(x.fake)] = (struct fake_line){0};
+    stop(&x);
 }
 
 static void merge_survives_the_race_after_delete(void **state)
@@ -1048,6 +1109,9 @@ int main(void)
         cmocka_unit_test(disks_of_a_snapshot),
         cmocka_unit_test(snapshot_that_vanishes_has_failed),
         cmocka_unit_test(snapshot_wait_has_a_limit),
+        cmocka_unit_test(snapshot_that_may_be_there_is_called_unknown),
+        cmocka_unit_test(snapshot_does_not_wait_for_a_lock_if_asked_so),
+        cmocka_unit_test(locked_snapshot_is_not_waited_for_as_long_as_a_merge),
         cmocka_unit_test(merge_survives_the_race_after_delete),
         cmocka_unit_test(failed_merge_is_tried_again),
         cmocka_unit_test(merge_that_keeps_failing_is_reported),
