@@ -92,7 +92,7 @@ static void read_domain(const json_t *d, struct ovirt_storage_domain *ret)
         .type = xstrdup_or_null(member_str(d, "type")),
         .storage_type = xstrdup_or_null(storage),
         .block = storage && (strcmp(storage, "iscsi") == 0 || strcmp(storage, "fcp") == 0),
-        .available_bytes = member_u64_or(d, "available", 0),
+        .available_bytes = member_u64_or(d, "available", UINT64_MAX),
         .used_bytes = member_u64_or(d, "used", 0),
         .committed_bytes = member_u64_or(d, "committed", 0),
         .block_action_gib = member_u64_or(d, "critical_space_action_blocker", 0),

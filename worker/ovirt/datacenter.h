@@ -36,6 +36,8 @@ struct ovirt_storage_domain {
     char *type;         /* "data", "iso", "export", ... */
     char *storage_type; /* "nfs", "iscsi", "fcp", "localfs", ... */
     bool block;         /* iscsi, fcp: disks are logical volumes */
+    /* The engine does not tell the size of a domain that it has not seen yet: then available_bytes
+     * is UINT64_MAX, not "full". */
     uint64_t available_bytes, used_bytes, committed_bytes;
     uint64_t block_action_gib; /* below this many GiB free the engine refuses new disks */
 };

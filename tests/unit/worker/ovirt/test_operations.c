@@ -1049,7 +1049,8 @@ static void places_are_found(void **state)
               {"GET datacenters/" VM "/storagedomains", 200,
                "{\"storage_domain\":[{\"id\":\"s1\",\"name\":\"data\",\"status\":\"active\","
                "\"type\":\"data\",\"storage\":{\"type\":\"iscsi\"},\"available\":\"100\","
-               "\"used\":50,\"critical_space_action_blocker\":\"5\"}]}",
+               "\"used\":50,\"critical_space_action_blocker\":\"5\"},"
+               "{\"id\":\"s2\",\"name\":\"unseen\",\"status\":\"unknown\"}]}",
                0},
               {0}});
     struct ovirt_datacenter dc;
@@ -1074,6 +1075,8 @@ static void places_are_found(void **state)
     assert_int_equal(d->used_bytes, 50);
     assert_int_equal(d->block_action_gib, 5);
     assert_string_equal(d->status, "active");
+    d = ovirt_storage_domains_find(&domains, "unseen");
+    assert_true(d->available_bytes == UINT64_MAX);
     ovirt_storage_domains_done(&domains);
     stop(&x);
 }
