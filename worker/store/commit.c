@@ -227,6 +227,19 @@ static bool decide(struct store_session *s, const uint8_t digest[DIGEST_BYTES], 
     return err_set(err, ERR_INTERNAL, 0, "somebody else has committed it");
 }
 
+/* Whatever failed: when the session has been declared dead, that is the reason, since its files are
+ * swept from then on. */
+static void prefer_revocation(const struct store_session *s, struct err *err)
+{
+    struct fate fate;
+    struct err ignored = ERR_INIT;
+    if (s->state != SESSION_OPEN || err->code == ERR_STORE_REVOKED ||
+        !fate_read(s->store->dirfd, s->id, &fate, &ignored) || fate.kind != FATE_REVOKE)
+        return;
+    err_clear(err);
+    err_set(err, ERR_STORE_REVOKED, 0, "it was declared dead by a later attempt");
+}
+
 bool store_session_commit(struct store_session *session, const json_t *meta, struct err *err)
 {
     uint8_t digest[DIGEST_BYTES];
@@ -238,6 +251,7 @@ bool store_session_commit(struct store_session *session, const json_t *meta, str
               write_records(session, meta, digest, err) && write_index(session, err) &&
               decide(session, digest, err);
     if (!ok) {
+        prefer_revocation(session, err);
         err_wrap(err, "commit session %s", session->id);
         return session_fail(session, err);
     }

@@ -1,0 +1,536 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A repository under thousands of random interleavings of the real code: writers (some of which die
+ * or are revoked), collectors, a deleter and a verifier, each a thread that runs only when the
+ * scheduler lets it, and gives way before each call that touches the file system. Runs are decided
+ * by a seed. A model keeps what was committed and deleted; in the end every point of the model
+ * restores, bit by bit, and nothing else is left.
+ *
+ * OXBOW_INTERLEAVE_RUNS and OXBOW_INTERLEAVE_SEED choose how many and which.
+ */
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include "proto/base/log.h"
+#include "support.h"
+#include "worker/store/gc/marks.h"
+#include "worker/store/gc/pins.h"
+#include "worker/store/upkeep.h"
+
+enum {
+    ACTORS_MAX = 8,
+    POINTS_MAX = 64,
+    SEGMENT = 32 << 10,      /* images are made of these, of a few kinds: they share chunks */
+    BIG_SEGMENT = 512 << 10, /* in some runs: several frames a pack, so that packs are compacted */
+    SEGMENTS = 5,
+    KINDS = 6,
+};
+
+/* ---- the scheduler: one actor runs, all others wait for their turn */
+
+struct run;
+struct actor {
+    struct run *run;
+    unsigned number;
+    pthread_t thread;
+    pthread_cond_t turn;
+    bool is_done;
+    bool is_dead;     /* killed: calls that change something fail, and do nothing, from here on */
+    unsigned weight;  /* how often it is chosen */
+    unsigned dies_in; /* calls until then; 0 = it does not */
+    uint64_t seed;
+    void (*play)(struct actor *self);
+};
+
+struct point {
+    char id[32];
+    unsigned kinds[SEGMENTS];
+    bool is_committed, is_unsure, is_deleted;
+};
+
+struct run {
+    const char *path;
+    pthread_mutex_t lock; /* guards all of it; held by who runs, between calls */
+    uint64_t seed;
+    unsigned switch_in_16; /* how often a call gives way */
+    size_t segment_bytes;
+    struct actor actors[ACTORS_MAX];
+    unsigned n_actors, running;
+    struct point points[POINTS_MAX];
+    size_t n_points;
+    unsigned long switches;
+    char failure[512];
+};
+
+static _Thread_local struct actor *self_actor; /* NULL: not scheduled (the sealer, the test) */
+
+static void choose_next(struct run *run)
+{
+    unsigned sum = 0;
+    for (unsigned i = 0; i < run->n_actors; i++)
+        sum += run->actors[i].is_done ? 0 : run->actors[i].weight;
+    if (sum == 0)
+        return;
+    unsigned pick = (unsigned)(random_next(&run->seed) % sum);
+    for (unsigned i = 0; i < run->n_actors; i++) {
+        unsigned weight = run->actors[i].is_done ? 0 : run->actors[i].weight;
+        if (pick < weight) {
+            run->running = i;
+            run->switches++;
+            pthread_cond_signal(&run->actors[i].turn);
+            return;
+        }
+        pick -= weight;
+    }
+}
+
+static void wait_for_turn(struct actor *self)
+{
+    while (self->run->running != self->number)
+        pthread_cond_wait(&self->turn, &self->run->lock);
+}
+
+/* Before a call. True: the caller has been killed, and must not do it. */
+static bool give_way(void)
+{
+    struct actor *self = self_actor;
+    if (!self)
+        return false;
+    if (self->dies_in > 0 && --self->dies_in == 0)
+        self->is_dead = true;
+    if (self->is_dead)
+        return true;
+    pthread_mutex_lock(&self->run->lock);
+    if (random_next(&self->run->seed) % 16 < self->run->switch_in_16) {
+        choose_next(self->run);
+        wait_for_turn(self);
+    }
+    pthread_mutex_unlock(&self->run->lock);
+    return false;
+}
+
+#define SCHEDULED(name, params, args)                                                              \
+    int __real_##name params;                                                                      \
+    int __wrap_##name params;                                                                      \
+    int __wrap_##name params                                                                       \
+    {                                                                                              \
+        if (give_way()) {                                                                          \
+            errno = EIO;                                                                           \
+            return -1;                                                                             \
+        }                                                                                          \
+        return __real_##name args;                                                                 \
+    }
+
+SCHEDULED(linkat, (int d1, const char *p1, int d2, const char *p2, int flags),
+          (d1, p1, d2, p2, flags))
+SCHEDULED(renameat, (int d1, const char *p1, int d2, const char *p2), (d1, p1, d2, p2))
+SCHEDULED(unlinkat, (int dir, const char *path, int flags), (dir, path, flags))
+SCHEDULED(mkdirat, (int dir, const char *path, mode_t mode), (dir, path, mode))
+
+int __real_openat(int dir, const char *path, int flags, ...);
+int __wrap_openat(int dir, const char *path, int flags, ...);
+int __wrap_openat(int dir, const char *path, int flags, ...)
+{
+    va_list args;
+    va_start(args, flags);
+    mode_t mode = flags & O_CREAT ? va_arg(args, mode_t) : 0;
+    va_end(args);
+    if (give_way()) {
+        errno = EIO;
+        return -1;
+    }
+    return __real_openat(dir, path, flags, mode);
+}
+
+/* Durability is not what is tried here. */
+int __wrap_fsync(int fd);
+int __wrap_fsync(int fd)
+{
+    (void)fd;
+    return 0;
+}
+
+/* Ways to break the protocol: a test that cannot fail proves nothing. */
+static enum { SOUND, WITHOUT_PINS, WITHOUT_MARKS } sabotage;
+
+bool __real_pin_put(int dirfd, const uint8_t repository[16], const char *session, unsigned n,
+                    const struct pin *pin, struct err *err);
+bool __wrap_pin_put(int dirfd, const uint8_t repository[16], const char *session, unsigned n,
+                    const struct pin *pin, struct err *err);
+bool __wrap_pin_put(int dirfd, const uint8_t repository[16], const char *session, unsigned n,
+                    const struct pin *pin, struct err *err)
+{
+    return sabotage == WITHOUT_PINS || __real_pin_put(dirfd, repository, session, n, pin, err);
+}
+
+bool __real_mark_list_put(int dirfd, const uint8_t repository[16], const struct mark_list *list,
+                          struct err *err);
+bool __wrap_mark_list_put(int dirfd, const uint8_t repository[16], const struct mark_list *list,
+                          struct err *err);
+bool __wrap_mark_list_put(int dirfd, const uint8_t repository[16], const struct mark_list *list,
+                          struct err *err)
+{
+    return sabotage == WITHOUT_MARKS || __real_mark_list_put(dirfd, repository, list, err);
+}
+
+/* ---- what the actors do; the model is only touched by who runs */
+
+static const struct store_opts small_opts = {
+    .pack_bytes = 64 << 20, .dedup_cache_bytes = 1 << 18, .frame_cache_bytes = 4 << 20};
+
+static struct disk_image make_image(const struct run *run, const struct point *p)
+{
+    size_t size = run->segment_bytes * SEGMENTS;
+    struct disk_image image = {.id = "d", .data = xmalloc(size), .size = size};
+    for (unsigned i = 0; i < SEGMENTS; i++)
+        for (size_t at = 0; at < run->segment_bytes; at += 8) {
+            uint64_t word = (uint64_t)p->kinds[i] << 32 | at / 512; /* compresses well */
+            memcpy(image.data + i * run->segment_bytes + at, &word, sizeof word);
+        }
+    return image;
+}
+
+static void say_failure(struct run *run, const char *what, const char *id, const struct err *err)
+{
+    if (run->failure[0] == '\0')
+        (void)snprintf(run->failure, sizeof run->failure, "%s %.40s: %.300s", what, id,
+                       err->message);
+}
+
+static unsigned chance(struct actor *self, unsigned n)
+{
+    return (unsigned)(random_next(&self->seed) % n);
+}
+
+/* A former point to build upon, or NULL. */
+static struct store_reader *open_parent(struct actor *self, struct store *store,
+                                        struct store_point **ret_point)
+{
+    struct run *run = self->run;
+    struct err err = ERR_INIT;
+    *ret_point = NULL;
+    if (run->n_points == 0 || chance(self, 3) == 0)
+        return NULL;
+    const struct point *p = &run->points[chance(self, (unsigned)run->n_points)];
+    if (!p->is_committed || p->is_deleted)
+        return NULL;
+    char id[sizeof p->id];
+    memcpy(id, p->id, sizeof id);
+    *ret_point = store_point_open(store, id, &err);
+    if (!*ret_point)
+        return NULL; /* deleted just now */
+    err_clear(&err);
+    return store_disk_open(*ret_point, "d", &err);
+}
+
+/* Errors that a writer may meet although nothing is wrong. */
+static bool is_expected(const struct actor *self, const struct err *err)
+{
+    return self->is_dead || err->code == ERR_STORE_REVOKED;
+}
+
+static bool write_point(struct actor *self, struct store *store, const char *id,
+                        const struct disk_image *image, struct err *err)
+{
+    struct store_session_opts opts = session_opts(id);
+    struct store_point *parent_point;
+    struct store_reader *parent = open_parent(self, store, &parent_point);
+    struct store_session *session = store_session_begin(store, &opts, err);
+    bool ok = session && write_image(session, image, self->run->segment_bytes, parent, NULL, err) &&
+              store_session_commit(session, NULL, err);
+    store_session_free(session);
+    store_reader_free(parent);
+    store_point_free(parent_point);
+    return ok;
+}
+
+static void play_writer(struct actor *self)
+{
+    struct run *run = self->run;
+    struct err err = ERR_INIT;
+    struct store *store = store_open(run->path, &small_opts, &err);
+    unsigned rounds = store ? 1 + chance(self, 3) : 0;
+    for (unsigned round = 0; round < rounds && !self->is_dead; round++) {
+        struct point *p = &run->points[run->n_points++];
+        (void)snprintf(p->id, sizeof p->id, "w%u.%u", self->number, round);
+        for (unsigned i = 0; i < SEGMENTS; i++)
+            p->kinds[i] = chance(self, KINDS);
+        struct disk_image image = make_image(run, p);
+        err_clear(&err);
+        if (write_point(self, store, p->id, &image, &err))
+            p->is_committed = true;
+        else if (!is_expected(self, &err))
+            say_failure(run, "writing", p->id, &err);
+        else
+            p->is_unsure = self->is_dead; /* it may have died after the commit */
+        free(image.data);
+    }
+    store_free(store);
+}
+
+static void play_collector(struct actor *self)
+{
+    struct err err = ERR_INIT;
+    struct store *store = store_open(self->run->path, &small_opts, &err);
+    unsigned rounds = store ? 1 + chance(self, 3) : 0;
+    for (unsigned round = 0; round < rounds && !self->is_dead; round++) {
+        struct store_collect_result result;
+        err_clear(&err);
+        if (!store_collect(store, NULL, &result, &err) && !self->is_dead)
+            say_failure(self->run, "collecting", "", &err);
+        if (result.blocked[0] != '\0' && !self->is_dead)
+            (void)snprintf(self->run->failure, sizeof self->run->failure, "blocked: %.400s",
+                           result.blocked);
+    }
+    store_free(store);
+}
+
+static void play_deleter(struct actor *self)
+{
+    struct run *run = self->run;
+    struct err err = ERR_INIT;
+    struct store *store = store_open(run->path, &small_opts, &err);
+    for (unsigned round = 0; store && round < 6; round++) {
+        if (run->n_points == 0)
+            continue;
+        struct point *p = &run->points[chance(self, (unsigned)run->n_points)];
+        bool was_committed;
+        err_clear(&err);
+        if (p->is_committed && !p->is_deleted) {
+            p->is_deleted = true; /* from here on nobody may rely on it */
+            if (!store_point_delete(store, p->id, true, &err))
+                say_failure(run, "deleting", p->id, &err);
+        } else if (chance(self, 4) == 0 &&
+                   !store_session_revoke(store, p->id, &was_committed, &err)) {
+            say_failure(run, "revoking", p->id, &err);
+        }
+    }
+    store_free(store);
+}
+
+static void play_verifier(struct actor *self)
+{
+    struct run *run = self->run;
+    struct err err = ERR_INIT;
+    struct store *store = store_open(run->path, &small_opts, &err);
+    for (unsigned round = 0; store && round < 4; round++) {
+        if (run->n_points == 0) {
+            (void)give_way();
+            continue;
+        }
+        const struct point *p = &run->points[chance(self, (unsigned)run->n_points)];
+        if (!p->is_committed || p->is_deleted)
+            continue;
+        err_clear(&err);
+        if (!store_verify_point(store, p->id, NULL, NULL, &err) && !p->is_deleted)
+            say_failure(run, "verifying", p->id, &err);
+    }
+    store_free(store);
+}
+
+static void *actor_main(void *arg)
+{
+    struct actor *self = arg;
+    self_actor = self;
+    pthread_mutex_lock(&self->run->lock);
+    wait_for_turn(self);
+    pthread_mutex_unlock(&self->run->lock);
+    self->play(self);
+    pthread_mutex_lock(&self->run->lock);
+    self->is_done = true;
+    choose_next(self->run);
+    pthread_mutex_unlock(&self->run->lock);
+    return NULL;
+}
+
+/* ---- a run */
+
+static void add_actor(struct run *run, void (*play)(struct actor *self), bool may_die)
+{
+    struct actor *a = &run->actors[run->n_actors];
+    *a = (struct actor){.run = run,
+                        .number = run->n_actors++,
+                        .weight = 1u << random_next(&run->seed) % 6,
+                        .seed = random_next(&run->seed),
+                        .play = play};
+    if (may_die && random_next(&run->seed) % 4 == 0)
+        a->dies_in = 1 + (unsigned)(random_next(&run->seed) % 150);
+    pthread_cond_init(&a->turn, NULL);
+}
+
+static void play_all(struct run *run)
+{
+    pthread_mutex_lock(&run->lock);
+    for (unsigned i = 0; i < run->n_actors; i++)
+        assert_int_equal(pthread_create(&run->actors[i].thread, NULL, actor_main, &run->actors[i]),
+                         0);
+    run->running = UINT32_MAX;
+    choose_next(run);
+    pthread_mutex_unlock(&run->lock);
+    for (unsigned i = 0; i < run->n_actors; i++) {
+        pthread_join(run->actors[i].thread, NULL);
+        pthread_cond_destroy(&run->actors[i].turn);
+    }
+}
+
+static bool is_listed(const struct store_point_list *list, const char *id)
+{
+    for (size_t i = 0; i < list->count; i++)
+        if (strcmp(list->items[i].id, id) == 0)
+            return true;
+    return false;
+}
+
+/* The model and the repository agree. */
+static void check_points(struct run *run, struct store *store)
+{
+    struct err err = ERR_INIT;
+    struct store_point_list list;
+    MUST(store_points_list(store, NULL, &list, &err), &err);
+    size_t expected = 0;
+    for (size_t i = 0; i < run->n_points; i++) {
+        struct point *p = &run->points[i];
+        bool is_there = is_listed(&list, p->id);
+        if (p->is_unsure)
+            p->is_committed = is_there;
+        if (is_there != (p->is_committed && !p->is_deleted))
+            say_failure(run, is_there ? "unexpected" : "missing", p->id, &err);
+        expected += is_there;
+        if (!is_there)
+            continue;
+        struct disk_image image = make_image(run, p);
+        if (!check_image(store, p->id, &image, &err) ||
+            !store_verify_point(store, p->id, NULL, NULL, &err))
+            say_failure(run, "restoring", p->id, &err);
+        err_clear(&err);
+        free(image.data);
+    }
+    if (expected != list.count)
+        say_failure(run, "more points than were made", "", &err);
+    store_point_list_done(&list);
+}
+
+static bool all_are_dead(void *context, const char *session_id)
+{
+    (void)context;
+    (void)session_id;
+    return true;
+}
+
+/* With everybody gone, what is left is what points need. */
+static void check_leftovers(struct run *run, struct store *store)
+{
+    struct err err = ERR_INIT;
+    struct store_collect_opts opts = {.is_dead = all_are_dead};
+    struct store_collect_result r;
+    for (int i = 0; i < 2; i++)
+        MUST(store_collect(store, &opts, &r, &err), &err);
+    if (r.blocked[0] != '\0' || r.packs_held > 0 || r.packs_removed > 0 ||
+        count_files(run->path, "sessions/") > 0 || count_files(run->path, "pins/") > 0 ||
+        (r.points == 0 && count_files(run->path, "packs/") > 0))
+        say_failure(run, "leftovers", r.blocked, &err);
+}
+
+/* True when all held; else the reason is in run->failure. */
+static bool play_run(const char *path, uint64_t seed, struct run *run)
+{
+    struct err err = ERR_INIT;
+    *run = (struct run){.path = path, .seed = seed};
+    static const unsigned switching[] = {16, 8, 2, 1};
+    pthread_mutex_init(&run->lock, NULL);
+    run->switch_in_16 = switching[random_next(&run->seed) % ARRAY_LEN(switching)];
+    run->segment_bytes = random_next(&run->seed) % 8 == 0 ? BIG_SEGMENT : SEGMENT;
+    store_free(store_init(path, NULL, &err));
+    MUST(!err_is_set(&err), &err);
+    for (int i = 0; i < 3; i++)
+        add_actor(run, play_writer, true);
+    add_actor(run, play_collector, false);
+    add_actor(run, play_collector, true);
+    add_actor(run, play_deleter, false);
+    add_actor(run, play_verifier, false);
+    play_all(run);
+    struct store *store = store_open(path, &small_opts, &err);
+    MUST(store, &err);
+    check_points(run, store);
+    check_leftovers(run, store);
+    check_points(run, store);
+    store_free(store);
+    pthread_mutex_destroy(&run->lock);
+    return run->failure[0] == '\0';
+}
+
+static unsigned long from_env(const char *name, unsigned long fallback)
+{
+    const char *text = getenv(name);
+    return text ? strtoul(text, NULL, 0) : fallback;
+}
+
+/* The number of runs until one fails; `runs` when none does. */
+static unsigned long play_runs(unsigned long runs, uint64_t first_seed, struct run *run,
+                               unsigned long *ret_switches)
+{
+    char *dir = temp_dir();
+    unsigned long i = 0;
+    *ret_switches = 0;
+    for (; i < runs; i++) {
+        SCOPED_FREE char *path = xasprintf("%s/r", dir);
+        bool ok = play_run(path, first_seed + i, run);
+        *ret_switches += run->switches;
+        remove_tree(path);
+        if (!ok)
+            break;
+    }
+    remove_tree(dir);
+    free(dir);
+    return i;
+}
+
+static void test_random_interleavings(void **state)
+{
+    (void)state;
+    unsigned long runs = from_env("OXBOW_INTERLEAVE_RUNS", 300), switches;
+    uint64_t seed = from_env("OXBOW_INTERLEAVE_SEED", 1);
+    static struct run run;
+    sabotage = SOUND;
+    unsigned long good = play_runs(runs, seed, &run, &switches);
+    print_message("%lu runs, %lu switches\n", good, switches);
+    if (good < runs)
+        fail_msg("seed %llu: %s", (unsigned long long)(seed + good), run.failure);
+}
+
+static void test_a_broken_protocol_is_found_out(void **state)
+{
+    (void)state;
+    static struct run run;
+    unsigned long switches;
+    sabotage = WITHOUT_PINS;
+    unsigned long good = play_runs(400, 1, &run, &switches);
+    print_message("without pins: run %lu: %s\n", good, run.failure);
+    assert_true(good < 400);
+    sabotage = WITHOUT_MARKS;
+    good = play_runs(2000, 1, &run, &switches);
+    print_message("without marks: run %lu: %s\n", good, run.failure);
+    assert_true(good < 2000);
+    sabotage = SOUND;
+}
+
+int main(void)
+{
+    struct statvfs vfs;
+    if (access("/dev/shm", W_OK) == 0 && statvfs("/dev/shm", &vfs) == 0 &&
+        vfs.f_bavail * vfs.f_frsize > (256u << 20))
+        (void)setenv("TMPDIR", "/dev/shm", 0);
+    log_set_level(LOG_LEVEL_ERROR);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_random_interleavings),
+        cmocka_unit_test(test_a_broken_protocol_is_found_out),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
