@@ -43,6 +43,8 @@ static bool keep_handle(struct core *core, const struct task *t, const struct wi
         return ledger_leftover_add(core->ledger, t->id, "snapshot", t->vm, h->value, err);
     if (disk)
         return ledger_leftover_add(core->ledger, t->id, "attachment", h->value, disk, err);
+    if (after(h->name, "transfer."))
+        return ledger_leftover_add(core->ledger, t->id, "transfer", NULL, h->value, err);
     if (late)
         return true;
     if (strcmp(h->name, "vm") == 0)

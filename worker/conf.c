@@ -45,6 +45,7 @@ static const cyaml_schema_field_t slots_fields[] = {
 static const cyaml_schema_field_t copy_fields[] = {
     INT(struct worker_conf_copy, threads_per_disk),
     INT(struct worker_conf_copy, disks_at_once),
+    INT(struct worker_conf_copy, map_min_mib),
     CYAML_FIELD_END,
 };
 static const cyaml_schema_field_t lease_fields[] = {
@@ -127,6 +128,7 @@ static bool set_numbers(struct worker_conf *c, const char *path, struct err *err
         {"slots.upkeep", &c->slots.upkeep, 2, 1, 64},
         {"copy.threads_per_disk", &c->copy.threads_per_disk, 2, 1, 64},
         {"copy.disks_at_once", &c->copy.disks_at_once, 2, 1, 64},
+        {"copy.map_min_mib", &c->copy.map_min_mib, 1024, 1, INT64_C(1) << 40},
         {"lease.presence_s", &c->lease.presence_s, 10, 1, 60},
         {"lease.claim_s", &c->lease.claim_s, 15, 1, 300},
         {"lease.outage_s", &c->lease.outage_s, 3600, 1, 7 * 86400},

@@ -28,6 +28,7 @@ struct worker_conf_slots {
 struct worker_conf_copy {
     int64_t threads_per_disk; /* compressing threads of one disk */
     int64_t disks_at_once;    /* disks of one VM copied at the same time */
+    int64_t map_min_mib;      /* disks at least so large are mapped before they are attached */
 };
 struct worker_conf_lease {
     int64_t presence_s; /* how often leases are renewed */

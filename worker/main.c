@@ -117,6 +117,7 @@ static struct step_settings settings_of(const struct worker_conf *c)
         .space_watch_s = c->reserve.watch_s,
         .disks_at_once = (int)c->copy.disks_at_once,
         .copy_threads = (int)c->copy.threads_per_disk,
+        .map_min_bytes = (uint64_t)c->copy.map_min_mib << 20,
         .snapshot_wait_s = c->wait.snapshot_s,
         .merge_wait_s = c->wait.merge_s,
         .vm_wait_s = c->wait.vm_s,

@@ -8,7 +8,7 @@
 /* --- Words ----------------------------------------------------------------------------------- */
 const char *const shape_quiesce_words[] = {"auto", "require", "off", NULL};
 const char *const shape_unsupported_words[] = {"skip", "fail", NULL};
-const char *const shape_path_words[] = {"auto", "attach", NULL};
+const char *const shape_path_words[] = {"auto", "attach", "imageio", NULL};
 const char *const shape_config_words[] = {"ovf", "json", NULL};
 const char *const shape_nics_words[] = {"unplugged", "plugged", "none", NULL};
 
@@ -76,8 +76,11 @@ static const struct shape_field backup_opts_fields[] = {
          "require = fail otherwise, off = do not try."),
     ENUM(wire_backup_opts, unsupported, shape_unsupported_words,
          "Disks that cannot be snapshotted: skip them with a warning, or fail the VM."),
-    ENUM(wire_backup_opts, path, shape_path_words,
-         "How the data comes out: auto chooses per VM; attach = snapshot disks on the proxy."),
+    ENUM(
+        wire_backup_opts, path, shape_path_words,
+        "How the data comes out: attach = the snapshot's disks on the proxy VM; imageio = by image "
+        "transfer from the host; auto = attach, but imageio for disks with checkpoints, which "
+        "attaching would destroy."),
 };
 const struct shape shape_backup_opts =
     SHAPE(wire_backup_opts, "backup-options", backup_opts_fields);

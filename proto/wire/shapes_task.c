@@ -10,7 +10,7 @@ static const char *const step_states[] = {"started",     "done",   "failed", "un
                                           "undo-failed", "handle", NULL};
 static const char *const result_words[] = {"succeeded", "failed", "cancelled", "released", NULL};
 static const char *const presence_states[] = {"up", "draining", "leaving", NULL};
-static const char *const leftover_kinds[] = {"snapshot", "attachment", "disk",
+static const char *const leftover_kinds[] = {"snapshot", "attachment", "transfer", "disk",
                                              "vm",       "session",    NULL};
 
 /* Members that most of these share. */
@@ -39,7 +39,8 @@ static const char *check_leftover(const void *message, const char **ret_member)
         *ret_member = "id";
         return "is missing";
     }
-    bool hangs_on_none = strcmp(l->kind, "disk") == 0 || strcmp(l->kind, "session") == 0;
+    bool hangs_on_none = strcmp(l->kind, "disk") == 0 || strcmp(l->kind, "session") == 0 ||
+                         strcmp(l->kind, "transfer") == 0;
     if (!hangs_on_none && !l->vm) {
         *ret_member = "vm";
         return "is missing";
@@ -52,7 +53,7 @@ static const struct shape_field leftover_fields[] = {
     STRING(wire_leftover, vm, OPTIONAL, 1, WIRE_NAME_MAX,
            "Id of the VM it hangs on (attachment: the proxy VM; vm: its own id)."),
     STRING(wire_leftover, id, OPTIONAL, 1, WIRE_NAME_MAX,
-           "Id of the snapshot or disk; name of the repository session."),
+           "Id of the snapshot, disk or image transfer; name of the repository session."),
 };
 /* Kinds other than these need the member. */
 #define UNLESS_NEEDS(kinds, member)                                                                \
@@ -61,7 +62,7 @@ static const struct shape_field leftover_fields[] = {
 static const struct shape shape_leftover =
     SHAPE_WITH_RULE(wire_leftover, "leftover", leftover_fields, check_leftover,
                     "{\"allOf\":[" UNLESS_NEEDS("\"vm\"", "id") "," UNLESS_NEEDS(
-                        "\"disk\",\"session\"", "vm") "]}");
+                        "\"disk\",\"session\",\"transfer\"", "vm") "]}");
 
 static const struct shape_field running_fields[] = {
     TASK(wire_running),

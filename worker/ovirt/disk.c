@@ -93,11 +93,11 @@ enum ovirt_disk_class ovirt_disk_judge(const struct ovirt_disk *d, bool is_attac
         return OVIRT_DISK_CONTENT;
     if (is_attached && !d->active)
         return OVIRT_DISK_UNPLUGGED;
-    if (d->incremental)
-        return OVIRT_DISK_CHECKPOINTS;
     if (is(d->status, "illegal"))
         return OVIRT_DISK_ILLEGAL;
-    return is(d->status, "locked") ? OVIRT_DISK_LOCKED : OVIRT_DISK_FIT;
+    if (is(d->status, "locked"))
+        return OVIRT_DISK_LOCKED;
+    return d->incremental ? OVIRT_DISK_CHECKPOINTS : OVIRT_DISK_FIT;
 }
 
 static const char *first_domain(const json_t *disk)

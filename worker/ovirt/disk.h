@@ -19,7 +19,8 @@ enum ovirt_disk_class {
     OVIRT_DISK_UNPLUGGED,   /* inactive: a live snapshot leaves it out */
     OVIRT_DISK_ILLEGAL,     /* a broken image: repair it first */
     OVIRT_DISK_LOCKED,      /* busy now: may be fit later */
-    OVIRT_DISK_CHECKPOINTS, /* incremental backup is on: attaching it may destroy checkpoints */
+    OVIRT_DISK_CHECKPOINTS, /* fit, but incremental backup is on: attaching it may destroy
+                               checkpoints, so only by image transfer */
 };
 /* "lun", "shareable", ...; and a sentence for people. Static strings. */
 const char *ovirt_disk_class_name(enum ovirt_disk_class c);

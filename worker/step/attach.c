@@ -25,11 +25,13 @@ bool step_attach(struct task_run *run, struct err *err)
 {
     struct backup *b = run->state;
     for (size_t i = 0; i < b->plan_count; i++) {
-        if (!attach_one(run, b, &b->plan[i], err))
+        if (b->plan[i].path == BACKUP_ATTACH && !attach_one(run, b, &b->plan[i], err))
             return false;
     }
     for (size_t i = 0; i < b->plan_count; i++) {
         struct backup_disk *d = &b->plan[i];
+        if (d->path != BACKUP_ATTACH)
+            continue;
         d->device = device_wait(run, d->disk->id, d->size_bytes, err);
         if (!d->device)
             return false;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the steps of a backup tell each other, and the steps themselves. The path is `attach`:
- * snapshot, attach its disks to the proxy VM, read the devices, detach, merge.
+ * What the steps of a backup tell each other, and the steps themselves. All disks are read from one
+ * snapshot, each by its own path: attached to the proxy VM as a device, or by image transfer from
+ * the host.
  */
 #pragma once
 
@@ -12,14 +13,26 @@
 #include "worker/step/site.h"
 #include "worker/step/step.h"
 #include "worker/step/thaw.h"
+#include "worker/step/transfer.h"
 #include "worker/store/store.h"
+
+/* How a disk's bytes come out. */
+enum backup_path {
+    BACKUP_ATTACH,  /* a device on the proxy VM */
+    BACKUP_IMAGEIO, /* an image transfer */
+};
 
 /* One disk that is backed up. Borrowed strings live in struct backup. */
 struct backup_disk {
     const struct ovirt_disk *disk; /* of backup.disks */
-    uint64_t size_bytes;           /* as the snapshot has it */
-    char *device;                  /* while it is attached */
-    struct store_disk *stored;     /* once it is copied */
+    enum backup_path path;
+    const char *path_why; /* static; NULL = that path was asked for, or is the usual one */
+    char *image_id;       /* the snapshot's volume of it */
+    uint64_t size_bytes;  /* as the snapshot has it */
+    char *device;         /* while it is attached */
+    struct disk_transfer transfer;
+    struct imageio_map map;    /* which parts hold data; empty = nobody knows */
+    struct store_disk *stored; /* once it is copied */
 };
 
 struct backup {
@@ -42,6 +55,9 @@ struct backup {
     struct store_session *session;
 };
 
+/* "attach", "imageio". Static string. */
+const char *backup_path_name(enum backup_path path);
+
 void *backup_new(struct task_run *run, struct err *err);
 void backup_free(void *state);
 
@@ -60,7 +76,14 @@ bool step_snapshot(struct task_run *run, struct err *err);
 
 bool step_describe(struct task_run *run, struct err *err);
 
+/* Ask the hosts which parts of large disks hold data, before they are attached. */
+bool step_map(struct task_run *run, struct err *err);
+bool undo_map(struct task_run *run, struct err *err);
 bool step_attach(struct task_run *run, struct err *err);
+/* Open and end the transfers of the disks that are read by them. */
+bool step_open(struct task_run *run, struct err *err);
+bool undo_open(struct task_run *run, struct err *err);
+bool step_close(struct task_run *run, struct err *err);
 bool step_copy(struct task_run *run, struct err *err);
 bool undo_copy(struct task_run *run, struct err *err);
 bool step_commit(struct task_run *run, struct err *err);

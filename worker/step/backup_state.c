@@ -27,8 +27,12 @@ void backup_free(void *state)
     struct err ignored = ERR_INIT;
     (void)frozen_end(b->frozen, &in_time, &ignored);
     store_session_free(b->session);
-    for (size_t i = 0; i < b->plan_count; i++)
+    for (size_t i = 0; i < b->plan_count; i++) {
         free(b->plan[i].device);
+        free(b->plan[i].image_id);
+        disk_transfer_forget(&b->plan[i].transfer);
+        imageio_map_done(&b->plan[i].map);
+    }
     free(b->plan);
     site_done(&b->site);
     ovirt_vm_done(&b->vm);
@@ -37,6 +41,11 @@ void backup_free(void *state)
     json_decref(b->vm_json);
     buf_done(&b->ovf);
     free(b);
+}
+
+const char *backup_path_name(enum backup_path path)
+{
+    return path == BACKUP_IMAGEIO ? "imageio" : "attach";
 }
 
 enum probe_answer probe_stands(struct task_run *run, struct err *err)

@@ -8,6 +8,7 @@
 #include "proto/base/log.h"
 #include "worker/ovirt/attachment.h"
 #include "worker/ovirt/snapshot.h"
+#include "worker/ovirt/transfer.h"
 #include "worker/ovirt/vm.h"
 #include "worker/step/made.h"
 #include "worker/step/thaw.h"
@@ -33,6 +34,13 @@ void *cleanup_new(struct task_run *run, struct err *err)
 void cleanup_free(void *state)
 {
     free(state);
+}
+
+static bool clean_transfer(struct task_run *run, const struct wire_leftover *l, struct err *err)
+{
+    if (!l->id)
+        return err_set(err, ERR_BAD_MESSAGE, 0, "a transfer needs an id");
+    return ovirt_transfer_cancel(run->session, l->id, DETACH_LIMIT_MS, err);
 }
 
 /* Take the disk off the proxy. The VM that owns the disk is not a proxy of it: never from there. */
@@ -108,10 +116,9 @@ static const struct {
     const char *kind;
     bool (*clean)(struct task_run *run, const struct wire_leftover *l, struct err *err);
 } kinds[] = {
-    /* In the order in which they must go: attachments hold snapshots and disks. */
-    {"attachment", clean_attachment},
-    {"snapshot", clean_snapshot},
-    {"vm", clean_vm},
+    /* In the order in which they must go: transfers and attachments hold snapshots and disks. */
+    {"transfer", clean_transfer}, {"attachment", clean_attachment},
+    {"snapshot", clean_snapshot}, {"vm", clean_vm},
     {"disk", clean_disk},
 };
 

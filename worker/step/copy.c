@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Read the attached devices into a session of the repository. */
+/* Read the disks into a session of the repository. */
 #include "worker/copy/copy.h"
 
 #include <inttypes.h>
@@ -7,6 +7,7 @@
 
 #include "proto/base/alloc.h"
 #include "proto/base/log.h"
+#include "worker/copy/transfer.h"
 #include "worker/step/backup.h"
 #include "worker/step/parallel.h"
 #include "worker/step/point_meta.h"
@@ -58,17 +59,29 @@ static bool guarded_cancelled(void *context)
     return space_watch_is_low(g->job->space) || g->inner->cancelled(g->inner->context);
 }
 
+/* The disk by its path, and by its map where there is one. */
+static struct source *open_source(const struct backup_disk *d, struct err *err)
+{
+    if (d->path == BACKUP_IMAGEIO)
+        return source_transfer_open(d->transfer.io, &d->map, d->size_bytes);
+    struct source *device = source_file_open(d->device, NULL, err);
+    if (device && device->size_bytes != d->size_bytes) {
+        err_set(err, ERR_DEVICE_MISMATCH, 0,
+                "device '%s' has %" PRIu64 " bytes, but the disk has %" PRIu64, d->device,
+                device->size_bytes, d->size_bytes);
+        source_close(device);
+        return NULL;
+    }
+    return device && d->map.count > 0 ? source_mapped_open(device, &d->map) : device;
+}
+
 static bool copy_disk(void *ctx, size_t index, const struct copy_opts *inner, struct err *err)
 {
     struct job *job = ctx;
     struct backup_disk *d = &job->b->plan[index];
-    SCOPED(source) struct source *from = source_file_open(d->device, NULL, err);
+    SCOPED(source) struct source *from = open_source(d, err);
     if (!from)
         return err_wrap(err, "disk %s", d->disk->id);
-    if (from->size_bytes != d->size_bytes)
-        return err_set(err, ERR_DEVICE_MISMATCH, 0,
-                       "device '%s' has %" PRIu64 " bytes, but disk %s has %" PRIu64, d->device,
-                       from->size_bytes, d->disk->id, d->size_bytes);
     struct err none = ERR_INIT; /* a parent that cannot be read costs space, nothing else */
     SCOPED(store_reader)
     struct store_reader *parent =
@@ -125,6 +138,18 @@ static void take_stats(struct task_run *run, struct backup *b)
     run->stats.bytes_stored = (int64_t)s.stored_bytes;
 }
 
+/* NULL when no disk is read by transfer. */
+static struct transfer_keeper *keep_transfers(struct task_run *run, const struct backup *b)
+{
+    const char *ids[WIRE_DISKS_MAX];
+    size_t count = 0;
+    for (size_t i = 0; i < b->plan_count; i++) {
+        if (b->plan[i].transfer.id)
+            ids[count++] = b->plan[i].transfer.id;
+    }
+    return count > 0 ? transfer_keeper_begin(run, ids, count) : NULL;
+}
+
 bool step_copy(struct task_run *run, struct err *err)
 {
     struct backup *b = run->state;
@@ -135,7 +160,9 @@ bool step_copy(struct task_run *run, struct err *err)
     for (size_t i = 0; i < b->plan_count; i++)
         sizes[i] = b->plan[i].size_bytes;
     struct job job = {.run = run, .b = b, .parent = parent, .space = space_watch_begin(run, b)};
+    struct transfer_keeper *keeper = keep_transfers(run, b);
     bool ok = parallel_run(run, b->plan_count, sizes, copy_disk, &job, err);
+    transfer_keeper_end(keeper);
     /* A copy that was done in time is as good as any: what follows frees the space. */
     struct err low = ERR_INIT;
     if (!space_watch_end(job.space, &low) && !ok && err->code == ERR_CANCELLED &&

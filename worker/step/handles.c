@@ -65,6 +65,21 @@ void handles_drop(struct handles *h, const char *name)
     h->count--;
 }
 
+static bool has_prefix(const char *text, const char *prefix)
+{
+    return strncmp(text, prefix, strlen(prefix)) == 0;
+}
+
+bool handles_hold_disks(const struct handles *h)
+{
+    for (size_t i = 0; i < h->count; i++) {
+        if (has_prefix(h->v[i].name, HANDLE_ATTACHMENT) ||
+            has_prefix(h->v[i].name, HANDLE_TRANSFER))
+            return true;
+    }
+    return false;
+}
+
 struct wire_handles handles_wire(const struct handles *h)
 {
     return (struct wire_handles){.v = h->v, .count = h->count};
@@ -90,15 +105,14 @@ void leftovers_add(struct wire_leftovers *l, const char *kind, const char *vm, c
         .kind = xstrdup(kind), .vm = xstrdup_or_null(vm), .id = xstrdup_or_null(id)};
 }
 
-static bool has_prefix(const char *text, const char *prefix)
-{
-    return strncmp(text, prefix, strlen(prefix)) == 0;
-}
-
 struct wire_leftovers handles_leftovers(const struct handles *h, const char *vm)
 {
     struct wire_leftovers l = {0};
-    /* In the order in which they must go: attachments hold snapshots and disks. */
+    /* In the order in which they must go: transfers and attachments hold snapshots and disks. */
+    for (size_t i = 0; i < h->count; i++) {
+        if (has_prefix(h->v[i].name, HANDLE_TRANSFER))
+            leftovers_add(&l, "transfer", NULL, h->v[i].value);
+    }
     for (size_t i = 0; i < h->count; i++) {
         if (has_prefix(h->v[i].name, HANDLE_ATTACHMENT))
             leftovers_add(&l, "attachment", h->v[i].value,

@@ -9,6 +9,7 @@
  *   "quiesced"             "yes" | "no", once the snapshot is taken
  *   "point"                restore point id, once it is committed
  *   "attachment.<disk>"    id of the proxy VM that this disk is attached to
+ *   "transfer.<disk>"      id of the image transfer that this disk is open in
  *   "vm"                   id of a VM that a restore made
  *   "disk.<n>"             id of the n-th disk that a restore made
  *   "restored"             id of the VM that a restore made, once it is complete and the user's
@@ -29,6 +30,7 @@
 #define HANDLE_QUIESCED   "quiesced"
 #define HANDLE_POINT      "point"
 #define HANDLE_ATTACHMENT "attachment." /* + disk id */
+#define HANDLE_TRANSFER   "transfer."   /* + disk id */
 #define HANDLE_VM         "vm"
 #define HANDLE_DISK       "disk." /* + number */
 #define HANDLE_RESTORED   "restored"
@@ -48,6 +50,9 @@ const char *handles_get2(const struct handles *h, const char *prefix, const char
 void handles_set(struct handles *h, const char *name, const char *value);
 /* Nothing happens when it is not there. */
 void handles_drop(struct handles *h, const char *name);
+
+/* Some disk is attached to a proxy or open in a transfer. */
+bool handles_hold_disks(const struct handles *h);
 
 /* The handles as an event carries them; borrowed. */
 struct wire_handles handles_wire(const struct handles *h);

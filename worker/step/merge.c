@@ -14,14 +14,6 @@ static void merge_failed(void *ctx, unsigned attempt, const struct err *why)
     log_warn("merge_retried", LOG_U64("try", attempt), LOG_STR("message", why->message));
 }
 
-static bool is_attached(const struct task_run *run)
-{
-    struct wire_leftovers left = handles_leftovers(&run->handles, NULL);
-    bool attached = left.count && left.v[0].kind[0] == 'a'; /* attachments come first */
-    leftovers_done(&left);
-    return attached;
-}
-
 /* Nobody knows whether the snapshot was made: remove what carries this task's marker. */
 static bool merge_marked(struct task_run *run, const char *prefix, const struct ovirt_merge *how,
                          struct err *err)
@@ -64,9 +56,11 @@ bool step_merge(struct task_run *run, struct err *err)
     const char *id = handles_get(&run->handles, HANDLE_SNAPSHOT);
     if (!id)
         return true;
-    if (is_attached(run))
+    if (handles_hold_disks(&run->handles))
         return err_set(err, ERR_MERGE_FAILED, 0,
-                       "snapshot %s cannot be merged while its disks are attached to a proxy", id);
+                       "snapshot %s cannot be merged while its disks are attached to a proxy or "
+                       "open in an image transfer",
+                       id);
     SCOPED_FREE char *snapshot = xstrdup(id);
     SCOPED_FREE char *prefix = xasprintf("oxbow task=%s ", run->offer->task);
     struct ovirt_merge how = {.limit_ms = run->settings->merge_wait_s * 1000,

@@ -24,13 +24,14 @@ static json_t *domain_json(const struct backup *b, const struct ovirt_disk *d)
 static json_t *disk_json(const struct backup *b, const struct backup_disk *p)
 {
     const struct ovirt_disk *d = p->disk;
-    return json_pack("{s:s, s:o, s:o, s:o, s:I, s:I, s:o, s:b, s:b, s:b, s:b, s:b, s:b}", "id",
-                     d->id, "alias", str_or_null(d->alias), "interface", str_or_null(d->interface),
-                     "format", str_or_null(d->format), "size_bytes", (json_int_t)p->size_bytes,
-                     "actual_bytes", (json_int_t)d->actual_bytes, "storage_domain",
-                     domain_json(b, d), "bootable", d->bootable, "sparse", d->sparse, "active",
-                     d->active, "read_only", d->read_only, "pass_discard", d->pass_discard,
-                     "wipe_after_delete", d->wipe_after_delete);
+    return json_pack("{s:s, s:s, s:o, s:o, s:o, s:I, s:I, s:o, s:b, s:b, s:b, s:b, s:b, s:b}", "id",
+                     d->id, "path", backup_path_name(p->path), "alias", str_or_null(d->alias),
+                     "interface", str_or_null(d->interface), "format", str_or_null(d->format),
+                     "size_bytes", (json_int_t)p->size_bytes, "actual_bytes",
+                     (json_int_t)d->actual_bytes, "storage_domain", domain_json(b, d), "bootable",
+                     d->bootable, "sparse", d->sparse, "active", d->active, "read_only",
+                     d->read_only, "pass_discard", d->pass_discard, "wipe_after_delete",
+                     d->wipe_after_delete);
 }
 
 static bool is_planned(const struct backup *b, const struct ovirt_disk *d)
@@ -59,6 +60,16 @@ static json_t *skipped_json(const struct backup *b)
     return list;
 }
 
+/* The one that all disks came by, or "mixed". */
+static const char *path_of(const struct backup *b)
+{
+    for (size_t i = 1; i < b->plan_count; i++) {
+        if (b->plan[i].path != b->plan[0].path)
+            return "mixed";
+    }
+    return backup_path_name(b->plan_count > 0 ? b->plan[0].path : BACKUP_ATTACH);
+}
+
 json_t *point_meta_build(const struct task_run *run, const struct backup *b)
 {
     json_t *disks = json_array();
@@ -71,7 +82,7 @@ json_t *point_meta_build(const struct task_run *run, const struct backup *b)
         "{s:i, s:s, s:s, s:I, s:I, s:s, s:s, s:s, s:s, s:s, s:o, s:o, s:I, s:s, s:s, s:o, s:o}",
         "version", META_VERSION, "writer", "oxbow-worker " OXBOW_VERSION, "task", run->offer->task,
         "attempt", (json_int_t)run->offer->attempt, "fence", (json_int_t)run->fence, "zone",
-        run->settings->zone ? run->settings->zone : "", "path", "attach", "engine", engine, "vm",
+        run->settings->zone ? run->settings->zone : "", "path", path_of(b), "engine", engine, "vm",
         b->vm.id, "vm_name", b->vm.name, "description", str_or_null(b->vm.description), "snapshot",
         str_or_null(handles_get(&run->handles, HANDLE_SNAPSHOT)), "snapshot_ms",
         (json_int_t)b->snapshot_ms, "vm_status", b->vm.status ? b->vm.status : "", "quiesced",

@@ -105,6 +105,26 @@ static const char *disk_label(const struct ovirt_disk *d)
     return d->alias ? d->alias : d->id;
 }
 
+/* The path of a disk that can be backed up, into the plan; false when it has none. */
+static bool plan_disk(struct backup *b, const struct ovirt_disk *d, enum ovirt_disk_class fit)
+{
+    struct backup_disk planned = {.disk = d, .size_bytes = d->provisioned_bytes};
+    if (fit != OVIRT_DISK_FIT && fit != OVIRT_DISK_CHECKPOINTS)
+        return false;
+    if (b->opts.path == WIRE_PATH_IMAGEIO) {
+        planned.path = BACKUP_IMAGEIO;
+    } else if (fit == OVIRT_DISK_CHECKPOINTS) {
+        if (b->opts.path == WIRE_PATH_ATTACH)
+            return false;
+        planned.path = BACKUP_IMAGEIO;
+        planned.path_why = ovirt_disk_class_why(fit);
+    }
+    b->plan[b->plan_count++] = planned;
+    log_info("disk_planned", LOG_STR("disk", d->id),
+             LOG_STR("path", backup_path_name(planned.path)), LOG_STR("why", planned.path_why));
+    return true;
+}
+
 /* Which disks: fit ones into the plan; others are named, skipped or fatal. */
 static bool choose_disks(struct task_run *run, struct backup *b, bool checkpoints, struct err *err)
 {
@@ -115,11 +135,8 @@ static bool choose_disks(struct task_run *run, struct backup *b, bool checkpoint
         enum ovirt_disk_class fit = d->fit;
         if (fit == OVIRT_DISK_FIT && checkpoints)
             fit = OVIRT_DISK_CHECKPOINTS;
-        if (fit == OVIRT_DISK_FIT) {
-            b->plan[b->plan_count++] =
-                (struct backup_disk){.disk = d, .size_bytes = d->provisioned_bytes};
+        if (plan_disk(b, d, fit))
             continue;
-        }
         if (fit == OVIRT_DISK_LOCKED)
             return err_set(err, ERR_CONFLICT, 0, "disk %s of VM %s is locked", disk_label(d),
                            b->vm.name);
@@ -146,7 +163,8 @@ static bool check_disks(struct task_run *run, struct backup *b, struct err *err)
         !choose_disks(run, b, checkpoints, err))
         return false;
     for (size_t i = 0; i < b->plan_count; i++) {
-        if (!attached_check_free(run, &b->site, b->plan[i].disk->id, err))
+        if (b->plan[i].path == BACKUP_ATTACH &&
+            !attached_check_free(run, &b->site, b->plan[i].disk->id, err))
             return false;
     }
     return true;
@@ -195,8 +213,8 @@ bool step_precheck(struct task_run *run, struct err *err)
         !ovirt_vm_get(run->session, run->offer->vm, &b->vm, err) || !check_place(run, b, err) ||
         !check_status(&b->vm, err))
         return false;
-    /* What a dead attempt attached, wherever: it blocks everything that follows. */
-    if (!attached_detach_all(run, b->site.proxy_id, err))
+    /* What a dead attempt opened or attached, wherever: it blocks everything that follows. */
+    if (!transfers_cancel_all(run, err) || !attached_detach_all(run, b->site.proxy_id, err))
         return false;
     return check_snapshots(run, b, err) && check_disks(run, b, err) && check_space(run, b, err);
 }

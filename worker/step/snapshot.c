@@ -41,6 +41,7 @@ static bool match_disks(struct task_run *run, struct backup *b, const char *snap
         const struct ovirt_disk *s = ovirt_disks_find(&in, d->id);
         if (s) {
             b->plan[kept] = b->plan[i];
+            b->plan[kept].image_id = xstrdup_or_null(s->image_id);
             b->plan[kept++].size_bytes = s->provisioned_bytes;
         } else if (b->opts.unsupported == WIRE_UNSUPPORTED_FAIL) {
             ok = err_set(err, ERR_UNSUPPORTED, 0, "disk %s is not in the snapshot", d->id);

@@ -50,6 +50,7 @@ struct step_settings {
     int64_t space_watch_s;         /* how often the latter is looked at during a copy */
     int disks_at_once;             /* of one VM, attached and copied in parallel */
     int copy_threads;              /* compressing threads of one disk's copy */
+    uint64_t map_min_bytes;        /* a disk at least so large is mapped before it is attached */
     int64_t snapshot_wait_s, merge_wait_s, vm_wait_s;
 };
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Backup of one VM by the attach path: the order of its steps. */
+/* Backup of one VM: the order of its steps. Those of a path do nothing for disks of another. */
 #include "worker/step/backup.h"
 
 #include "worker/task/task.h"
@@ -20,17 +20,20 @@ static const struct step steps[] = {
      .run = step_snapshot,
      .undo = step_merge},
     {.name = "describe", .probe = probe_stands, .run = step_describe},
+    {.name = "map", .probe = probe_stands, .run = step_map, .undo = undo_map},
     {.name = "attach",
      .stat = STAT(attach_ms),
      .probe = probe_stands,
      .run = step_attach,
      .undo = step_detach},
+    {.name = "open", .probe = probe_stands, .run = step_open, .undo = undo_open},
     {.name = "copy",
      .stat = STAT(copy_ms),
      .probe = probe_stands,
      .run = step_copy,
      .undo = undo_copy},
     {.name = "commit", .stat = STAT(commit_ms), .probe = probe_stands, .run = step_commit},
+    {.name = "close", .flags = STEP_TIDY, .run = step_close},
     {.name = "detach", .flags = STEP_TIDY, .stat = STAT(detach_ms), .run = step_detach},
     {.name = "merge", .flags = STEP_TIDY, .stat = STAT(merge_ms), .run = step_merge},
 };

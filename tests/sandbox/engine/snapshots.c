@@ -350,7 +350,8 @@ static bool take_instant(struct engine *e, struct creation *c, struct err *err)
 {
     struct vm *vm = c->w->vm;
     struct err why = ERR_INIT;
-    bool quiesce = vm_is_running(vm) && vm->agent && vm->guest && !vm->frozen;
+    bool quiesce =
+        vm_is_running(vm) && vm->status != VM_PAUSED && vm->agent && vm->guest && !vm->frozen;
     bool frozen = false;
     if (quiesce) {
         bool fails = faults_point(e->faults, "freeze-fail", vm->name, NULL);

@@ -10,6 +10,7 @@
 #include "tests/sandbox/engine/storage.h"
 #include "tests/sandbox/engine/views.h"
 #include "tests/sandbox/engine/vms.h"
+#include "tests/sandbox/guest/guest.h"
 
 static json_t *show_snapshots(const struct vm *vm)
 {
@@ -102,12 +103,20 @@ json_t *state_show(const struct engine *e)
 /* --- Changes ------------------------------------------------------------------------------------
  */
 
+/* Processors that stand still, or run on. */
+static void set_status(struct vm *vm, enum vm_status status, int guest_signal)
+{
+    vm->status = status;
+    if (vm->guest)
+        (void)kill(guest_pid(vm->guest), guest_signal);
+}
+
 static bool act(struct vm *vm, const char *action, struct err *err)
 {
     if (!strcmp(action, "pause") && vm->status == VM_UP)
-        vm->status = VM_PAUSED;
+        set_status(vm, VM_PAUSED, SIGSTOP);
     else if (!strcmp(action, "resume") && vm->status == VM_PAUSED)
-        vm->status = VM_UP;
+        set_status(vm, VM_UP, SIGCONT);
     else if (!strcmp(action, "kill-daemon") && vm->block)
         (void)kill(block_vm_pid(vm->block), SIGKILL);
     else

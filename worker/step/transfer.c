@@ -1,0 +1,166 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "worker/step/transfer.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "proto/base/alloc.h"
+#include "proto/base/log.h"
+#include "worker/ovirt/transfer.h"
+#include "worker/step/ticker.h"
+
+enum { KEEP_EVERY_S = 20, READY_LIMIT_MS = 5 * 60 * 1000, END_LIMIT_MS = 15 * 60 * 1000 };
+
+/* Any thread that copies. */
+static bool is_stopped(void *ctx, struct err *err)
+{
+    return run_is_cancelled(ctx) && !err_set(err, ERR_CANCELLED, 0, "the task was stopped");
+}
+
+static struct imageio *connect_to(struct task_run *run, const struct ovirt_transfer *t,
+                                  uint64_t size_bytes, struct err *err)
+{
+    const struct engine_conf *engine = engine_session_conf(run->session);
+    struct imageio_conf conf = {.url = t->transfer_url,
+                                .fallback_url = t->proxy_url,
+                                .ca_file = engine->ca_file,
+                                .insecure = engine->insecure,
+                                .size_bytes = size_bytes,
+                                .connect_timeout_ms = engine->connect_timeout_ms,
+                                .stopped = is_stopped,
+                                .ctx = run,
+                                .clock = run->clock};
+    return imageio_open(&conf, err);
+}
+
+static char *handle_of(const char *disk_id)
+{
+    return xasprintf(HANDLE_TRANSFER "%s", disk_id);
+}
+
+bool disk_transfer_open(struct task_run *run, const char *disk_id, const char *image_id,
+                        uint64_t size_bytes, struct disk_transfer *ret, struct err *err)
+{
+    SCOPED_FREE char *handle = handle_of(disk_id);
+    struct ovirt_transfer_spec spec = {
+        .is_upload = !image_id, .disk_id = disk_id, .image_id = image_id};
+    *ret = (struct disk_transfer){.disk_id = xstrdup(disk_id)};
+    ret->id = ovirt_transfer_create(run->session, &spec, err);
+    if (!ret->id)
+        return false;
+    run_handle_set(run, handle, ret->id);
+    struct ovirt_transfer ready = {0};
+    if (!ovirt_transfer_wait_ready(run->session, ret->id, READY_LIMIT_MS, &ready, err))
+        return err_wrap(err, "transfer of disk %s", disk_id);
+    ret->io = connect_to(run, &ready, size_bytes, err);
+    ovirt_transfer_done(&ready);
+    if (!ret->io)
+        return err_wrap(err, "transfer of disk %s", disk_id);
+    const struct imageio_ability *can = imageio_ability(ret->io);
+    log_info("transfer_opened", LOG_STR("disk", disk_id), LOG_STR("transfer", ret->id),
+             LOG_STR("by", can->is_local   ? "unix-socket"
+                           : can->is_proxy ? "proxy"
+                                           : "host"),
+             LOG_U64("connections", can->connections_max));
+    return true;
+}
+
+void disk_transfer_forget(struct disk_transfer *t)
+{
+    imageio_close(t->io);
+    free(t->disk_id);
+    free(t->id);
+    *t = (struct disk_transfer){0};
+}
+
+static bool end(struct task_run *run, struct disk_transfer *t, bool well, struct err *err)
+{
+    bool ok = true;
+    imageio_close(TAKE(t->io)); /* before: the host waits for nobody who is still connected */
+    if (t->id) {
+        SCOPED_FREE char *handle = handle_of(t->disk_id);
+        ok = well ? ovirt_transfer_finalize(run->session, t->id, t->disk_id, END_LIMIT_MS, err)
+                  : ovirt_transfer_cancel(run->session, t->id, END_LIMIT_MS, err);
+        if (ok)
+            run_handle_drop(run, handle);
+    }
+    disk_transfer_forget(t);
+    return ok;
+}
+
+bool disk_transfer_finish(struct task_run *run, struct disk_transfer *t, struct err *err)
+{
+    return end(run, t, true, err);
+}
+
+bool disk_transfer_cancel(struct task_run *run, struct disk_transfer *t, struct err *err)
+{
+    return end(run, t, false, err);
+}
+
+/* The handle of a transfer after `skip` others, or NULL. */
+static const struct wire_handle *next_handle(const struct task_run *run, size_t skip)
+{
+    for (size_t i = 0; i < run->handles.count; i++) {
+        const struct wire_handle *h = &run->handles.v[i];
+        if (strncmp(h->name, HANDLE_TRANSFER, strlen(HANDLE_TRANSFER)) == 0 && skip-- == 0)
+            return h;
+    }
+    return NULL;
+}
+
+bool transfers_cancel_all(struct task_run *run, struct err *err)
+{
+    size_t failed = 0;
+    const struct wire_handle *h;
+    while ((h = next_handle(run, failed))) {
+        struct disk_transfer left = {.disk_id = xstrdup(h->name + strlen(HANDLE_TRANSFER)),
+                                     .id = xstrdup(h->value)};
+        struct err one = ERR_INIT;
+        if (disk_transfer_cancel(run, &left, &one))
+            continue;
+        err_keep_first(err, &one);
+        if (one.code == ERR_LEASE_LOST)
+            return false;
+        failed++;
+    }
+    return failed == 0;
+}
+
+/* --- Keeping alive --------------------------------------------------------------------------- */
+struct transfer_keeper {
+    const char *const *ids;
+    size_t count;
+    struct ticker *ticker;
+};
+
+static bool keep_all(void *ctx, struct engine_session *session)
+{
+    struct transfer_keeper *k = ctx;
+    for (size_t i = 0; i < k->count; i++) {
+        struct err err = ERR_INIT;
+        if (!ovirt_transfer_keep(session, k->ids[i], &err) && err.code != ERR_CANCELLED)
+            log_err(LOG_LEVEL_WARN, "transfer_not_kept", &err);
+    }
+    return true;
+}
+
+struct transfer_keeper *transfer_keeper_begin(struct task_run *run, const char *const *ids,
+                                              size_t count)
+{
+    struct transfer_keeper *k = ALLOC_NEW(struct transfer_keeper);
+    k->ids = ids;
+    k->count = count;
+    k->ticker = ticker_begin(
+        run, &(struct ticker_opts){
+                 .name = "keeper", .every_s = KEEP_EVERY_S, .tick = keep_all, .ctx = k});
+    return k;
+}
+
+void transfer_keeper_end(struct transfer_keeper *k)
+{
+    if (!k)
+        return;
+    ticker_end(k->ticker);
+    free(k);
+}
