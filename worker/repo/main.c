@@ -10,8 +10,9 @@ enum { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
 enum { PROGRAM_BYTES = 64 };
 
 static const struct repo_verb *const verbs[] = {
-    &repo_init, &repo_list,  &repo_show,  &repo_export, &repo_import,  &repo_verify,    &repo_ls,
-    &repo_cp,   &repo_mount, &repo_prune, &repo_forget, &repo_protect, &repo_unprotect, &repo_gc,
+    &repo_init,   &repo_list,    &repo_show,      &repo_export, &repo_import,
+    &repo_verify, &repo_ls,      &repo_cp,        &repo_mount,  &repo_prune,
+    &repo_forget, &repo_protect, &repo_unprotect, &repo_gc,     &repo_scrub,
 };
 
 static const struct repo_verb *find_verb(const char *name)

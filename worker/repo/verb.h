@@ -49,7 +49,7 @@ enum { REPO_OPT = 0x200 };
 
 extern const struct repo_verb repo_init, repo_list, repo_show, repo_export, repo_import,
     repo_verify, repo_ls, repo_cp, repo_mount, repo_prune, repo_forget, repo_protect,
-    repo_unprotect, repo_gc;
+    repo_unprotect, repo_gc, repo_scrub;
 
 /* Print `json` to standard output with a line's end, and drop the reference. */
 bool repo_say_json(json_t *json, struct err *err);

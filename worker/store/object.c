@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/random.h>
 #include <sys/stat.h>
@@ -89,6 +90,23 @@ enum put_outcome object_put_if_absent(int dirfd, const char *dir, const char *na
         return surely_no_link(errnum) ? PUT_FAILED : PUT_UNKNOWN;
     }
     return object_sync_dir(dirfd, dir, err) ? PUT_CREATED : PUT_UNSYNCED;
+}
+
+bool object_replace(int dirfd, const char *dir, const char *name, const void *data, size_t len,
+                    struct err *err)
+{
+    char unique[ID_BYTES];
+    id_new(unique);
+    SCOPED_FREE char *path = xasprintf("%s/%s", dir, name);
+    SCOPED_FREE char *temp = xasprintf("%s/.%s.tmp", dir, unique);
+    if (!object_create(dirfd, temp, data, len, err))
+        return false;
+    if (renameat(dirfd, temp, dirfd, path) != 0) {
+        err_set_errno(err, errno, "rename '%s'", temp);
+        (void)unlinkat(dirfd, temp, 0);
+        return false;
+    }
+    return object_sync_dir(dirfd, dir, err);
 }
 
 enum put_outcome object_link_if_absent(int dirfd, const char *from, const char *dir,

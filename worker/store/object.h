@@ -40,6 +40,10 @@ enum put_outcome object_put_if_absent(int dirfd, const char *dir, const char *na
 enum put_outcome object_link_if_absent(int dirfd, const char *from, const char *dir,
                                        const char *name, struct err *err);
 
+/* A file of the few that may be replaced: temporary file, fsync, rename over `dir/name`. */
+bool object_replace(int dirfd, const char *dir, const char *name, const void *data, size_t len,
+                    struct err *err);
+
 /* Create a file in a directory that only this session writes to; exists when it is there. fsync of
  * the file, not of the directory. */
 bool object_create(int dirfd, const char *path, const void *data, size_t len, struct err *err);

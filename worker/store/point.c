@@ -7,6 +7,7 @@
 
 #include "worker/store/bytes.h"
 #include "worker/store/fate.h"
+#include "worker/store/gc/damage.h"
 
 /* ---- loading one point */
 
@@ -93,7 +94,22 @@ static bool is_damage(const struct err *err)
     return err->code == ERR_STORE_CORRUPT || err->code == ERR_STORE_VERSION || err->code == ERR_IO;
 }
 
-static bool list_session(struct store *store, const char *session,
+/* What a scrub has found, or NULL. The caller frees. */
+static char *known_damage(struct store *store, const char *session,
+                          const struct object_names *known)
+{
+    struct damage damage;
+    struct err err = ERR_INIT;
+    if (!object_names_have(known, session))
+        return NULL;
+    if (!damage_read(store, session, &damage, &err))
+        return xstrdup(err.message);
+    char *text = damage.count > 0 ? damage_text(&damage) : NULL;
+    damage_done(&damage);
+    return text;
+}
+
+static bool list_session(struct store *store, const char *session, const struct object_names *known,
                          const struct store_point_filter *filter, struct store_point_list *list,
                          struct err *err)
 {
@@ -108,6 +124,7 @@ static bool list_session(struct store *store, const char *session,
             if (matches(filter, &record.info)) {
                 info = record.info;
                 record.info = (struct store_point_info){0};
+                info.damage = known_damage(store, session, known);
                 list_add(list, &info);
             }
             point_record_done(&record);
@@ -140,8 +157,8 @@ static int compare_points(const void *a, const void *b)
 bool store_points_list(struct store *store, const struct store_point_filter *filter,
                        struct store_point_list *ret_list, struct err *err)
 {
-    SCOPED_NAMES struct object_names fates = {0}, deleted = {0};
-    if (!object_list(store->dirfd, "fate", &fates, err))
+    SCOPED_NAMES struct object_names fates = {0}, deleted = {0}, known = {0};
+    if (!object_list(store->dirfd, "fate", &fates, err) || !damage_list(store, &known, err))
         return err_wrap(err, "repository '%s'", store->path);
     if (!store_list_deleted(store, &deleted, err))
         return false;
@@ -149,7 +166,7 @@ bool store_points_list(struct store *store, const struct store_point_filter *fil
     for (size_t i = 0; i < fates.count; i++) {
         if (!session_id_is_valid(fates.items[i]) || object_names_have(&deleted, fates.items[i]))
             continue;
-        if (!list_session(store, fates.items[i], filter, &list, err)) {
+        if (!list_session(store, fates.items[i], &known, filter, &list, err)) {
             store_point_list_done(&list);
             return err_wrap(err, "repository '%s'", store->path);
         }

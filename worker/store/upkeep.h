@@ -88,3 +88,31 @@ struct store_collect_result {
  * (ret_result->blocked); false when the file system fails, or cancelled. `opts` may be NULL. */
 bool store_collect(struct store *store, const struct store_collect_opts *opts,
                    struct store_collect_result *ret_result, struct err *err);
+
+/* ---- scrubbing */
+
+struct store_scrub_opts {
+    unsigned share; /* read one part in this many of all packs: N runs read everything; 0 = all */
+    uint64_t bytes_per_s; /* at most; 0 = as fast as it goes */
+    bool no_healing;
+    void *context; /* of the callbacks, each of which may be NULL */
+    void (*progress)(void *context, uint64_t done_packs, uint64_t total_packs);
+    bool (*cancelled)(void *context);
+    /* Each point that is damaged now. */
+    void (*damaged)(void *context, const char *point_id, const char *text);
+};
+
+struct store_scrub_result {
+    uint64_t packs, frames, bytes_read;
+    uint64_t frames_damaged; /* found, or known from before */
+    uint64_t frames_healed;  /* of them */
+    uint64_t points_damaged;
+    uint64_t points_healed; /* were known to be damaged, and are good again */
+};
+
+/* Read packs and check every byte as far as the keys at hand allow; heal what can be healed; mark
+ * what cannot, so that the next backup stores it anew, and write down which points it hurts (they
+ * are listed as damaged from then on). Where the last run stopped is kept in the repository. True
+ * also when there is damage. `opts` may be NULL. */
+bool store_scrub(struct store *store, const struct store_scrub_opts *opts,
+                 struct store_scrub_result *ret_result, struct err *err);

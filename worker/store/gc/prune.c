@@ -11,7 +11,7 @@
 static bool is_selected(const struct store_point_info *p, const char *const *vms, size_t n_vms)
 {
     bool selected = n_vms == 0;
-    for (size_t i = 0; i < n_vms && !p->damage; i++)
+    for (size_t i = 0; i < n_vms; i++)
         selected = selected || strcmp(p->vm_id, vms[i]) == 0 || strcmp(p->vm_name, vms[i]) == 0;
     return selected;
 }
