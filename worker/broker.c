@@ -185,6 +185,7 @@ static void tick(struct broker *b)
     take_notes(b);
     broker_retry(b);
     broker_tick_jobs(b);
+    broker_tick_checkup(b);
     if (is_heard(b) && broker_now(b) >= b->presence_due_ms) {
         broker_publish_presence(b);
         b->presence_due_ms = broker_now(b) + broker_presence_ms(b);
@@ -265,6 +266,7 @@ static bool begin(struct broker *b, const struct broker_opts *opts, struct err *
 
 static void end(struct broker *b)
 {
+    broker_end_checkup(b);
     mq_free(b->mq);
     topology_free(b->declare);
     flights_done(&b->flights);

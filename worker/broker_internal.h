@@ -33,6 +33,8 @@ struct broker {
     size_t retry_count, retry_room;
     int64_t retry_due_ms;
 
+    struct checkup *checkup; /* under way; NULL = none */
+
     enum drain drain;
     int64_t drain_until_ms;
 };
@@ -56,7 +58,14 @@ void broker_note_ended(struct broker *b, const struct note *n);
 void broker_ask(struct broker *b, const struct note *n);
 void broker_give_back_offers(struct broker *b);
 
+/* broker_checkup.c */
+void broker_on_checkup(struct broker *b, const struct wire_checkup *m);
+/* Answers that have become due. */
+void broker_tick_checkup(struct broker *b);
+void broker_end_checkup(struct broker *b);
+
 /* broker_publish.c */
+void broker_publish_checked(struct broker *b, const struct wire_checked *m);
 void broker_publish_claim(struct broker *b, struct job *job, int64_t fence);
 void broker_publish_presence(struct broker *b);
 /* "released": the grant came, but it will not be run here. */

@@ -240,6 +240,12 @@ static void obey(struct broker *b, const struct wire_message *m, const char *cor
         }
         break;
     }
+    case WIRE_CHECKUP: {
+        const struct wire_checkup *checkup = m->as;
+        if (is_for_us(b, checkup->worker))
+            broker_on_checkup(b, checkup);
+        break;
+    }
     default:
         log_warn("control_ignored", LOG_STR("type", wire_type_name(m->type)));
     }

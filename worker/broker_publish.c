@@ -58,6 +58,11 @@ void broker_publish_released(struct broker *b, const char *task, int64_t attempt
     send_own(b, FLIGHT_CLAIM, WIRE_RESULT, NULL, NULL, &result);
 }
 
+void broker_publish_checked(struct broker *b, const struct wire_checked *m)
+{
+    send_own(b, FLIGHT_CLAIM, WIRE_CHECKED, NULL, m->request, m);
+}
+
 static const char *state_word(const struct broker *b, size_t running)
 {
     if (b->drain == DRAIN_NO)

@@ -7,6 +7,7 @@
 #include "proto/base/log.h"
 #include "worker/broker.h"
 #include "worker/conf.h"
+#include "worker/doctor/doctor.h"
 #include "worker/once.h"
 #include "worker/ovirt/engine.h"
 #include "worker/repo/repo.h"
@@ -69,10 +70,10 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 static const struct argp argp = {
     .options = option_table,
     .parser = parse,
-    .args_doc = "\nrepo VERB ...",
+    .args_doc = "\nrepo VERB ...\ndoctor [OPTION...]",
     .doc = "Takes backup and restore tasks from the broker and runs them: snapshot, attach, copy, "
            "merge.\vOne worker runs in each proxy VM. 'oxbow-worker repo' works on a repository "
-           "alone.",
+           "alone, 'oxbow-worker doctor' checks what is around this worker.",
 };
 
 static bool set_log(const struct main_args *a, const struct worker_conf *c, struct err *err)
@@ -177,6 +178,8 @@ int main(int argc, char **argv)
 {
     if (argc > 1 && strcmp(argv[1], "repo") == 0)
         return repo_main(argc - 1, argv + 1);
+    if (argc > 1 && strcmp(argv[1], "doctor") == 0)
+        return doctor_main(argc - 1, argv + 1);
     argp_err_exit_status = EXIT_USAGE;
     struct main_args args = {.config = "/etc/oxbow/worker.yaml"};
     if (argp_parse(&argp, argc, argv, 0, NULL, &args) != 0)

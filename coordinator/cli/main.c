@@ -11,7 +11,8 @@
 #include "proto/base/log.h"
 
 static const struct cli_verb *const verbs[] = {
-    &verb_backup, &verb_restore, &verb_list, &verb_status, &verb_cancel, &verb_inventory,
+    &verb_backup, &verb_restore,   &verb_list,   &verb_status,
+    &verb_cancel, &verb_inventory, &verb_doctor,
 };
 
 static const struct cli_verb *find_verb(const char *name)

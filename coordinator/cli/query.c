@@ -119,6 +119,7 @@ static void gather(const struct query *q, struct wire_item_list *all)
         APPEND(all, page->items, traces);
         APPEND(all, page->items, gauges);
         APPEND(all, page->items, attempts);
+        APPEND(all, page->items, findings);
     }
 }
 
@@ -132,6 +133,7 @@ static void gathered_done(struct wire_item_list *all)
     free(all->traces);
     free(all->gauges);
     free(all->attempts);
+    free(all->findings);
 }
 
 static bool render_json(const struct query *q, struct buf *out, struct err *err)

@@ -117,6 +117,15 @@ static void clear(const struct run *r)
         r->opts->clear(r->opts->ctx);
 }
 
+static void complain(const struct run *r, const struct err *err, const char *advice)
+{
+    clear(r);
+    if (r->opts->problem)
+        r->opts->problem(r->opts->ctx, err, advice);
+    else
+        output_error(err, advice);
+}
+
 /* A reply that cannot be read is told and skipped: the end may still be learned. */
 static void on_delivery(void *ctx, const struct mq_delivery *d)
 {
@@ -128,8 +137,7 @@ static void on_delivery(void *ctx, const struct mq_delivery *d)
         wire_free(&message);
     } else {
         err_wrap(&err, "a reply could not be read");
-        clear(r);
-        output_error(&err, "are 'oxbow' and the coordinator of the same version?");
+        complain(r, &err, "are 'oxbow' and the coordinator of the same version?");
     }
     mq_ack(r->mq, d->tag);
 }
@@ -218,16 +226,16 @@ static int end_interrupted(const struct run *r)
 static int end_timed_out(const struct run *r)
 {
     struct err err = ERR_INIT;
-    clear(r);
     if (r->opts->kind == FLOW_QUERY) {
         err_set(&err, ERR_TIMEOUT, 0, "no complete answer in time");
-        output_error(&err, "is oxbow-coordinator running, and a worker of each zone? "
-                           "Try 'oxbow status', or a longer --timeout");
+        complain(r, &err,
+                 "is oxbow-coordinator running, and a worker of each zone? "
+                 "Try 'oxbow status', or a longer --timeout");
         return CLI_TIMED_OUT;
     }
     err_set(&err, ERR_TIMEOUT, 0, "no longer waiting: --timeout is over; request %s goes on",
             flow_request_id(r->flow));
-    output_error(&err, NULL);
+    complain(r, &err, NULL);
     hint_follow(r);
     return CLI_TIMED_OUT;
 }
@@ -251,7 +259,7 @@ static int end_plain(const struct run *r)
         struct err err = *flow_error(r->flow);
         if (flow_end(r->flow) == FLOW_REFUSED)
             err_wrap(&err, "refused");
-        output_error(&err, advice_for(r->flow));
+        complain(r, &err, advice_for(r->flow));
     }
     return flow_exit_code(r->flow);
 }
@@ -265,7 +273,7 @@ static int end(const struct run *r)
     return end_plain(r);
 }
 
-static int exit_for_connect(const struct err *err, const char *address)
+static int exit_for_connect(const struct run *r, const struct err *err, const char *address)
 {
     SCOPED_FREE char *advice = NULL;
     if (err->code == ERR_BROKER_AUTH)
@@ -274,7 +282,7 @@ static int exit_for_connect(const struct err *err, const char *address)
         advice = xasprintf("check that the broker runs at %s and that host, port and TLS are right "
                            "(oxbow.yaml(5))",
                            address);
-    output_error(err, advice);
+    complain(r, err, advice);
     return CLI_BROKER;
 }
 
@@ -282,10 +290,9 @@ static int run_connected(struct run *r)
 {
     struct err err = ERR_INIT;
     if (!mq_connect_once(r->mq, CONNECT_MS, &err))
-        return exit_for_connect(&err, r->address);
+        return exit_for_connect(r, &err, r->address);
     if (!loop(r, &err)) {
-        clear(r);
-        output_error(&err, NULL);
+        complain(r, &err, NULL);
         return CLI_BROKER;
     }
     return end(r);

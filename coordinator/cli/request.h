@@ -25,7 +25,10 @@ struct request_opts {
     void (*tick)(void *ctx, int64_t now_ms);
     /* Take away what stands on the terminal: something else will be printed. NULL = nothing. */
     void (*clear)(void *ctx);
-    void *ctx; /* of events, tick and clear */
+    /* What went wrong with the request itself, and what to do (may be NULL); NULL = it is said on
+     * standard error. */
+    void (*problem)(void *ctx, const struct err *err, const char *advice);
+    void *ctx; /* of events, tick, clear and problem */
 };
 
 /* Returns an exit code (enum cli_exit). Says on standard error what went wrong, what it means for

@@ -53,6 +53,13 @@ struct inventory_args {
 };
 bool inventory_parse(int argc, char **argv, unsigned argp_flags, struct inventory_args *ret);
 
+struct doctor_args {
+    struct connect_args connect;
+    struct output_args output;
+    struct wire_doctor message;
+};
+bool doctor_parse(int argc, char **argv, unsigned argp_flags, struct doctor_args *ret);
+
 /* --- Shared by the parsers -------------------------------------------------------------------- */
 /* Each says what is wrong by argp_error() and returns EINVAL, or 0. argv strings are not const in
  * the wire structs; nobody writes through them. */

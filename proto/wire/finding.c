@@ -58,7 +58,7 @@ void findings_count(const struct wire_finding *v, size_t count, struct finding_c
 }
 
 /* --- For people ------------------------------------------------------------------------------ */
-enum { CHECK_WIDTH = 21 };
+enum { CHECK_WIDTH = 23 };
 
 static void render_level(enum finding_level level, bool color, struct buf *out)
 {

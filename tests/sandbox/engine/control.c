@@ -17,6 +17,7 @@
 #include "tests/sandbox/engine/faults.h"
 #include "tests/sandbox/engine/guests.h"
 #include "tests/sandbox/engine/http.h"
+#include "tests/sandbox/engine/roles.h"
 #include "tests/sandbox/engine/state.h"
 #include "tests/sandbox/engine/storage.h"
 #include "tests/sandbox/engine/views.h"
@@ -127,6 +128,16 @@ static unsigned set_clock(struct engine *e, const char *rest, const json_t *body
     return say(ret, 200, "clock set");
 }
 
+static unsigned set_role(struct engine *e, const char *rest, const json_t *body, json_t **ret)
+{
+    (void)rest;
+    if (!roles_set(e, body))
+        return say(ret, 400,
+                   "role: {\"permits\": [...], \"administrative\": true, \"on\": "
+                   "\"system\" or \"data_center\" or \"cluster\"}");
+    return say(ret, 200, "role set");
+}
+
 static unsigned set_vm(struct engine *e, const char *rest, const json_t *body, json_t **ret)
 {
     struct vm *vm = model_vm(&e->model, rest);
@@ -232,6 +243,7 @@ static const struct {
     {"POST", "/sandbox/version", false, set_version},
     {"POST", "/sandbox/timings", false, set_timings},
     {"POST", "/sandbox/clock", false, set_clock},
+    {"POST", "/sandbox/role", false, set_role},
     {"POST", "/sandbox/devices", false, set_devices},
     {"POST", "/sandbox/engine", false, set_engine},
     {"POST", "/sandbox/vms/", true, set_vm},

@@ -76,6 +76,7 @@ void engine_free(struct engine *e)
     if (!e)
         return;
     model_done(&e->model);
+    json_decref(e->role.permits);
     free(e->opts.dir);
     free(e->opts.keep_dir);
     free(e->opts.writer);

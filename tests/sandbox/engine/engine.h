@@ -86,7 +86,12 @@ struct engine {
     char version_text[32];
     struct timings timings;
     int64_t clock_offset_ms; /* the engine's wall clock against ours */
-    unsigned pci_slots;      /* of a VM */
+    struct {
+        json_t *permits; /* names; NULL = all */
+        bool is_user;    /* not an administrative one */
+        char on;         /* 0 or 's' the system, 'd' the first data center, 'c' the first cluster */
+    } role;              /* of whoever calls: roles.h */
+    unsigned pci_slots;  /* of a VM */
     struct model model;
 };
 

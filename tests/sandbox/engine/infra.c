@@ -6,6 +6,7 @@
 #include "tests/sandbox/engine/json_out.h"
 #include "tests/sandbox/engine/listing.h"
 #include "tests/sandbox/engine/members.h"
+#include "tests/sandbox/engine/roles.h"
 #include "tests/sandbox/engine/route.h"
 #include "tests/sandbox/engine/views.h"
 
@@ -60,8 +61,7 @@ void api_root(struct engine *e, struct request *r)
     if (!r->filter)
         json_object_set_new(o, "summary", summary_of(e));
     out_date(o, "time", engine_now_ms(e));
-    json_object_set_new(o, "authenticated_user",
-                        json_pack("{s:s}", "id", "00000019-0019-0019-0019-000000000001"));
+    json_object_set_new(o, "authenticated_user", json_pack("{s:s}", "id", ROLES_USER_ID));
     json_t *links = json_array();
     for (size_t i = 0; i < ARRAY_LEN(rels); i++) {
         SCOPED_FREE char *href = xasprintf(API_PREFIX "/%s", rels[i]);

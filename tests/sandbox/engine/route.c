@@ -23,6 +23,10 @@ static const struct route routes[] = {
     {"GET", "templates", templates_list, NULL, NULL},
     {"GET", "templates/{}", templates_get, NULL, NULL},
 
+    {"GET", "users/{}/permissions", user_permissions_list, NULL, NULL},
+    {"GET", "roles/{}", roles_get, NULL, NULL},
+    {"GET", "roles/{}/permits", role_permits_list, NULL, NULL},
+
     {"GET", "tags", tags_list, NULL, NULL},
     {"POST", "tags", tags_add, "Tag", NULL},
     {"GET", "tags/{}", tags_get, NULL, NULL},

@@ -21,6 +21,11 @@ bool route_known(const struct request *r);
 
 /* Handlers, by resource. */
 #define ROUTE_FN(name) void name(struct engine *e, struct request *r)
+/* roles.c */
+ROUTE_FN(user_permissions_list);
+ROUTE_FN(roles_get);
+ROUTE_FN(role_permits_list);
+
 /* infra.c */
 ROUTE_FN(api_root);
 ROUTE_FN(dcs_list);

@@ -47,10 +47,10 @@ static void for_people(void **state)
     struct finding_counts counts = {0};
     findings_count(list.v, list.count, &counts);
     findings_render_sum(&counts, &out);
-    assert_string_equal(buf_str(&out), "  ok       a.good                 1 of 2\n"
-                                       "  FAILURE  a.bad                  it is broken\n"
+    assert_string_equal(buf_str(&out), "  ok       a.good                   1 of 2\n"
+                                       "  FAILURE  a.bad                    it is broken\n"
                                        "           do: mend it\n"
-                                       "  skipped  a.none                 because a.bad\n"
+                                       "  skipped  a.none                   because a.bad\n"
                                        "1 ok, 0 warnings, 1 failure, 1 not checked\n");
     findings_done(&list);
     assert_int_equal(list.count, 0);
