@@ -78,5 +78,8 @@ bool doctor_is_late(const struct doctor *d);
 char *doctor_path(const struct doctor *d, const char *path);
 /* The whole of a small text file below opts.root, or NULL; the caller frees. */
 char *doctor_read_file(const struct doctor *d, const char *path);
+/* The options of the file system with this device number, from the text of /proc/self/mountinfo
+ * (may be NULL), as ",rw,soft,"; NULL = not in it. The caller frees. */
+char *doctor_mount_options(const char *mountinfo, unsigned major_number, unsigned minor_number);
 /* Whether the devices of this machine are meant: the tests' proxies have folders of their own. */
 bool doctor_has_devices(const struct doctor *d);

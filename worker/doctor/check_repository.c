@@ -6,6 +6,7 @@
 #include <linux/magic.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
@@ -51,15 +52,11 @@ static const struct {
      "gives no certainty about link() and fsync() over the network"},
 };
 
-/* The options of the mount that holds the path: those of the file system itself, the last field of
- * its line in mountinfo. The caller frees; NULL = not found. */
-static char *mount_options(const struct doctor *d, const struct stat *st)
+char *doctor_mount_options(const char *mountinfo, unsigned major_number, unsigned minor_number)
 {
-    SCOPED_FREE char *id = xasprintf(" %u:%u ", (unsigned)(st->st_dev >> 8 & 0xfff),
-                                     (unsigned)((st->st_dev & 0xff) | (st->st_dev >> 12 & ~0xffU)));
-    SCOPED_FREE char *text = doctor_read_file(d, "/proc/self/mountinfo");
+    SCOPED_FREE char *id = xasprintf(" %u:%u ", major_number, minor_number);
     char *found = NULL;
-    for (const char *line = text; line && *line && !found;
+    for (const char *line = mountinfo; line && *line && !found;
          line += strcspn(line, "\n"), line += *line == '\n') {
         SCOPED_FREE char *one = xstrndup(line, strcspn(line, "\n"));
         const char *last = strrchr(one, ' ');
@@ -78,7 +75,8 @@ static bool is_on_root_disk(const struct stat *st)
 static enum finding_level judge_mount(const struct doctor *d, const char *name,
                                       const struct stat *st, struct buf *say)
 {
-    SCOPED_FREE char *options = mount_options(d, st);
+    SCOPED_FREE char *table = doctor_read_file(d, "/proc/self/mountinfo");
+    SCOPED_FREE char *options = doctor_mount_options(table, major(st->st_dev), minor(st->st_dev));
     if (options && strcmp(name, "nfs") == 0 && strstr(options, ",soft,")) {
         (void)buf_printf(say, ", mounted soft: a slow file server becomes an I/O error, and the "
                               "backup fails");
