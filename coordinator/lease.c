@@ -287,7 +287,12 @@ static bool lose(struct core *core, struct task *t, struct err *err)
     }
     if (t->role != TASK_CLEANUP && t->failures >= core->conf->max_attempts)
         return quarantine(core, t, err);
-    return work_requeue(core, t, "lost", NULL, 0, err);
+    struct wire_error error;
+    char at[WIRE_AT_BYTES];
+    err_set(&why, ERR_TIMEOUT, 0, "worker '%s' was not heard of any more", t->worker);
+    wire_error_of(&why, &error, at);
+    work_set_error(&t->error, &error);
+    return work_requeue(core, t, "lost", &t->error, 0, err);
 }
 
 bool lease_expire(struct core *core, struct err *err)

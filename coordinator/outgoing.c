@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "coordinator/work.h"
 #include "proto/base/id.h"
 #include "proto/wire/topology.h"
 
@@ -175,9 +176,11 @@ static void add_fleeting(struct core *core, const struct reply_to *to, const cha
     };
 }
 
-static char *progress_body(const struct task *t, const struct request *r, const struct lease *lease,
-                           struct err *err)
+static char *progress_body(const struct core *core, const struct task *t, const struct request *r,
+                           const struct lease *lease, struct err *err)
 {
+    struct wire_error error;
+    const struct work_wait wait = work_wait_of(core, t, &error);
     struct wire_progress p = {
         .request = r->id,
         .task = t->id,
@@ -190,6 +193,9 @@ static char *progress_body(const struct task *t, const struct request *r, const 
         .attempt = t->attempt,
         .tasks_total = r->total,
         .tasks_done = r->succeeded + r->failed + r->cancelled,
+        .wait_ms = wait.wait_ms,
+        .attempts_max = wait.attempts_max,
+        .error = wait.error,
     };
     if (lease) {
         p.bytes_done = lease->bytes_done;
@@ -210,7 +216,7 @@ bool outgoing_progress(struct core *core, const struct task *t, int64_t min_gap_
         return false;
     if (!r.id || !r.progress || r.state != REQUEST_RUNNING)
         return true;
-    SCOPED_FREE char *body = progress_body(t, &r, lease, err);
+    SCOPED_FREE char *body = progress_body(core, t, &r, lease, err);
     if (!body)
         return false;
     struct reply_to_list list;

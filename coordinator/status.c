@@ -95,6 +95,8 @@ static struct wire_task_item task_item(const struct core *core, const struct tas
 {
     const struct lease *lease = lease_find(core->leases, t->id);
     bool waits = t->state == TASK_WAITING || t->state == TASK_OFFERED;
+    struct wire_error unused;
+    const struct work_wait wait = work_wait_of(core, t, &unused);
     return (struct wire_task_item){
         .id = t->id,
         .request = t->request,
@@ -112,6 +114,8 @@ static struct wire_task_item task_item(const struct core *core, const struct tas
         .time_ms = t->created_ms,
         .finished_ms = t->finished_ms,
         .point = t->point,
+        .wait_ms = wait.wait_ms,
+        .attempts_max = wait.attempts_max,
         .error = work_wire_error(&t->error, error) ? error : NULL,
     };
 }

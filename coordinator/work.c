@@ -38,6 +38,19 @@ bool work_wire_error(const struct ledger_error *from, struct wire_error *ret)
     return true;
 }
 
+struct work_wait work_wait_of(const struct core *core, const struct task *t,
+                              struct wire_error *error)
+{
+    struct work_wait w = {0};
+    bool waits = t->state == TASK_WAITING || t->state == TASK_OFFERED;
+    if (!waits || !work_wire_error(&t->error, error))
+        return w;
+    w.error = error;
+    w.wait_ms = t->not_before_ms > core->now_ms ? t->not_before_ms - core->now_ms : 0;
+    w.attempts_max = t->role == TASK_CLEANUP ? 0 : core->conf->max_attempts; /* 0: no limit */
+    return w;
+}
+
 /* --- Adding --- */
 static char *input_of(const struct task *t, const struct work_spec *spec, struct err *err)
 {

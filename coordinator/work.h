@@ -58,5 +58,14 @@ bool work_open_cleanup(struct core *core, const struct task *t, struct request *
 
 /* Copies an error at rest; NULL clears. */
 void work_set_error(struct ledger_error *to, const struct wire_error *from);
+/* Why a waiting task waits: its members of progress replies and task items. `error` is storage; the
+ * result borrows from it and from `t`. All zero for a task that does not wait for another attempt.
+ */
+struct work_wait {
+    int64_t wait_ms, attempts_max;
+    struct wire_error *error;
+};
+struct work_wait work_wait_of(const struct core *core, const struct task *t,
+                              struct wire_error *error);
 /* The stored error as the wire has it, borrowed; false when there is none. */
 bool work_wire_error(const struct ledger_error *from, struct wire_error *ret);

@@ -237,6 +237,9 @@ static void poll_task(struct flow *f, const struct wire_task_item *t)
         .bytes_total = t->bytes_total,
         .tasks_total = f->poll.sum.tasks_total,
         .tasks_done = f->poll.tasks_done,
+        .wait_ms = t->wait_ms,
+        .attempts_max = t->attempts_max,
+        .error = t->error,
     };
     tell_progress(f, &progress);
 }

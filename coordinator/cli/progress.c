@@ -17,6 +17,8 @@ enum {
 
 struct row {
     char *task, *name, *worker, *state, *step;
+    char *why; /* it waits for its next attempt; NULL = it does not */
+    int64_t attempts_max, wait_until_ms;
     int64_t attempt, bytes_done, bytes_total, rate_bps;
     int64_t measured_bytes, measured_ms; /* where the last own measurement of the rate stands */
 };
@@ -36,6 +38,7 @@ static void row_done(struct row *r)
     free(r->worker);
     free(r->state);
     free(r->step);
+    free(r->why);
 }
 
 struct progress *progress_new(int64_t now_ms)
@@ -119,6 +122,9 @@ bool progress_update(struct progress *p, const struct wire_progress *m, int64_t 
     changed |= set(&r->state, m->state);
     changed |= set(&r->step, m->step);
     changed |= set(&r->worker, m->worker);
+    changed |= set(&r->why, m->error ? m->error->message : NULL);
+    r->wait_until_ms = now_ms + m->wait_ms;
+    r->attempts_max = m->attempts_max;
     changed |= r->attempt != m->attempt;
     measure(r, m, now_ms);
     r->attempt = m->attempt;
@@ -146,6 +152,12 @@ static bool is_running(const struct row *r)
     return strcmp(r->state, "running") == 0;
 }
 
+/* Waits for another attempt: worth a line, since it says why. */
+static bool is_told(const struct row *r)
+{
+    return is_running(r) || r->why;
+}
+
 static bool is_copying(const struct row *r)
 {
     return r->bytes_total > 0 && r->step && strcmp(r->step, "copy") == 0;
@@ -158,6 +170,8 @@ static int by_activity(const void *left, const void *right)
     const struct row *b = *(const struct row *const *)right;
     if (is_running(a) != is_running(b))
         return is_running(b) - is_running(a);
+    if (is_told(a) != is_told(b))
+        return is_told(b) - is_told(a);
     if (is_copying(a) != is_copying(b))
         return is_copying(b) - is_copying(a);
     if (is_copying(a) && a->rate_bps != b->rate_bps)
@@ -251,6 +265,36 @@ static void add_left_time(struct buf *out, const struct row *r)
         (void)buf_printf(out, "  %6.6s left", left);
     else
         (void)buf_printf(out, "%*s", LEFT_COLUMNS, "");
+}
+
+/* "waits 30s after: ERROR, attempt 3 of 5", or "waits for a worker after: ...". */
+static void add_wait(int64_t wait_ms, const char *why, int64_t attempt, int64_t attempts_max,
+                     bool utf8, struct buf *out)
+{
+    char wait[FORMAT_BYTES];
+    format_duration(wait_ms, wait);
+    (void)buf_printf(out, "waits %s after: ", wait_ms > 0 ? wait : "for a worker");
+    (void)text_add_clean(out, why, utf8);
+    (void)buf_printf(out, ", attempt %" PRId64, attempt);
+    if (attempts_max)
+        (void)buf_printf(out, " of %" PRId64, attempts_max);
+}
+
+static void add_waiting_row(const struct row *r, const struct layout *l,
+                            const struct progress_view *view, int64_t now_ms, struct buf *out)
+{
+    SCOPED_BUF struct buf text;
+    buf_init(&text, 8192);
+    text_add_fit(out, r->name, l->name, true, view->utf8);
+    add_wait(r->wait_until_ms - now_ms, r->why, r->attempt, r->attempts_max, view->utf8, &text);
+    int room = view->width - 1 - l->name - 2;
+    if (room > 0) {
+        (void)buf_printf(out, "  ");
+        add_color(out, view, "33");
+        text_add_fit(out, buf_str(&text), room, false, view->utf8);
+        add_color(out, view, "0");
+    }
+    (void)buf_add(out, "\n", 1);
 }
 
 static void add_row(const struct row *r, const struct layout *l, const struct progress_view *view,
@@ -353,7 +397,7 @@ static void add_more(size_t running, size_t waiting, const struct progress_view 
 
 /* Renders rows[0..shown) and one line for the rest. */
 static void add_rows(const struct row *const *rows, size_t count, size_t shown,
-                     const struct progress_view *view, struct buf *out)
+                     const struct progress_view *view, int64_t now_ms, struct buf *out)
 {
     int widest_name = 0, widest_worker = 0;
     for (size_t i = 0; i < shown; i++) {
@@ -363,8 +407,12 @@ static void add_rows(const struct row *const *rows, size_t count, size_t shown,
         widest_worker = worker > widest_worker ? worker : widest_worker;
     }
     struct layout l = lay_out(view->width - 1, widest_name, widest_worker);
-    for (size_t i = 0; i < shown; i++)
-        add_row(rows[i], &l, view, out);
+    for (size_t i = 0; i < shown; i++) {
+        if (is_running(rows[i]))
+            add_row(rows[i], &l, view, out);
+        else
+            add_waiting_row(rows[i], &l, view, now_ms, out);
+    }
     size_t running = 0;
     for (size_t i = shown; i < count; i++)
         running += is_running(rows[i]);
@@ -378,19 +426,19 @@ void progress_render(const struct progress *p, const struct progress_view *view,
     if (view->width < 2)
         return;
     SCOPED_FREE const struct row **rows = xcalloc(p->count + 1, sizeof *rows);
-    size_t running = 0;
+    size_t told = 0;
     for (size_t i = 0; i < p->count; i++) {
         rows[i] = &p->rows[i];
-        running += is_running(&p->rows[i]);
+        told += is_told(&p->rows[i]);
     }
     qsort(rows, p->count, sizeof *rows, by_activity);
-    /* Waiting tasks have no lines of their own: they are many and say nothing. */
+    /* Tasks that wait for their first attempt have no lines: they are many and say nothing. */
     size_t room = view->max_rows > 1 ? (size_t)view->max_rows - 1 : 0;
-    size_t shown = running;
+    size_t shown = told;
     if (shown > room || (shown < p->count && shown >= room))
         shown = room ? room - 1 : 0;
     if (room)
-        add_rows(rows, p->count, shown, view, out);
+        add_rows(rows, p->count, shown, view, now_ms, out);
     add_summary(p, view, now_ms, out);
 }
 
@@ -399,6 +447,11 @@ void progress_render_change(const struct wire_progress *m, bool utf8, struct buf
     (void)text_add_clean(out, m->vm_name ? m->vm_name : m->vm ? m->vm : m->kind, utf8);
     (void)buf_printf(out, ": ");
     bool running = strcmp(m->state, "running") == 0;
+    if (!running && m->error) {
+        add_wait(m->wait_ms, m->error->message, m->attempt, m->attempts_max, utf8, out);
+        (void)buf_add(out, "\n", 1);
+        return;
+    }
     (void)text_add_clean(out, running && m->step ? m->step : m->state, utf8);
     if (running && m->worker) {
         (void)buf_printf(out, " on ");

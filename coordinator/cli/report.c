@@ -293,6 +293,20 @@ static void cell_percent(struct table *t, const struct wire_task_item *v)
     table_cell(t, text);
 }
 
+/* "; attempt 3 of 5 in 30s" */
+static void add_next_attempt(const struct wire_task_item *t, struct buf *out)
+{
+    char wait[FORMAT_BYTES];
+    if (strcmp(t->state, "waiting") != 0 && strcmp(t->state, "offered") != 0)
+        return;
+    format_duration(t->wait_ms, wait);
+    (void)buf_printf(out, "; attempt %" PRId64, t->attempt);
+    if (t->attempts_max)
+        (void)buf_printf(out, " of %" PRId64, t->attempts_max);
+    (void)buf_printf(out, " %s%s", t->wait_ms > 0 ? "in " : "as soon as a worker is free",
+                     t->wait_ms > 0 ? wait : "");
+}
+
 void report_tasks(const struct wire_task_item *v, size_t count, int width, bool utf8,
                   struct buf *out)
 {
@@ -321,7 +335,9 @@ void report_tasks(const struct wire_task_item *v, size_t count, int width, bool 
         (void)text_add_clean(out, v[i].vm_name ? v[i].vm_name : v[i].kind, utf8);
         (void)buf_printf(out, ": ");
         (void)text_add_clean(out, v[i].error->message, utf8);
-        (void)buf_printf(out, " (%s)\n", v[i].error->code);
+        (void)buf_printf(out, " (%s)", v[i].error->code);
+        add_next_attempt(&v[i], out);
+        (void)buf_printf(out, "\n");
     }
 }
 

@@ -27,6 +27,8 @@ static bool run_one(struct task_run *run, const struct step *step, struct err *e
         enum probe_answer answer = step->probe(run, err);
         if (answer == PROBE_FAILED)
             return false;
+        if (answer == PROBE_UNWANTED)
+            return true;
         if (answer == PROBE_DONE) {
             log_info("step_known", LOG_STR("step", step->name));
             run_event(run, step->name, "done", NULL, 0, false);

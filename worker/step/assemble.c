@@ -53,11 +53,15 @@ bool step_finish(struct task_run *run, struct err *err)
     return true;
 }
 
+enum probe_answer probe_start(struct task_run *run, struct err *err)
+{
+    (void)err;
+    const struct restore *r = run->state;
+    return r->opts->start ? PROBE_TODO : PROBE_UNWANTED;
+}
+
 bool step_start(struct task_run *run, struct err *err)
 {
-    const struct restore *r = run->state;
-    if (!r->opts->start)
-        return true;
     return ovirt_vm_start(run->session, run->new_vm, err) &&
            ovirt_vm_wait(run->session, run->new_vm, "up", run->settings->vm_wait_s * 1000, err);
 }

@@ -55,4 +55,6 @@ bool step_write(struct task_run *run, struct err *err);
 bool step_assemble(struct task_run *run, struct err *err);
 bool undo_assemble(struct task_run *run, struct err *err);
 bool step_finish(struct task_run *run, struct err *err);
+/* Unwanted unless it was asked for. */
+enum probe_answer probe_start(struct task_run *run, struct err *err);
 bool step_start(struct task_run *run, struct err *err);

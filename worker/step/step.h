@@ -110,7 +110,12 @@ struct task_run {
     _Atomic int64_t copying_next_ms; /* throttle of run_copying() */
 };
 
-enum probe_answer { PROBE_TODO, PROBE_DONE, PROBE_FAILED };
+enum probe_answer {
+    PROBE_TODO,
+    PROBE_DONE,
+    PROBE_UNWANTED, /* this task does not ask for it: as if it were not in the table */
+    PROBE_FAILED
+};
 
 enum step_flags {
     /* Only cleans up after the work is done and stands: a failure becomes a warning and the run

@@ -20,7 +20,7 @@ static const struct step steps[] = {
     {.name = "detach", .stat = STAT(detach_ms), .probe = probe_restored, .run = step_detach_new},
     {.name = "assemble", .probe = probe_restored, .run = step_assemble, .undo = undo_assemble},
     {.name = "finish", .probe = probe_restored, .run = step_finish},
-    {.name = "start", .flags = STEP_TIDY, .run = step_start},
+    {.name = "start", .flags = STEP_TIDY, .probe = probe_start, .run = step_start},
 };
 
 const struct task_kind task_restore = {

@@ -118,6 +118,47 @@ static void retry_advice_is_followed(void **state)
     }
 }
 
+/* The one backup task of a request, as status tells it. */
+static void expect_waiting(struct bed *bed, const char *request, int64_t attempt, int64_t wait_ms,
+                           const char *code)
+{
+    const struct wire_status m = {.request = S(request)};
+    bed_drop(bed);
+    bed_request(bed, WIRE_STATUS, &m, &(struct bed_props){.reply_to = "asker"});
+    for (;;) {
+        SCOPED_SENT struct sent s = bed_take_for(bed, WIRE_PAGE, "asker");
+        const struct wire_item_list *items = ((const struct wire_page *)s.m.as)->items;
+        for (size_t i = 0; i < items->tasks_count; i++) {
+            const struct wire_task_item *t = &items->tasks[i];
+            if (strcmp(t->kind, "backup") != 0)
+                continue;
+            assert_int_equal(t->attempt, attempt);
+            assert_int_equal(t->wait_ms, wait_ms);
+            assert_int_equal(t->attempts_max, 3);
+            assert_string_equal(t->error->code, code);
+            return;
+        }
+    }
+}
+
+static void a_waiting_task_says_why(void **state)
+{
+    (void)state;
+    SCOPED(bed) struct bed *bed = bed_new("dc1", NULL);
+    char request[ID_BYTES];
+    struct hold h = bed_backup_one(bed, "w1", request);
+    bed_claim(bed, &h, "w1");
+    bed_fail(bed, &h, ERR_ENGINE_BUSY, NULL);
+    expect_waiting(bed, request, 2, 10000, "engine-busy");
+    bed_wait(bed, 4000);
+    expect_waiting(bed, request, 2, 6000, "engine-busy");
+    bed_wait(bed, 6000);
+    h = bed_offer(bed);
+    bed_claim(bed, &h, "w1");
+    bed_wait(bed, 3600 * 1000); /* never heard of again */
+    expect_waiting(bed, request, 3, 0, "timeout");
+}
+
 static void never_means_never(void **state)
 {
     (void)state;
@@ -452,6 +493,7 @@ int main(void)
         cmocka_unit_test(the_outcome_carries_all_of_the_result),
         cmocka_unit_test(too_many_warnings_do_not_lose_the_outcome),
         cmocka_unit_test(retry_advice_is_followed),
+        cmocka_unit_test(a_waiting_task_says_why),
         cmocka_unit_test(never_means_never),
         cmocka_unit_test(attempts_end),
         cmocka_unit_test(elsewhere_means_another_worker),

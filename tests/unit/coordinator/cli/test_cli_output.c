@@ -116,6 +116,7 @@ static void request_and_task_lists(void **state)
         "REQUEST  KIND    STATE    ACCEPTED           TOOK  DONE  FAILED  MESSAGE\n"
         "id-1     backup  running  2001-09-09 01:45  1m05s   4/9       1  -\n"
         "id-1     backup  running  2001-09-09 01:45     5s   0/0       0  because\n");
+    char waiting[] = "waiting";
     struct wire_error error = {.code = code, .retry = retry, .message = why};
     struct wire_task_item t[] = {
         {.id = id,
@@ -127,6 +128,13 @@ static void request_and_task_lists(void **state)
          .bytes_done = 999,
          .bytes_total = 1000},
         {.id = id, .kind = kind, .state = running, .error = &error},
+        {.id = id,
+         .kind = kind,
+         .state = waiting,
+         .attempt = 3,
+         .wait_ms = 30000,
+         .attempts_max = 5,
+         .error = &error},
     };
     buf_reset(&out);
     report_tasks(t, ARRAY_LEN(t), 0, true, &out);
@@ -134,7 +142,9 @@ static void request_and_task_lists(void **state)
                         "VM    KIND    STATE    STEP  COPIED  ATTEMPT  WORKER  TASK\n"
                         "web1  backup  running  copy     99%        2  -       id-1\n"
                         "-     backup  running  -          -        0  -       id-1\n"
-                        "backup: because (no-space)\n");
+                        "-     backup  waiting  -          -        3  -       id-1\n"
+                        "backup: because (no-space)\n"
+                        "backup: because (no-space); attempt 3 of 5 in 30s\n");
 }
 
 static void assert_outcome(const char *json, const char *expected)

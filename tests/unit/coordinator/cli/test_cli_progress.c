@@ -245,6 +245,45 @@ static void changes(void **state)
     assert_false(update(p, &t, 0));
 }
 
+/* A task that waits for its next attempt says why, and how long; first attempts that wait do not.
+ */
+static void waiting_for_another_attempt(void **state)
+{
+    (void)state;
+    SCOPED(progress) struct progress *p = make_sample();
+    char task[] = "6", kind[] = "backup", name[] = "web9", waiting[] = "waiting";
+    char code[] = "engine-busy", soon[] = "soon", why[] = "snapshot: the VM is locked";
+    struct wire_error error = {.code = code, .retry = soon, .message = why};
+    struct wire_progress m = {.task = task,
+                              .kind = kind,
+                              .vm_name = name,
+                              .state = waiting,
+                              .attempt = 3,
+                              .wait_ms = 30000,
+                              .attempts_max = 5,
+                              .error = &error};
+    end(p, "1", "succeeded");
+    end(p, "2", "succeeded");
+    end(p, "3", "succeeded");
+    assert_true(progress_update(p, &m, 1000));
+    assert_false(progress_update(p, &m, 1000));
+    const struct progress_view view = {.width = 100, .max_rows = 20};
+    assert_renders(p, view, 11000,
+                   "web9      waits 20s after: snapshot: the VM is locked, attempt 3 of 5\n"
+                   "and 2 waiting\n"
+                   "12 of 60 done  11s\n");
+    assert_renders(
+        p, view, 41000,
+        "web9      waits for a worker after: snapshot: the VM is locked, attempt 3 of 5\n"
+        "and 2 waiting\n"
+        "12 of 60 done  41s\n");
+    SCOPED_BUF struct buf out;
+    buf_init(&out, 1024);
+    progress_render_change(&m, true, &out);
+    assert_string_equal(buf_str(&out),
+                        "web9: waits 30s after: snapshot: the VM is locked, attempt 3 of 5\n");
+}
+
 /* Status items have no rate: it is measured. */
 static void rate_is_measured(void **state)
 {
@@ -312,6 +351,7 @@ int main(void)
         cmocka_unit_test(ends),
         cmocka_unit_test(listings_do_not_count),
         cmocka_unit_test(changes),
+        cmocka_unit_test(waiting_for_another_attempt),
         cmocka_unit_test(rate_is_measured),
         cmocka_unit_test(change_lines),
         cmocka_unit_test(painter),

@@ -12,7 +12,7 @@
 
 struct script {
     struct fake_run *fake;
-    const char *fail_run, *fail_undo, *probe_done, *probe_fail;
+    const char *fail_run, *fail_undo, *probe_done, *probe_unwanted, *probe_fail;
     enum err_code fail_code; /* default io-error */
     const char *cancel_in;   /* the step in which somebody cancels */
     const char *lose_in;     /* the step in which the lease is lost */
@@ -70,6 +70,8 @@ static enum probe_answer do_probe(struct task_run *run, struct err *err)
         err_set(err, ERR_ENGINE_UNREACHABLE, 0, "no answer");
         return PROBE_FAILED;
     }
+    if (is(run, s->probe_unwanted))
+        return PROBE_UNWANTED;
     return is(run, s->probe_done) ? PROBE_DONE : PROBE_TODO;
 }
 
@@ -116,6 +118,19 @@ static void test_order_and_events(void **state)
                            "b:started(disk.a=id-of-a) b:handle(disk.a=id-of-a,disk.b=id-of-b)"));
     assert_int_equal(f.aheads, 5);
     assert_int_equal(f.run.warnings_count, 0);
+    end(&s, &f);
+}
+
+/* As if it were not in the table: nothing is told of it. */
+static void test_an_unwanted_step(void **state)
+{
+    (void)state;
+    struct script s = {.probe_unwanted = "b"};
+    struct fake_run f;
+    struct err err = ERR_INIT;
+    assert_true(go(&s, &f, &err));
+    assert_string_equal(buf_str(&s.calls), "+a +c +d +e ");
+    assert_null(strstr(buf_str(&f.log), "b:"));
     end(&s, &f);
 }
 
@@ -315,6 +330,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_order_and_events),
+        cmocka_unit_test(test_an_unwanted_step),
         cmocka_unit_test(test_undo_in_reverse),
         cmocka_unit_test(test_failed_undo_is_a_leftover),
         cmocka_unit_test(test_probe_skips),
