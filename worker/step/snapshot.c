@@ -116,7 +116,12 @@ static char *ask_until_free(struct task_run *run, struct backup *b, const char *
             return NULL;
         }
         err_clear(err);
-        id = id ? id : ask(run, b, marker, err);
+        if (id)
+            run_warn(run, "not-quiesced", NULL,
+                     "nobody knows whether the guest was frozen when the engine took the snapshot; "
+                     "the backup is called crash-consistent");
+        else
+            id = ask(run, b, marker, err);
     }
     if (!id && b->frozen && err_retry(err->code) == ERR_RETRY_SOON)
         err_wrap(err, "gave up after %" PRId64 " s of waiting for %s",
@@ -163,7 +168,13 @@ bool step_snapshot(struct task_run *run, struct err *err)
 {
     struct backup *b = run->state;
     bool ok = take(run, b, err);
+    bool frozen = b->frozen != NULL;
     b->quiesced = end_freeze(run, b);
+    if (ok && frozen && !b->quiesced && b->opts.quiesce != WIRE_QUIESCE_REQUIRE)
+        run_warn(
+            run, "not-quiesced", NULL,
+            "the guest was thawed before its snapshot was done (quiesce_limit_s); the backup is "
+            "crash-consistent");
     if (!ok)
         return gone_explain(run, NULL, err);
     run_handle_set(run, HANDLE_QUIESCED, b->quiesced ? "yes" : "no");
