@@ -42,14 +42,18 @@ void target_close(struct target *target)
 }
 
 struct job;
+struct unit;
 
 /* A direction. Each function works for one thread; `thread` is what begin returned. */
 struct job_ops {
+    /* The next unit: 1, 0 = all has been handed out, -1 = error. With the lock held. */
+    int (*next)(struct job *job, struct unit *ret_unit, struct err *err);
     bool (*extents)(struct job *job, uint64_t offset, uint64_t len, struct extents *out,
                     struct err *err);
     bool (*begin)(struct job *job, void **ret_thread, struct err *err);
     bool (*data)(struct job *job, void *thread, uint8_t *buf, const struct extent *unit,
                  struct err *err);
+    bool (*part)(struct job *job, const struct store_part *part, struct err *err);
     bool (*hole)(struct job *job, const struct extent *unit, struct err *err);
     /* What has not changed; NULL where there is no such thing. */
     bool (*keep)(struct job *job, void *thread, const struct extent *unit, struct err *err);
@@ -59,8 +63,9 @@ struct job_ops {
 /* What one thread does at once. */
 enum unit_kind { UNIT_DATA, UNIT_HOLE, UNIT_KEEP, UNIT_KINDS };
 struct unit {
-    struct extent range;
+    struct extent range; /* of a part: where it begins, and how much it holds */
     enum unit_kind kind;
+    struct store_part *part; /* UNIT_DATA of a restore that does not need the disk's order */
 };
 
 struct job {
@@ -84,6 +89,7 @@ struct job {
     struct extents map;
     size_t at;         /* in map */
     size_t at_changed; /* in opts->changed */
+    struct store_walk *walk;
 };
 
 /* ---- the plan; with the lock held */
@@ -205,7 +211,7 @@ static int job_next(struct job *job, const struct unit *done, struct unit *ret_u
 {
     pthread_mutex_lock(&job->lock);
     job->done_bytes[done->kind] += done->range.len;
-    int got = job->is_stopped ? 0 : plan_next(job, ret_unit, err);
+    int got = job->is_stopped ? 0 : job->ops->next(job, ret_unit, err);
     pthread_mutex_unlock(&job->lock);
     return got;
 }
@@ -215,6 +221,8 @@ static bool run_unit(struct job *job, void *thread, uint8_t *buf, const struct u
 {
     switch (unit->kind) {
     case UNIT_DATA:
+        if (unit->part)
+            return job->ops->part(job, unit->part, err);
         return job->ops->data(job, thread, buf, &unit->range, err);
     case UNIT_KEEP:
         return job->ops->keep(job, thread, &unit->range, err);
@@ -237,6 +245,8 @@ static bool run_units(struct job *job, struct err *err)
     while (ok && (got = job_next(job, &done, &unit, err)) != 0) {
         ok = got > 0 && (run_unit(job, thread, buf, &unit, err) ||
                          err_wrap(err, "at offset %" PRIu64, unit.range.offset));
+        store_part_free(unit.part);
+        unit.part = NULL;
         done = unit;
     }
     job->ops->end(thread);
@@ -390,6 +400,7 @@ static void backup_end(void *thread)
 }
 
 static const struct job_ops backup_ops = {
+    .next = plan_next,
     .extents = backup_extents,
     .begin = backup_begin,
     .data = backup_data,
@@ -467,12 +478,56 @@ static bool restore_hole(struct job *job, const struct extent *unit, struct err 
            job->target->ops->zero(job->target, unit->offset, unit->len, err);
 }
 
+/* Holes first, as the disk has them, then the data, as the repository has it. */
+static int restore_next(struct job *job, struct unit *ret_unit, struct err *err)
+{
+    int got = job->target->is_zero ? 0 : 1;
+    while (got > 0) {
+        got = plan_next(job, ret_unit, err);
+        if (got > 0 && ret_unit->kind == UNIT_HOLE)
+            return 1;
+    }
+    if (got < 0)
+        return got;
+    struct store_part *part = store_walk_next(job->walk, err);
+    if (!part)
+        return err_is_set(err) ? -1 : 0;
+    uint64_t offset = store_part_offset(part), len = store_part_bytes(part);
+    *ret_unit = (struct unit){
+        .range = {.offset = offset, .len = len, .is_data = true}, .kind = UNIT_DATA, .part = part};
+    return 1;
+}
+
+static bool restore_piece(void *context, const void *data, size_t len, uint64_t offset,
+                          struct err *err)
+{
+    struct job *job = context;
+    uint64_t room = job->target->size_bytes - offset; /* the last block of an odd-sized disk */
+    return job->target->ops->pwrite(job->target, data, len < room ? len : (size_t)room, offset,
+                                    err);
+}
+
+static bool restore_part(struct job *job, const struct store_part *part, struct err *err)
+{
+    return store_part_read(part, restore_piece, job, err);
+}
+
 static void restore_end(void *thread)
 {
     (void)thread;
 }
 
-static const struct job_ops restore_ops = {
+static const struct job_ops by_frame_ops = {
+    .next = restore_next,
+    .extents = restore_extents,
+    .begin = restore_begin,
+    .part = restore_part,
+    .hole = restore_hole,
+    .end = restore_end,
+};
+
+static const struct job_ops in_order_ops = {
+    .next = plan_next,
     .extents = restore_extents,
     .begin = restore_begin,
     .data = restore_data,
@@ -488,20 +543,27 @@ bool copy_restore(struct store_reader *reader, struct target *target, const stru
         return err_set(err, ERR_BAD_ARGUMENT, 0,
                        "the target has %" PRIu64 " bytes, the disk needs %" PRIu64,
                        target->size_bytes, size);
+    bool by_frames = target->takes_pieces && !target->is_ordered;
+    SCOPED(store_walk) struct store_walk *walk = by_frames ? store_walk_new(reader) : NULL;
+    uint64_t data = store_reader_data(reader);
+    data = data < target->size_bytes ? data : target->size_bytes;
     struct job job = {
-        .ops = &restore_ops,
+        .ops = by_frames ? &by_frame_ops : &in_order_ops,
         .opts = opts ? opts : &default_opts,
         .size_bytes = target->size_bytes,
         .reader = reader,
         .target = target,
+        .walk = walk,
     };
+    if (target->is_zero && by_frames) /* nobody passes its holes */
+        job.done_bytes[UNIT_HOLE] = target->size_bytes - data;
     int64_t started_ms = clock_mono_ms(clock_system());
     if (!job_run(&job, target->threads_max, err) || !target->ops->flush(target, err))
         return false;
     if (ret_stats)
         *ret_stats = (struct copy_stats){
             .size_bytes = size,
-            .data_bytes = job.done_bytes[UNIT_DATA],
+            .data_bytes = target->size_bytes - job.done_bytes[UNIT_HOLE],
             .hole_bytes = job.done_bytes[UNIT_HOLE],
             .elapsed_ms = clock_mono_ms(clock_system()) - started_ms,
         };

@@ -90,6 +90,8 @@ struct target {
     unsigned threads_max; /* 0 = any number */
     bool is_zero;         /* known to read as zeroes everywhere before the first write */
     bool is_ordered;      /* takes its bytes from first to last, holes too */
+    bool takes_pieces; /* small writes cost it little, as with a page cache: it gets its data frame
+                          by frame, in the order that is cheapest to read, not in long runs */
 };
 
 void target_close(struct target *target);

@@ -291,5 +291,6 @@ struct target *target_file_open(const char *path, const struct target_file_opts 
         target_file_close(&f->base);
         return NULL;
     }
+    f->base.takes_pieces = !f->raw.is_block; /* O_DIRECT makes each write of a device wait */
     return &f->base;
 }

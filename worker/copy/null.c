@@ -37,5 +37,6 @@ struct target *target_null_open(uint64_t size_bytes)
     struct target *target = ALLOC_NEW(struct target);
     target->ops = &ops;
     target->size_bytes = size_bytes;
+    target->takes_pieces = true;
     return target;
 }

@@ -284,7 +284,7 @@ struct frame *open_pack_frame(struct store *store, const struct open_pack *pack,
     if (ok) {
         const struct frame_entry *entry = &pack->footer.frames[number];
         struct decoder *d = decoder_take(store->decoders);
-        frame = xmalloc(sizeof *frame + entry->raw_len);
+        frame = xaligned(STORE_BLOCK_BYTES, sizeof *frame + entry->raw_len);
         frame->blocks = entry->raw_len / STORE_BLOCK_BYTES;
         ok = decode_frame(d, pack, entry, frame->data, err);
         decoder_give(store->decoders, d);

@@ -17,7 +17,8 @@ struct open_pack {
 /* A decoded frame: every byte has been verified. */
 struct frame {
     uint32_t blocks;
-    uint8_t data[]; /* blocks * STORE_BLOCK_BYTES */
+    /* blocks * STORE_BLOCK_BYTES; aligned, so that it can be written with O_DIRECT as it is. */
+    uint8_t data[] __attribute__((aligned(STORE_BLOCK_BYTES)));
 };
 
 /* "packs/ab/abcd....pk" into `out` of 64 bytes. */

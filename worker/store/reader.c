@@ -123,6 +123,11 @@ uint64_t store_reader_size(const struct store_reader *reader)
     return reader->map.size_bytes;
 }
 
+uint64_t store_reader_data(const struct store_reader *reader)
+{
+    return reader->map.data_blocks * STORE_BLOCK_BYTES;
+}
+
 /* ---- the map */
 
 struct page_request {

@@ -226,12 +226,15 @@ static struct store_reader *open_reader(struct fixture *f, const char *id)
 }
 
 /* Restore into a target of `size` bytes full of rubbish, or of zeroes, and compare. */
-static void check_restore(struct fixture *f, const char *id, size_t size, bool is_zero_before)
+static void check_restore_into(struct fixture *f, const char *id, size_t size, bool is_zero_before,
+                               bool takes_pieces)
 {
     SCOPED(store_reader) struct store_reader *reader = open_reader(f, id);
-    struct memory_target t = {
-        .base = {.ops = &memory_target_ops, .size_bytes = size, .is_zero = is_zero_before},
-        .data = xmalloc(size + 1)};
+    struct memory_target t = {.base = {.ops = &memory_target_ops,
+                                       .size_bytes = size,
+                                       .is_zero = is_zero_before,
+                                       .takes_pieces = takes_pieces},
+                              .data = xmalloc(size + 1)};
     pthread_mutex_init(&t.lock, NULL);
     memset(t.data, is_zero_before ? 0 : 0xee, size);
     struct copy_opts opts = {.threads = 3};
@@ -247,6 +250,12 @@ static void check_restore(struct fixture *f, const char *id, size_t size, bool i
         assert_int_equal(t.zeroed + t.written, size);
     free(t.data);
     pthread_mutex_destroy(&t.lock);
+}
+
+static void check_restore(struct fixture *f, const char *id, size_t size, bool is_zero_before)
+{
+    check_restore_into(f, id, size, is_zero_before, false);
+    check_restore_into(f, id, size, is_zero_before, true);
 }
 
 /* ---- tests */
@@ -464,6 +473,7 @@ static void test_failing_target(void **state)
     for (int n = 1; n < 8; n++) {
         t.calls = 0;
         t.fail_at = n;
+        t.base.takes_pieces = n % 2;
         MUST_FAIL(copy_restore(reader, &t.base, NULL, NULL, &f->err), &f->err, ERR_NO_SPACE);
         assert_false(t.is_flushed);
     }
