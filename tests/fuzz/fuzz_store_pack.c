@@ -36,7 +36,7 @@ static void try_frame(const uint8_t *data, size_t size)
     struct err err = ERR_INIT;
     fixed(data, size, in, sizeof in, 60);
     if (frame_header_decode(in, &header, &err) &&
-        (header.raw_len > FRAME_RAW_MAX || header.stored_len > header.raw_len))
+        (header.raw_len > FRAME_RAW_MAX || header.stored_len > FRAME_STORED_MAX))
         __builtin_trap();
 }
 
@@ -52,30 +52,69 @@ static void try_trailer(const uint8_t *data, size_t size)
         __builtin_trap();
 }
 
+static void look_at_footer(const struct footer *footer)
+{
+    uint32_t leaves = 0;
+    volatile uint8_t seen = 0; /* a sanitizer watches these reads */
+    for (uint32_t i = 0; i < footer->n_frames; i++)
+        for (uint32_t b = 0; b < footer->frames[i].raw_len / STORE_BLOCK_BYTES; b++, leaves++)
+            seen = seen ^ *footer_leaf(footer, &footer->frames[i], b);
+    if (leaves != footer->n_leaves)
+        __builtin_trap();
+    for (uint32_t i = 0; i < footer->n_chunks; i++)
+        if (footer_chunk(footer, i).frame >= footer->n_frames)
+            __builtin_trap();
+}
+
 static void try_footer(const uint8_t *data, size_t size)
 {
     struct footer footer;
     struct err err = ERR_INIT;
     uint8_t *bytes = xmalloc(size + 1);
     memcpy(bytes, data, size);
-    if (!footer_decode(bytes, size, 1 << 26, &footer, &err))
+    if (!footer_decode(bytes, size, 1 << 26, NULL, &footer, &err))
         return;
-    uint32_t leaves = 0;
-    for (uint32_t i = 0; i < footer.n_frames; i++)
-        for (uint32_t b = 0; b < footer.frames[i].raw_len / STORE_BLOCK_BYTES; b++)
-            leaves += footer_leaf(&footer, &footer.frames[i], b) < footer.bytes + size;
-    if (leaves != footer.n_leaves)
-        __builtin_trap();
-    for (uint32_t i = 0; i < footer.n_chunks; i++)
-        if (footer_chunk(&footer, i).frame >= footer.n_frames)
-            __builtin_trap();
+    look_at_footer(&footer);
     footer_done(&footer);
+}
+
+static struct crypt *a_crypt(bool with_key)
+{
+    static const uint8_t uuid[16] = {1};
+    struct crypt_secrets secrets = {.can_write = true, .write = {2}, .public = {9}};
+    return crypt_new(uuid, with_key ? &secrets : NULL);
+}
+
+/* Without a key; then what the lists say is sealed here, so that it is looked at with a key. */
+static void try_sealed_footer(const uint8_t *data, size_t size)
+{
+    struct footer closed, open;
+    struct err err = ERR_INIT;
+    SCOPED(crypt) struct crypt *none = a_crypt(false), *crypt = a_crypt(true);
+    uint8_t *bytes = xmalloc(size + 1), *sealed = xmalloc(size + 1);
+    memcpy(bytes, data, size);
+    memcpy(sealed, data, size);
+    if (!footer_decode(bytes, size, 1 << 26, none, &closed, &err)) {
+        free(sealed);
+        return;
+    }
+    if (closed.chunks || closed.leaves)
+        __builtin_trap();
+    for (uint32_t i = 0; i < closed.n_frames; i++)
+        list_seal(crypt, &closed.frames[i], sealed + (closed.frames[i].list - bytes));
+    if (footer_decode(sealed, size, 1 << 26, crypt, &open, &err)) {
+        look_at_footer(&open);
+        footer_done(&open);
+    } else if (strstr(err.message, "authentic")) {
+        __builtin_trap(); /* it was sealed right */
+    }
+    footer_done(&closed);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static void (*const tries[])(const uint8_t *, size_t) = {try_header, try_frame, try_trailer,
-                                                             try_footer};
+                                                             try_footer, try_sealed_footer};
     if (size > 0)
         tries[data[0] % ARRAY_LEN(tries)](data + 1, size - 1);
     return 0;

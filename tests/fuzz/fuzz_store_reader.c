@@ -97,7 +97,7 @@ static bool vouch(uint8_t *data, size_t size)
     memcpy(record.repository, store->repo.uuid, sizeof record.repository);
     struct err err = ERR_INIT;
     size_t len;
-    SCOPED_FREE char *text = point_record_encode(&record, NULL, &len, &err);
+    SCOPED_FREE char *text = point_record_encode(&record, NULL, NULL, &len, &err);
     uint8_t digest[DIGEST_BYTES];
     char fate[FATE_TEXT_MAX];
     digest_sha256(text, len, digest);

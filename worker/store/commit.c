@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "proto/base/clock.h"
+#include "worker/store/blob.h"
 #include "worker/store/bytes.h"
 #include "worker/store/fate.h"
 #include "worker/store/packfile.h"
@@ -71,10 +72,16 @@ static bool write_blobs(struct store_session *s, struct record_blob *blobs, stru
     for (size_t i = 0; i < s->n_blobs; i++) {
         const struct session_blob *from = &s->blobs[i];
         SCOPED_FREE char *path = xasprintf("manifests/%s/%s", s->id, from->name);
-        if (!object_create(s->store->dirfd, path, from->data, from->len, err))
+        size_t len = from->len;
+        SCOPED_FREE uint8_t *sealed =
+            s->store->crypt
+                ? blob_seal(s->store->crypt, s->id, from->name, from->data, from->len, &len)
+                : NULL;
+        const void *bytes = sealed ? sealed : from->data;
+        if (!object_create(s->store->dirfd, path, bytes, len, err))
             return false;
-        blobs[i] = (struct record_blob){.name = from->name, .size_bytes = from->len};
-        digest_sha256(from->data, from->len, blobs[i].digest);
+        blobs[i] = (struct record_blob){.name = from->name, .size_bytes = len};
+        digest_sha256(bytes, len, blobs[i].digest);
     }
     return true;
 }
@@ -111,7 +118,7 @@ static bool write_point(struct store_session *s, const struct record_disk *disks
     memcpy(record.repository, s->store->repo.uuid, sizeof record.repository);
     store_session_stats(s, &record.stats);
     size_t len;
-    SCOPED_FREE char *text = point_record_encode(&record, meta, &len, err);
+    SCOPED_FREE char *text = point_record_encode(&record, meta, s->store->crypt, &len, err);
     if (!text)
         return false;
     digest_sha256(text, len, ret_digest);

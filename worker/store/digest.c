@@ -2,6 +2,7 @@
 #include "worker/store/digest.h"
 
 #include <assert.h>
+#include <string.h>
 
 #include <isa-l/crc.h>
 #include <isa-l/mem_routines.h>
@@ -9,9 +10,13 @@
 
 #include "worker/store/store.h"
 
+enum { HMAC_PAD_BYTES = 64 };
+
 struct hasher {
     EVP_MD *sha256; /* fetched once: an implicit fetch costs as much as a small block */
     EVP_MD_CTX *ctx;
+    bool is_keyed;
+    uint8_t inner_pad[HMAC_PAD_BYTES], outer_pad[HMAC_PAD_BYTES]; /* of HMAC (RFC 2104) */
 };
 
 /* A digest cannot fail but by a broken libcrypto, and then no backup may go on. */
@@ -22,13 +27,21 @@ struct hasher {
         (void)crypto_ok_;                                                                          \
     } while (0)
 
-struct hasher *hasher_new(void)
+struct hasher *hasher_new(const uint8_t *key)
 {
     struct hasher *h = ALLOC_NEW(struct hasher);
     h->sha256 = EVP_MD_fetch(NULL, "SHA256", NULL);
     h->ctx = EVP_MD_CTX_new();
     assert(h->sha256 && h->ctx);
     CRYPTO_MUST(EVP_DigestInit_ex2(h->ctx, h->sha256, NULL));
+    if (!key)
+        return h;
+    h->is_keyed = true;
+    for (size_t i = 0; i < HMAC_PAD_BYTES; i++) {
+        uint8_t byte = i < DIGEST_BYTES ? key[i] : 0;
+        h->inner_pad[i] = byte ^ 0x36;
+        h->outer_pad[i] = byte ^ 0x5c;
+    }
     return h;
 }
 
@@ -38,6 +51,7 @@ void hasher_free(struct hasher *h)
         return;
     EVP_MD_CTX_free(h->ctx);
     EVP_MD_free(h->sha256);
+    explicit_bzero(h, sizeof *h);
     free(h);
 }
 
@@ -45,8 +59,16 @@ static void tagged(struct hasher *h, uint8_t tag, const void *data, size_t len,
                    uint8_t out[DIGEST_BYTES])
 {
     CRYPTO_MUST(EVP_DigestInit_ex2(h->ctx, NULL, NULL));
+    if (h->is_keyed)
+        CRYPTO_MUST(EVP_DigestUpdate(h->ctx, h->inner_pad, HMAC_PAD_BYTES));
     CRYPTO_MUST(EVP_DigestUpdate(h->ctx, &tag, 1));
     CRYPTO_MUST(EVP_DigestUpdate(h->ctx, data, len));
+    CRYPTO_MUST(EVP_DigestFinal_ex(h->ctx, out, NULL));
+    if (!h->is_keyed)
+        return;
+    CRYPTO_MUST(EVP_DigestInit_ex2(h->ctx, NULL, NULL));
+    CRYPTO_MUST(EVP_DigestUpdate(h->ctx, h->outer_pad, HMAC_PAD_BYTES));
+    CRYPTO_MUST(EVP_DigestUpdate(h->ctx, out, DIGEST_BYTES));
     CRYPTO_MUST(EVP_DigestFinal_ex(h->ctx, out, NULL));
 }
 

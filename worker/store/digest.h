@@ -5,6 +5,8 @@
  *     leaf  = SHA-256(0x00 || 4 KiB block)
  *     chunk = SHA-256(0x01 || leaf || leaf ...)
  *
+ * In an encrypted repository both are HMAC-SHA-256 of the same bytes.
+ *
  * Threads: a hasher belongs to one thread at a time.
  */
 #pragma once
@@ -19,8 +21,9 @@ enum { DIGEST_BYTES = 32, LEAF_BYTES = 16 /* a leaf as kept in pack footers: cut
 
 struct hasher;
 
-/* Aborts when libcrypto cannot be used at all. */
-struct hasher *hasher_new(void);
+/* `key`: of HMAC, DIGEST_BYTES, or NULL for plain SHA-256. Aborts when libcrypto cannot be used at
+ * all. */
+struct hasher *hasher_new(const uint8_t *key);
 void hasher_free(struct hasher *h);
 
 /* The leaf digest of STORE_BLOCK_BYTES bytes. */

@@ -229,14 +229,14 @@ static void use_local_numbers(struct map_records *records, const uint32_t *numbe
     }
 }
 
-static bool write_pages(const struct map_records *records, struct manifest *m, int fd,
-                        uint64_t *offset, struct err *err)
+static bool write_pages(const struct crypt *crypt, const struct map_records *records,
+                        struct manifest *m, int fd, uint64_t *offset, struct err *err)
 {
-    SCOPED_FREE uint8_t *stored = xmalloc(PAGE_RAW_MAX);
+    SCOPED_FREE uint8_t *stored = xmalloc(PAGE_STORED_MAX);
     for (size_t i = 0; i < records->count;) {
         size_t n = page_split(records->items + i, records->count - i);
         struct page_entry entry;
-        page_encode(records->items + i, n, stored, &entry);
+        page_encode(m, crypt, records->items + i, n, stored, &entry);
         entry.offset = *offset;
         if (!file_write_full(fd, stored, entry.stored_len, err))
             return false;
@@ -256,7 +256,7 @@ static bool write_file(const struct store_disk *disk, struct manifest *m, int fd
     uint64_t offset = sizeof header;
     manifest_header_encode(disk->session->store->repo_id, header);
     if (!file_write_full(fd, header, sizeof header, err) ||
-        !write_pages(&disk->records, m, fd, &offset, err))
+        !write_pages(disk->session->store->crypt, &disk->records, m, fd, &offset, err))
         return false;
     size_t len;
     SCOPED_FREE uint8_t *tail = manifest_tail_encode(m, &len);
@@ -285,6 +285,13 @@ static void fill_manifest(struct store_disk *disk, struct manifest *m)
     for (uint32_t i = 0; i < m->n_packs; i++)
         dedup_pack_get(disk->session->store->dedup, numbers[i], &m->packs[i]);
     use_local_numbers(&disk->records, numbers, m->n_packs);
+    if (!disk->session->store->crypt)
+        return;
+    m->uses = xcalloc(m->n_packs + 1u, sizeof *m->uses);
+    for (size_t i = 0; i < disk->records.count; i++) {
+        const struct location *where = &disk->records.items[i].where;
+        frame_use_add(&m->uses[where->pack], where->frame);
+    }
 }
 
 bool disk_write_manifest(struct store_disk *disk, uint8_t ret_digest[DIGEST_BYTES], struct err *err)

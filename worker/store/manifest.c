@@ -10,6 +10,7 @@
 
 #include "proto/base/id.h"
 #include "worker/store/bytes.h"
+#include "worker/store/object.h"
 
 enum {
     MANIFEST_VERSION = 1,
@@ -18,7 +19,10 @@ enum {
     TAIL_HEADER_BYTES = 304,
     TAIL_NAME_BYTES = 120,
     PAGE_ENTRY_BYTES = 64,
+    USE_HEADER_BYTES = 2,
     PAGE_ZSTD_LEVEL = 3,
+    SEALED_FLAG = 1,
+    PAGE_AAD_BYTES = 2 * TAIL_NAME_BYTES + 16,
 };
 static const char manifest_magic[8] = {'O', 'X', 'B', 'W', 'M', 'A', 'N', 'I'};
 
@@ -42,10 +46,8 @@ size_t page_split(const struct map_record *records, size_t n)
     return n;
 }
 
-void page_encode(const struct map_record *records, size_t n, uint8_t *out, struct page_entry *entry)
+static void put_columns(const struct map_record *records, size_t n, uint8_t *raw)
 {
-    assert(n >= 1 && n <= PAGE_RECORDS_MAX);
-    uint8_t raw[PAGE_RAW_MAX];
     uint8_t *gaps = raw, *packs = raw + 4 * n, *frames = raw + 8 * n, *firsts = raw + 10 * n,
             *counts = raw + 11 * n;
     uint64_t end = records[0].block;
@@ -59,7 +61,41 @@ void page_encode(const struct map_record *records, size_t n, uint8_t *out, struc
         counts[i] = r->where.blocks_less_1;
         end = map_record_end(r);
     }
+}
+
+/* What a sealed page is bound to: the names as they stand in the tail, then its own entry. */
+static void page_aad(const struct manifest *m, const struct page_entry *entry,
+                     uint8_t out[PAGE_AAD_BYTES])
+{
+    memset(out, 0, PAGE_AAD_BYTES);
+    memcpy(out, m->disk_id, strlen(m->disk_id));
+    memcpy(out + TAIL_NAME_BYTES, m->session, strlen(m->session));
+    put_u64(out + 2 * TAIL_NAME_BYTES, entry->first_block);
+    put_u32(out + 2 * TAIL_NAME_BYTES + 8, entry->n_records);
+    put_u32(out + 2 * TAIL_NAME_BYTES + 12, entry->codec);
+}
+
+void page_seal(const struct manifest *m, const struct crypt *crypt, const uint8_t *in, size_t len,
+               uint8_t *out, struct page_entry *entry)
+{
+    uint8_t aad[PAGE_AAD_BYTES];
+    page_aad(m, entry, aad);
+    random_bytes(out, CRYPT_SALT_BYTES);
+    crypt_seal(crypt, CRYPT_MAP, out, (struct crypt_aad){aad, sizeof aad}, in, len,
+               out + CRYPT_SEAL_BYTES, out + CRYPT_SALT_BYTES);
+    entry->stored_len = (uint32_t)(CRYPT_SEAL_BYTES + len);
+}
+
+void page_encode(const struct manifest *m, const struct crypt *crypt,
+                 const struct map_record *records, size_t n, uint8_t *out, struct page_entry *entry)
+{
+    assert(n >= 1 && n <= PAGE_RECORDS_MAX);
+    uint8_t raw[PAGE_RAW_MAX];
+    uint8_t *stored = out;
+    put_columns(records, n, raw);
     size_t raw_len = n * PAGE_RECORD_BYTES;
+    if (crypt)
+        out += CRYPT_SEAL_BYTES;
     size_t stored_len = ZSTD_compress(out, raw_len - 1, raw, raw_len, PAGE_ZSTD_LEVEL);
     entry->codec = FRAME_ZSTD;
     if (ZSTD_isError(stored_len)) { /* it does not shrink */
@@ -70,34 +106,57 @@ void page_encode(const struct map_record *records, size_t n, uint8_t *out, struc
     entry->first_block = records[0].block;
     entry->n_records = (uint32_t)n;
     entry->stored_len = (uint32_t)stored_len;
-    digest_sha256(out, stored_len, entry->digest);
+    if (crypt)
+        page_seal(m, crypt, out, stored_len, stored, entry);
+    digest_sha256(stored, entry->stored_len, entry->digest);
 }
 
-static bool page_unpack(const uint8_t *stored, const struct page_entry *entry, uint8_t *raw,
-                        struct err *err)
+/* Open into `out` of PAGE_RAW_MAX bytes. */
+static bool page_open(const struct manifest *m, const struct crypt *crypt, const uint8_t *stored,
+                      const struct page_entry *entry, uint8_t *out, struct err *err)
 {
+    uint8_t aad[PAGE_AAD_BYTES];
+    page_aad(m, entry, aad);
+    return crypt_open(crypt, CRYPT_MAP, stored, (struct crypt_aad){aad, sizeof aad},
+                      stored + CRYPT_SEAL_BYTES, entry->stored_len - CRYPT_SEAL_BYTES, out,
+                      stored + CRYPT_SALT_BYTES) ||
+           err_set(err, ERR_STORE_CORRUPT, 0, "map page at %" PRIu64 ": is not authentic",
+                   entry->offset);
+}
+
+static bool page_unpack(const struct manifest *m, const struct crypt *crypt, const uint8_t *stored,
+                        const struct page_entry *entry, uint8_t *raw, struct err *err)
+{
+    uint8_t opened[PAGE_RAW_MAX];
+    size_t stored_len = entry->stored_len;
     uint8_t digest[DIGEST_BYTES];
     digest_sha256(stored, entry->stored_len, digest);
     if (memcmp(digest, entry->digest, DIGEST_BYTES) != 0)
         return err_set(err, ERR_STORE_CORRUPT, 0, "map page at %" PRIu64 ": wrong digest",
                        entry->offset);
+    if (crypt) {
+        if (!page_open(m, crypt, stored, entry, opened, err))
+            return false;
+        stored = opened;
+        stored_len -= CRYPT_SEAL_BYTES;
+    }
     size_t raw_len = (size_t)entry->n_records * PAGE_RECORD_BYTES;
     if (entry->codec == FRAME_RAW)
         memcpy(raw, stored, raw_len);
-    else if (ZSTD_decompress(raw, raw_len, stored, entry->stored_len) != raw_len)
+    else if (ZSTD_decompress(raw, raw_len, stored, stored_len) != raw_len)
         return err_set(err, ERR_STORE_CORRUPT, 0, "map page at %" PRIu64 ": does not decompress",
                        entry->offset);
     return true;
 }
 
-bool page_decode(const uint8_t *stored, const struct page_entry *entry, uint32_t n_packs,
-                 uint64_t n_blocks, struct map_record *records, struct err *err)
+bool page_decode(const struct manifest *m, const struct crypt *crypt, const uint8_t *stored,
+                 const struct page_entry *entry, struct map_record *records, struct err *err)
 {
     uint8_t raw[PAGE_RAW_MAX];
-    if (!page_unpack(stored, entry, raw, err))
+    if (!page_unpack(m, crypt, stored, entry, raw, err))
         return false;
     size_t n = entry->n_records;
-    uint64_t end = entry->first_block;
+    uint64_t end = entry->first_block, n_blocks = disk_blocks(m->size_bytes);
     for (size_t i = 0; i < n; i++) {
         struct map_record *r = &records[i];
         r->block = end + get_u32(raw + 4 * i);
@@ -108,7 +167,7 @@ bool page_decode(const uint8_t *stored, const struct page_entry *entry, uint32_t
             .blocks_less_1 = raw[11 * n + i],
         };
         end = map_record_end(r);
-        if (end > n_blocks || r->where.pack >= n_packs ||
+        if (end > n_blocks || r->where.pack >= m->n_packs ||
             r->where.first + map_record_blocks(r) > FRAME_BLOCKS_MAX)
             return err_set(err, ERR_STORE_CORRUPT, 0,
                            "map page at %" PRIu64 ": record %zu is out of range", entry->offset, i);
@@ -147,6 +206,35 @@ bool manifest_header_decode(const uint8_t in[MANIFEST_HEADER_BYTES], uint8_t ret
 
 /* ---- tail */
 
+void frame_use_add(struct frame_use *use, uint32_t frame)
+{
+    uint32_t need = frame / 8 + 1;
+    if (use->len < need) {
+        use->bits = xrealloc(use->bits, need);
+        memset(use->bits + use->len, 0, need - use->len);
+        use->len = need;
+    }
+    use->bits[frame / 8] = (uint8_t)(use->bits[frame / 8] | 1u << (frame % 8));
+}
+
+static size_t uses_bytes(const struct manifest *m)
+{
+    size_t len = 0;
+    for (uint32_t i = 0; m->uses && i < m->n_packs; i++)
+        len += USE_HEADER_BYTES + m->uses[i].len;
+    return len;
+}
+
+static void encode_uses(const struct manifest *m, uint8_t *at)
+{
+    for (uint32_t i = 0; m->uses && i < m->n_packs; i++) {
+        const struct frame_use *use = &m->uses[i];
+        put_u16(at, (uint16_t)use->len);
+        memcpy(at + USE_HEADER_BYTES, use->bits, use->len);
+        at += USE_HEADER_BYTES + use->len;
+    }
+}
+
 static void encode_page_entry(const struct page_entry *p, uint8_t *at)
 {
     put_u64(at, p->first_block);
@@ -160,10 +248,11 @@ static void encode_page_entry(const struct page_entry *p, uint8_t *at)
 uint8_t *manifest_tail_encode(const struct manifest *m, size_t *ret_len)
 {
     size_t len = TAIL_HEADER_BYTES + (size_t)m->n_packs * PACK_REF_BYTES +
-                 (size_t)m->n_pages * PAGE_ENTRY_BYTES;
+                 (size_t)m->n_pages * PAGE_ENTRY_BYTES + uses_bytes(m);
     uint8_t *out = xcalloc(1, len);
     put_u32(out, TAIL_MAGIC);
     put_u16(out + 4, TAIL_VERSION);
+    put_u32(out + 8, m->uses ? SEALED_FLAG : 0);
     put_u32(out + 12, STORE_BLOCK_BYTES);
     put_u64(out + 16, m->size_bytes);
     put_u64(out + 24, m->data_blocks);
@@ -177,6 +266,7 @@ uint8_t *manifest_tail_encode(const struct manifest *m, size_t *ret_len)
         pack_ref_encode(&m->packs[i], at);
     for (uint32_t i = 0; i < m->n_pages; i++, at += PAGE_ENTRY_BYTES)
         encode_page_entry(&m->pages[i], at);
+    encode_uses(m, at);
     *ret_len = len;
     return out;
 }
@@ -194,8 +284,8 @@ static bool decode_name(const uint8_t *in, char *out, size_t max, const char *wh
 }
 
 static bool decode_page_entry(const struct manifest *m, const uint8_t *at, uint64_t *page_end,
-                              uint64_t *next_block, uint64_t tail_offset, struct page_entry *p,
-                              struct err *err)
+                              uint64_t *next_block, uint64_t tail_offset, bool is_sealed,
+                              struct page_entry *p, struct err *err)
 {
     uint32_t codec = get_u32(at + 24);
     *p = (struct page_entry){
@@ -208,8 +298,9 @@ static bool decode_page_entry(const struct manifest *m, const uint8_t *at, uint6
     memcpy(p->digest, at + 32, DIGEST_BYTES);
     if (codec > FRAME_ZSTD)
         return err_set(err, ERR_STORE_VERSION, 0, "manifest: page codec %" PRIu32, codec);
-    size_t raw_len = (size_t)p->n_records * PAGE_RECORD_BYTES;
-    if (p->n_records == 0 || p->n_records > PAGE_RECORDS_MAX || p->stored_len == 0 ||
+    size_t more = is_sealed ? CRYPT_SEAL_BYTES : 0;
+    size_t raw_len = (size_t)p->n_records * PAGE_RECORD_BYTES + more;
+    if (p->n_records == 0 || p->n_records > PAGE_RECORDS_MAX || p->stored_len <= more ||
         p->stored_len > raw_len || (codec == FRAME_RAW && p->stored_len != raw_len) ||
         p->offset < *page_end || p->offset > tail_offset ||
         tail_offset - p->offset < p->stored_len || p->first_block < *next_block ||
@@ -220,8 +311,26 @@ static bool decode_page_entry(const struct manifest *m, const uint8_t *at, uint6
     return true;
 }
 
+/* The use table: `len` bytes for m->n_packs packs. */
+static bool decode_uses(struct manifest *m, const uint8_t *at, size_t len, struct err *err)
+{
+    m->uses = xcalloc(m->n_packs + 1u, sizeof *m->uses);
+    for (uint32_t i = 0; i < m->n_packs; i++) {
+        size_t n = len < USE_HEADER_BYTES ? 0 : get_u16(at);
+        if (n == 0 || n > (PACK_FRAMES_MAX + 1) / 8 || len - USE_HEADER_BYTES < n ||
+            at[USE_HEADER_BYTES + n - 1] == 0)
+            return err_set(err, ERR_STORE_CORRUPT, 0, "manifest: bad use of pack %" PRIu32, i);
+        m->uses[i].bits = xmalloc(n);
+        m->uses[i].len = (uint32_t)n;
+        memcpy(m->uses[i].bits, at + USE_HEADER_BYTES, n);
+        at += USE_HEADER_BYTES + n;
+        len -= USE_HEADER_BYTES + n;
+    }
+    return len == 0 || err_set(err, ERR_STORE_CORRUPT, 0, "manifest: bad counts");
+}
+
 static bool decode_tables(struct manifest *m, const uint8_t *at, uint64_t tail_offset,
-                          struct err *err)
+                          bool is_sealed, struct err *err)
 {
     m->packs = xcalloc(m->n_packs ? m->n_packs : 1, sizeof *m->packs);
     for (uint32_t i = 0; i < m->n_packs; i++, at += PACK_REF_BYTES)
@@ -229,7 +338,8 @@ static bool decode_tables(struct manifest *m, const uint8_t *at, uint64_t tail_o
     m->pages = xcalloc(m->n_pages ? m->n_pages : 1, sizeof *m->pages);
     uint64_t page_end = MANIFEST_HEADER_BYTES, next_block = 0, n_records = 0;
     for (uint32_t i = 0; i < m->n_pages; i++, at += PAGE_ENTRY_BYTES) {
-        if (!decode_page_entry(m, at, &page_end, &next_block, tail_offset, &m->pages[i], err))
+        if (!decode_page_entry(m, at, &page_end, &next_block, tail_offset, is_sealed, &m->pages[i],
+                               err))
             return false;
         n_records += m->pages[i].n_records;
     }
@@ -238,32 +348,47 @@ static bool decode_tables(struct manifest *m, const uint8_t *at, uint64_t tail_o
     return true;
 }
 
-bool manifest_tail_decode(const uint8_t *in, size_t len, uint64_t tail_offset,
-                          struct manifest *ret_manifest, struct err *err)
+static bool decode_head(const uint8_t *in, size_t len, bool is_sealed, struct manifest *m,
+                        struct err *err)
 {
     if (len < TAIL_HEADER_BYTES || get_u32(in) != TAIL_MAGIC)
         return err_set(err, ERR_STORE_CORRUPT, 0, "manifest: no tail");
-    if (get_u16(in + 4) != TAIL_VERSION || get_u32(in + 8) != 0 ||
+    uint32_t flags = get_u32(in + 8);
+    if (get_u16(in + 4) != TAIL_VERSION || flags > SEALED_FLAG ||
         get_u32(in + 12) != STORE_BLOCK_BYTES)
         return err_set(err, ERR_STORE_VERSION, 0,
                        "manifest tail version %u flags %#" PRIx32 ": made by a newer version",
-                       get_u16(in + 4), get_u32(in + 8));
-    struct manifest m = {
+                       get_u16(in + 4), flags);
+    if ((flags == SEALED_FLAG) != is_sealed)
+        return err_set(err, ERR_STORE_CORRUPT, 0,
+                       "manifest: is %ssealed in a repository that is %s", is_sealed ? "not " : "",
+                       is_sealed ? "encrypted" : "not");
+    *m = (struct manifest){
         .size_bytes = get_u64(in + 16),
         .data_blocks = get_u64(in + 24),
         .n_records = get_u64(in + 32),
         .n_packs = get_u32(in + 40),
         .n_pages = get_u32(in + 44),
     };
-    uint64_t want = TAIL_HEADER_BYTES + (uint64_t)m.n_packs * PACK_REF_BYTES +
-                    (uint64_t)m.n_pages * PAGE_ENTRY_BYTES;
-    if (len != want || m.size_bytes > STORE_DISK_BYTES_MAX ||
-        m.data_blocks > disk_blocks(m.size_bytes))
+    uint64_t want = TAIL_HEADER_BYTES + (uint64_t)m->n_packs * PACK_REF_BYTES +
+                    (uint64_t)m->n_pages * PAGE_ENTRY_BYTES;
+    if ((is_sealed ? len < want : len != want) || m->size_bytes > STORE_DISK_BYTES_MAX ||
+        m->data_blocks > disk_blocks(m->size_bytes))
         return err_set(err, ERR_STORE_CORRUPT, 0, "manifest: bad counts");
-    if (!decode_name(in + 64, m.disk_id, STORE_DISK_ID_MAX, "disk id", err) ||
-        !decode_name(in + 64 + TAIL_NAME_BYTES, m.session, STORE_SESSION_ID_MAX, "session", err))
+    return decode_name(in + 64, m->disk_id, STORE_DISK_ID_MAX, "disk id", err) &&
+           decode_name(in + 64 + TAIL_NAME_BYTES, m->session, STORE_SESSION_ID_MAX, "session", err);
+}
+
+bool manifest_tail_decode(const uint8_t *in, size_t len, uint64_t tail_offset, bool is_sealed,
+                          struct manifest *ret_manifest, struct err *err)
+{
+    struct manifest m = {0};
+    if (!decode_head(in, len, is_sealed, &m, err))
         return false;
-    if (!decode_tables(&m, in + TAIL_HEADER_BYTES, tail_offset, err)) {
+    size_t fixed = TAIL_HEADER_BYTES + (size_t)m.n_packs * PACK_REF_BYTES +
+                   (size_t)m.n_pages * PAGE_ENTRY_BYTES;
+    if (!decode_tables(&m, in + TAIL_HEADER_BYTES, tail_offset, is_sealed, err) ||
+        (is_sealed && !decode_uses(&m, in + fixed, len - fixed, err))) {
         manifest_done(&m);
         return false;
     }
@@ -273,6 +398,9 @@ bool manifest_tail_decode(const uint8_t *in, size_t len, uint64_t tail_offset,
 
 void manifest_done(struct manifest *m)
 {
+    for (uint32_t i = 0; m->uses && i < m->n_packs; i++)
+        free(m->uses[i].bits);
+    free(m->uses);
     free(m->packs);
     free(m->pages);
     *m = (struct manifest){0};

@@ -13,6 +13,7 @@ enum {
     PAGE_RECORDS_MAX = 4096,
     PAGE_RECORD_BYTES = 12,
     PAGE_RAW_MAX = PAGE_RECORDS_MAX * PAGE_RECORD_BYTES,
+    PAGE_STORED_MAX = PAGE_RAW_MAX + CRYPT_SEAL_BYTES,
     MANIFEST_TAIL_MAX = 256 << 20,
 };
 
@@ -47,13 +48,32 @@ struct page_entry {
 /* How many of the `n` records go into the next page (a page also ends before a gap of 2^32 blocks).
  */
 size_t page_split(const struct map_record *records, size_t n);
-/* Encode a page into `out` of PAGE_RAW_MAX bytes, and fill `entry` but for its offset. */
-void page_encode(const struct map_record *records, size_t n, uint8_t *out,
+struct manifest;
+/* Encode a page into `out` of PAGE_STORED_MAX bytes, and fill `entry` but for its offset. Uses the
+ * names in `m`; `crypt` is NULL in a repository that is not encrypted. */
+void page_encode(const struct manifest *m, const struct crypt *crypt,
+                 const struct map_record *records, size_t n, uint8_t *out,
                  struct page_entry *entry);
+/* Seal what would be stored otherwise: from `in` to `out` (CRYPT_SEAL_BYTES more), which may
+ * overlap when in = out + CRYPT_SEAL_BYTES. Sets entry->stored_len; uses its other fields but the
+ * digest. */
+void page_seal(const struct manifest *m, const struct crypt *crypt, const uint8_t *in, size_t len,
+               uint8_t *out, struct page_entry *entry);
 /* Decode stored bytes into `records`, which holds entry->n_records. Checks the digest, the order,
- * the pack numbers against `n_packs` and the blocks against `n_blocks`. */
-bool page_decode(const uint8_t *stored, const struct page_entry *entry, uint32_t n_packs,
-                 uint64_t n_blocks, struct map_record *records, struct err *err);
+ * the pack numbers and the blocks against `m`. `crypt` can write, or is NULL. */
+bool page_decode(const struct manifest *m, const struct crypt *crypt, const uint8_t *stored,
+                 const struct page_entry *entry, struct map_record *records, struct err *err);
+
+/* ---- which frames of a pack a disk refers to: in the tail of a sealed manifest */
+struct frame_use {
+    uint32_t len; /* bytes */
+    uint8_t *bits;
+};
+static inline bool frame_use_has(const struct frame_use *use, uint32_t frame)
+{
+    return frame / 8 < use->len && (use->bits[frame / 8] >> (frame % 8) & 1) != 0;
+}
+void frame_use_add(struct frame_use *use, uint32_t frame);
 
 /* ---- header and tail */
 void manifest_header_encode(const uint8_t repository[16], uint8_t out[MANIFEST_HEADER_BYTES]);
@@ -69,6 +89,7 @@ struct manifest {
     uint32_t n_packs, n_pages;
     struct pack_ref *packs;
     struct page_entry *pages;
+    struct frame_use *uses; /* sealed: one a pack; else NULL */
 };
 
 static inline uint64_t disk_blocks(uint64_t size_bytes)
@@ -76,9 +97,10 @@ static inline uint64_t disk_blocks(uint64_t size_bytes)
     return (size_bytes + STORE_BLOCK_BYTES - 1) / STORE_BLOCK_BYTES;
 }
 
-/* The encoded tail; the caller frees. */
+/* The encoded tail; the caller frees. Sealed when `m` has uses. */
 uint8_t *manifest_tail_encode(const struct manifest *m, size_t *ret_len);
-/* `tail_offset`: where it stood; the pages must lie before it. The caller calls manifest_done(). */
-bool manifest_tail_decode(const uint8_t *in, size_t len, uint64_t tail_offset,
+/* `tail_offset`: where it stood; the pages must lie before it. `is_sealed`: what it must be. The
+ * caller calls manifest_done(). */
+bool manifest_tail_decode(const uint8_t *in, size_t len, uint64_t tail_offset, bool is_sealed,
                           struct manifest *ret_manifest, struct err *err);
 void manifest_done(struct manifest *m);

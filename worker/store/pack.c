@@ -16,6 +16,9 @@ enum {
     FRAME_MAGIC = 0x5246584f,  /* "OXFR" */
     FOOTER_MAGIC = 0x5446584f, /* "OXFT" */
     RELOCATED_FLAG = 1,
+    SEALED_CHUNK_BYTES = 34, /* a chunk in a sealed list: without the number of its frame */
+    SEALED_FLAG = 1,
+    LIST_AAD_BYTES = 12,
 };
 static const char pack_magic[8] = {'O', 'X', 'B', 'W', 'P', 'A', 'C', 'K'};
 
@@ -79,9 +82,14 @@ void frame_header_encode(const struct frame_header *h, uint8_t out[FRAME_HEADER_
     put_u32(out, FRAME_MAGIC);
     out[4] = FRAME_VERSION;
     out[5] = (uint8_t)h->codec;
+    put_u16(out + 6, h->is_sealed ? SEALED_FLAG : 0);
     put_u32(out + 8, h->stored_len);
     put_u32(out + 12, h->raw_len);
     put_u32(out + 16, h->chunks);
+    if (h->is_sealed) {
+        memcpy(out + 20, h->salt, CRYPT_SALT_BYTES);
+        memcpy(out + 36, h->tag, CRYPT_TAG_BYTES);
+    }
     put_u32(out + 56, h->stored_crc);
     put_u32(out + 60, crc32c(out, 60));
 }
@@ -93,7 +101,7 @@ bool frame_header_decode(const uint8_t in[FRAME_HEADER_BYTES], struct frame_head
         return err_set(err, ERR_STORE_CORRUPT, 0, "no frame header");
     if (get_u32(in + 60) != crc32c(in, 60))
         return err_set(err, ERR_STORE_CORRUPT, 0, "frame header: wrong checksum");
-    if (in[4] != FRAME_VERSION || get_u16(in + 6) != 0 || in[5] > FRAME_ZSTD)
+    if (in[4] != FRAME_VERSION || get_u16(in + 6) > SEALED_FLAG || in[5] > FRAME_ZSTD)
         return err_set(err, ERR_STORE_VERSION, 0,
                        "frame version %u codec %u flags %#x: made by a newer version", in[4], in[5],
                        get_u16(in + 6));
@@ -103,11 +111,15 @@ bool frame_header_decode(const uint8_t in[FRAME_HEADER_BYTES], struct frame_head
         .raw_len = get_u32(in + 12),
         .chunks = get_u32(in + 16),
         .stored_crc = get_u32(in + 56),
+        .is_sealed = get_u16(in + 6) == SEALED_FLAG,
     };
+    memcpy(out->salt, in + 20, CRYPT_SALT_BYTES);
+    memcpy(out->tag, in + 36, CRYPT_TAG_BYTES);
+    uint32_t more = out->is_sealed ? CRYPT_PUBLIC_BYTES : 0;
     if (out->raw_len == 0 || out->raw_len > FRAME_RAW_MAX ||
-        out->raw_len % STORE_BLOCK_BYTES != 0 || out->stored_len == 0 ||
-        out->stored_len > out->raw_len ||
-        (out->codec == FRAME_RAW && out->stored_len != out->raw_len))
+        out->raw_len % STORE_BLOCK_BYTES != 0 || out->stored_len <= more ||
+        out->stored_len > out->raw_len + more ||
+        (out->codec == FRAME_RAW && out->stored_len != out->raw_len + more))
         return err_set(err, ERR_STORE_CORRUPT, 0, "frame header: bad lengths");
     return true;
 }
@@ -151,8 +163,9 @@ bool trailer_decode(const uint8_t in[TRAILER_BYTES], enum trailer_kind kind, uin
 /* ---- footer: reading */
 
 static bool footer_frames(struct footer *f, const uint8_t *table, uint64_t tail_offset,
-                          struct err *err)
+                          bool is_sealed, struct err *err)
 {
+    uint32_t more = is_sealed ? CRYPT_PUBLIC_BYTES : 0;
     uint64_t end = PACK_HEADER_BYTES;
     uint32_t chunk = 0;
     uint64_t leaf = 0;
@@ -165,7 +178,7 @@ static bool footer_frames(struct footer *f, const uint8_t *table, uint64_t tail_
         e->chunks = get_u32(table + 20);
         e->first_leaf = (uint32_t)leaf;
         if (e->raw_len == 0 || e->raw_len > FRAME_RAW_MAX || e->raw_len % STORE_BLOCK_BYTES != 0 ||
-            e->stored_len == 0 || e->stored_len > e->raw_len)
+            e->stored_len <= more || e->stored_len > e->raw_len + more)
             return err_set(err, ERR_STORE_CORRUPT, 0, "footer: frame %u has bad lengths", i);
         if (e->offset < end || e->offset > tail_offset ||
             tail_offset - e->offset < (uint64_t)FRAME_HEADER_BYTES + e->stored_len)
@@ -199,34 +212,125 @@ static bool footer_chunks(const struct footer *f, struct err *err)
     return true;
 }
 
-static bool footer_parse(struct footer *f, size_t len, uint64_t tail_offset, struct err *err)
+size_t sealed_list_bytes(uint32_t chunks, uint32_t raw_len)
+{
+    return CRYPT_SEAL_BYTES + (size_t)chunks * SEALED_CHUNK_BYTES +
+           (size_t)(raw_len / STORE_BLOCK_BYTES) * LEAF_BYTES;
+}
+
+/* What a list is bound to: its frame, wherever that lies. */
+static void list_aad(const struct frame_entry *frame, uint8_t out[LIST_AAD_BYTES])
+{
+    put_u32(out, frame->stored_len);
+    put_u32(out + 4, frame->raw_len);
+    put_u32(out + 8, frame->chunks);
+}
+
+void list_seal(const struct crypt *crypt, const struct frame_entry *frame, uint8_t *list)
+{
+    uint8_t aad[LIST_AAD_BYTES], *text = list + CRYPT_SEAL_BYTES;
+    list_aad(frame, aad);
+    crypt_seal(crypt, CRYPT_LIST, list, (struct crypt_aad){aad, sizeof aad}, text,
+               sealed_list_bytes(frame->chunks, frame->raw_len) - CRYPT_SEAL_BYTES, text,
+               list + CRYPT_SALT_BYTES);
+}
+
+/* Open the list of a frame into the plain tables. */
+static bool open_list(struct footer *f, uint32_t i, const struct crypt *crypt, uint8_t *work,
+                      struct err *err)
+{
+    const struct frame_entry *e = &f->frames[i];
+    uint8_t aad[LIST_AAD_BYTES];
+    list_aad(e, aad);
+    size_t len = sealed_list_bytes(e->chunks, e->raw_len) - CRYPT_SEAL_BYTES;
+    if (!crypt_open(crypt, CRYPT_LIST, e->list, (struct crypt_aad){aad, sizeof aad},
+                    e->list + CRYPT_SEAL_BYTES, len, work, e->list + CRYPT_SALT_BYTES))
+        return err_set(err, ERR_STORE_CORRUPT, 0, "footer: list of frame %u is not authentic", i);
+    uint8_t *chunk = f->opened + (size_t)e->first_chunk * CHUNK_ENTRY_BYTES;
+    for (uint32_t c = 0; c < e->chunks; c++, work += SEALED_CHUNK_BYTES) {
+        memcpy(chunk, work, DIGEST_BYTES);
+        put_u16(chunk + DIGEST_BYTES, (uint16_t)i);
+        memcpy(chunk + DIGEST_BYTES + 2, work + DIGEST_BYTES, 2);
+        chunk += CHUNK_ENTRY_BYTES;
+    }
+    memcpy(f->opened + (size_t)f->n_chunks * CHUNK_ENTRY_BYTES + (size_t)e->first_leaf * LEAF_BYTES,
+           work, (size_t)(e->raw_len / STORE_BLOCK_BYTES) * LEAF_BYTES);
+    return true;
+}
+
+/* Find the lists and, with a key, open them. */
+static bool footer_lists(struct footer *f, const uint8_t *lists, const struct crypt *crypt,
+                         struct err *err)
+{
+    size_t longest = 1;
+    for (uint32_t i = 0; i < f->n_frames; i++) {
+        struct frame_entry *e = &f->frames[i];
+        size_t len = sealed_list_bytes(e->chunks, e->raw_len);
+        e->list = lists;
+        lists += len;
+        longest = len > longest ? len : longest;
+    }
+    if (!crypt_can_write(crypt))
+        return true;
+    f->opened = xmalloc((size_t)f->n_chunks * CHUNK_ENTRY_BYTES + (size_t)f->n_leaves * LEAF_BYTES);
+    f->chunks = f->opened;
+    f->leaves = f->opened + (size_t)f->n_chunks * CHUNK_ENTRY_BYTES;
+    SCOPED_FREE uint8_t *work = xmalloc(longest);
+    for (uint32_t i = 0; i < f->n_frames; i++)
+        if (!open_list(f, i, crypt, work, err))
+            return false;
+    return true;
+}
+
+static bool footer_head(struct footer *f, size_t len, bool want_sealed, struct err *err)
 {
     const uint8_t *in = f->bytes;
     if (len < FOOTER_HEADER_BYTES || get_u32(in) != FOOTER_MAGIC)
         return err_set(err, ERR_STORE_CORRUPT, 0, "no footer");
-    if (get_u16(in + 4) != FOOTER_VERSION || get_u16(in + 6) != LEAF_BYTES || get_u32(in + 8) != 0)
+    uint32_t flags = get_u32(in + 8);
+    if (get_u16(in + 4) != FOOTER_VERSION || get_u16(in + 6) != LEAF_BYTES || flags > SEALED_FLAG)
         return err_set(err, ERR_STORE_VERSION, 0,
                        "footer version %u leaf size %u flags %#" PRIx32 ": made by a newer version",
-                       get_u16(in + 4), get_u16(in + 6), get_u32(in + 8));
+                       get_u16(in + 4), get_u16(in + 6), flags);
+    if ((flags == SEALED_FLAG) != want_sealed)
+        return err_set(err, ERR_STORE_CORRUPT, 0, "footer: is %ssealed in a repository that is %s",
+                       want_sealed ? "not " : "", want_sealed ? "encrypted" : "not");
     f->n_frames = get_u32(in + 12);
     f->n_chunks = get_u32(in + 16);
     f->n_leaves = get_u32(in + 20);
-    uint64_t want = FOOTER_HEADER_BYTES + (uint64_t)f->n_frames * FRAME_ENTRY_BYTES +
-                    (uint64_t)f->n_chunks * CHUNK_ENTRY_BYTES + (uint64_t)f->n_leaves * LEAF_BYTES;
+    uint64_t each = want_sealed ? CRYPT_SEAL_BYTES : 0;
+    uint64_t want = FOOTER_HEADER_BYTES + f->n_frames * (FRAME_ENTRY_BYTES + each) +
+                    (uint64_t)f->n_chunks * (want_sealed ? SEALED_CHUNK_BYTES : CHUNK_ENTRY_BYTES) +
+                    (uint64_t)f->n_leaves * LEAF_BYTES;
     if (f->n_frames == 0 || f->n_frames > PACK_FRAMES_MAX || len != want)
         return err_set(err, ERR_STORE_CORRUPT, 0, "footer: bad counts");
-    const uint8_t *table = in + FOOTER_HEADER_BYTES;
-    f->chunks = table + (size_t)f->n_frames * FRAME_ENTRY_BYTES;
-    f->leaves = f->chunks + (size_t)f->n_chunks * CHUNK_ENTRY_BYTES;
-    f->frames = xcalloc(f->n_frames, sizeof *f->frames);
-    return footer_frames(f, table, tail_offset, err) && footer_chunks(f, err);
+    return true;
 }
 
-bool footer_decode(uint8_t *bytes, size_t len, uint64_t tail_offset, struct footer *ret_footer,
-                   struct err *err)
+static bool footer_parse(struct footer *f, size_t len, uint64_t tail_offset,
+                         const struct crypt *crypt, struct err *err)
+{
+    if (!footer_head(f, len, crypt != NULL, err))
+        return false;
+    const uint8_t *table = f->bytes + FOOTER_HEADER_BYTES;
+    const uint8_t *rest = table + (size_t)f->n_frames * FRAME_ENTRY_BYTES;
+    f->frames = xcalloc(f->n_frames, sizeof *f->frames);
+    if (!footer_frames(f, table, tail_offset, crypt != NULL, err))
+        return false;
+    if (crypt && !footer_lists(f, rest, crypt, err))
+        return false;
+    if (!crypt) {
+        f->chunks = rest;
+        f->leaves = rest + (size_t)f->n_chunks * CHUNK_ENTRY_BYTES;
+    }
+    return !f->chunks || footer_chunks(f, err);
+}
+
+bool footer_decode(uint8_t *bytes, size_t len, uint64_t tail_offset, const struct crypt *crypt,
+                   struct footer *ret_footer, struct err *err)
 {
     struct footer f = {.bytes = bytes};
-    if (!footer_parse(&f, len, tail_offset, err)) {
+    if (!footer_parse(&f, len, tail_offset, crypt, err)) {
         footer_done(&f);
         return false;
     }
@@ -238,6 +342,7 @@ void footer_done(struct footer *f)
 {
     free(f->frames);
     free(f->bytes);
+    free(f->opened);
     *f = (struct footer){0};
 }
 
@@ -256,7 +361,7 @@ struct chunk_entry footer_chunk(const struct footer *f, uint32_t i)
 
 static uint8_t *append(uint8_t **table, uint32_t *n, uint32_t *cap, uint32_t add, size_t entry)
 {
-    if (*cap - *n < add) {
+    if (*cap < *n + add) {
         *cap = (*cap + add) * 2;
         *table = xreallocarray(*table, *cap, entry);
     }
@@ -279,7 +384,7 @@ void footer_add_chunk(struct footer_builder *b, const uint8_t id[DIGEST_BYTES], 
         memcpy(at + (size_t)i * LEAF_BYTES, leaves + (size_t)i * DIGEST_BYTES, LEAF_BYTES);
 }
 
-void footer_add_frame(struct footer_builder *b, uint64_t offset, uint32_t stored_len,
+static void add_entry(struct footer_builder *b, uint64_t offset, uint32_t stored_len,
                       uint32_t raw_len, uint32_t chunks)
 {
     uint8_t *at = append(&b->frames, &b->n_frames, &b->cap_frames, 1, FRAME_ENTRY_BYTES);
@@ -290,10 +395,58 @@ void footer_add_frame(struct footer_builder *b, uint64_t offset, uint32_t stored
     put_u32(at + 20, chunks);
 }
 
+void footer_add_frame(struct footer_builder *b, uint64_t offset, uint32_t stored_len,
+                      uint32_t raw_len, uint32_t chunks, const struct crypt *crypt,
+                      const uint8_t *salt)
+{
+    add_entry(b, offset, stored_len, raw_len, chunks);
+    if (!crypt)
+        return;
+    size_t len = sealed_list_bytes(chunks, raw_len), leaves = raw_len / STORE_BLOCK_BYTES;
+    uint8_t *list = append(&b->lists, &b->n_lists, &b->cap_lists, (uint32_t)len, 1);
+    uint8_t *plain = list + CRYPT_SEAL_BYTES;
+    const uint8_t *chunk = b->chunks + (size_t)(b->n_chunks - chunks) * CHUNK_ENTRY_BYTES;
+    for (uint32_t c = 0; c < chunks; c++, chunk += CHUNK_ENTRY_BYTES) {
+        memcpy(plain, chunk, DIGEST_BYTES);
+        memcpy(plain + DIGEST_BYTES, chunk + DIGEST_BYTES + 2, 2);
+        plain += SEALED_CHUNK_BYTES;
+    }
+    memcpy(plain, b->leaves + (b->n_leaves - leaves) * LEAF_BYTES, leaves * LEAF_BYTES);
+    memcpy(list, salt, CRYPT_SALT_BYTES);
+    const struct frame_entry frame = {
+        .stored_len = stored_len, .raw_len = raw_len, .chunks = chunks};
+    list_seal(crypt, &frame, list);
+}
+
+void footer_copy_frame(struct footer_builder *b, const struct footer *from, uint32_t frame,
+                       uint64_t offset)
+{
+    const struct frame_entry *e = &from->frames[frame];
+    uint32_t leaves = e->raw_len / STORE_BLOCK_BYTES;
+    if (e->list) { /* the builder only needs to count what it cannot see */
+        size_t len = sealed_list_bytes(e->chunks, e->raw_len);
+        memcpy(append(&b->lists, &b->n_lists, &b->cap_lists, (uint32_t)len, 1), e->list, len);
+        b->n_chunks += e->chunks;
+        b->n_leaves += leaves;
+    } else {
+        uint8_t *at =
+            append(&b->chunks, &b->n_chunks, &b->cap_chunks, e->chunks, CHUNK_ENTRY_BYTES);
+        memcpy(at, from->chunks + (size_t)e->first_chunk * CHUNK_ENTRY_BYTES,
+               (size_t)e->chunks * CHUNK_ENTRY_BYTES);
+        for (uint32_t c = 0; c < e->chunks; c++)
+            put_u16(at + (size_t)c * CHUNK_ENTRY_BYTES + DIGEST_BYTES, (uint16_t)b->n_frames);
+        memcpy(append(&b->leaves, &b->n_leaves, &b->cap_leaves, leaves, LEAF_BYTES),
+               from->leaves + (size_t)e->first_leaf * LEAF_BYTES, (size_t)leaves * LEAF_BYTES);
+    }
+    add_entry(b, offset, e->stored_len, e->raw_len, e->chunks);
+}
+
 size_t footer_builder_bytes(const struct footer_builder *b)
 {
-    return FOOTER_HEADER_BYTES + (size_t)b->n_frames * FRAME_ENTRY_BYTES +
-           (size_t)b->n_chunks * CHUNK_ENTRY_BYTES + (size_t)b->n_leaves * LEAF_BYTES;
+    size_t tables =
+        b->lists ? b->n_lists
+                 : (size_t)b->n_chunks * CHUNK_ENTRY_BYTES + (size_t)b->n_leaves * LEAF_BYTES;
+    return FOOTER_HEADER_BYTES + (size_t)b->n_frames * FRAME_ENTRY_BYTES + tables;
 }
 
 uint8_t *footer_encode(const struct footer_builder *b)
@@ -302,6 +455,7 @@ uint8_t *footer_encode(const struct footer_builder *b)
     put_u32(out, FOOTER_MAGIC);
     put_u16(out + 4, FOOTER_VERSION);
     put_u16(out + 6, LEAF_BYTES);
+    put_u32(out + 8, b->lists ? SEALED_FLAG : 0);
     put_u32(out + 12, b->n_frames);
     put_u32(out + 16, b->n_chunks);
     put_u32(out + 20, b->n_leaves);
@@ -310,6 +464,10 @@ uint8_t *footer_encode(const struct footer_builder *b)
         return out;
     memcpy(at, b->frames, (size_t)b->n_frames * FRAME_ENTRY_BYTES);
     at += (size_t)b->n_frames * FRAME_ENTRY_BYTES;
+    if (b->lists) {
+        memcpy(at, b->lists, b->n_lists);
+        return out;
+    }
     memcpy(at, b->chunks, (size_t)b->n_chunks * CHUNK_ENTRY_BYTES);
     at += (size_t)b->n_chunks * CHUNK_ENTRY_BYTES;
     memcpy(at, b->leaves, (size_t)b->n_leaves * LEAF_BYTES);
@@ -321,5 +479,6 @@ void footer_builder_done(struct footer_builder *b)
     free(b->frames);
     free(b->chunks);
     free(b->leaves);
+    free(b->lists);
     *b = (struct footer_builder){0};
 }

@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #include "proto/base/err.h"
+#include "worker/store/crypt.h"
 #include "worker/store/digest.h"
 #include "worker/store/store.h"
 
@@ -21,6 +22,8 @@ enum {
     FRAME_HEADER_BYTES = 64,
     FRAME_RAW_MAX = 1 << 20,
     FRAME_BLOCKS_MAX = FRAME_RAW_MAX / STORE_BLOCK_BYTES,
+    FRAME_STORED_MAX = FRAME_RAW_MAX + CRYPT_PUBLIC_BYTES,
+    FRAME_AAD_BYTES = 36, /* of the header: authenticated when sealed */
     CHUNK_BLOCKS_MAX = 64,
     PACK_FRAMES_MAX = 65535,
     TRAILER_BYTES = 64,
@@ -67,6 +70,9 @@ struct frame_header {
     uint32_t raw_len;
     uint32_t chunks;
     uint32_t stored_crc;
+    bool is_sealed; /* the stored bytes are an ephemeral public key and ciphertext */
+    uint8_t salt[CRYPT_SALT_BYTES];
+    uint8_t tag[CRYPT_TAG_BYTES];
 };
 void frame_header_encode(const struct frame_header *h, uint8_t out[FRAME_HEADER_BYTES]);
 bool frame_header_decode(const uint8_t in[FRAME_HEADER_BYTES], struct frame_header *out,
@@ -94,20 +100,34 @@ struct frame_entry {
     uint32_t first_chunk;
     uint32_t chunks;
     uint32_t first_leaf;
+    const uint8_t *list; /* sealed: into the footer's bytes, sealed_list_bytes() of them */
 };
 struct footer {
     uint32_t n_frames, n_chunks, n_leaves;
     struct frame_entry *frames;
     uint8_t *bytes;        /* the encoded footer */
-    const uint8_t *chunks; /* into bytes: CHUNK_ENTRY_BYTES each */
-    const uint8_t *leaves; /* into bytes: LEAF_BYTES each */
+    uint8_t *opened;       /* sealed: what its lists hold, with a key */
+    const uint8_t *chunks; /* CHUNK_ENTRY_BYTES each; NULL when sealed and there is no key */
+    const uint8_t *leaves; /* LEAF_BYTES each; likewise */
 };
 enum { CHUNK_ENTRY_BYTES = 36 };
 
-/* `bytes` (of the heap) becomes the footer's, on failure too. `tail_offset` is where it stood. */
-bool footer_decode(uint8_t *bytes, size_t len, uint64_t tail_offset, struct footer *ret_footer,
-                   struct err *err);
+/* `bytes` (of the heap) becomes the footer's, on failure too. `tail_offset` is where it stood.
+ * `crypt`: of the repository, NULL when it is not encrypted; one without a key leaves the lists
+ * closed. */
+bool footer_decode(uint8_t *bytes, size_t len, uint64_t tail_offset, const struct crypt *crypt,
+                   struct footer *ret_footer, struct err *err);
 void footer_done(struct footer *f);
+
+/* The length of a frame's list in a sealed footer: salt, tag, ciphertext. */
+size_t sealed_list_bytes(uint32_t chunks, uint32_t raw_len);
+/* Seal a list in place: `list` has its salt, room for the tag, and the plain text. */
+void list_seal(const struct crypt *crypt, const struct frame_entry *frame, uint8_t *list);
+/* The salt of a sealed frame: it is that of its list, and of its header. */
+static inline const uint8_t *frame_entry_salt(const struct frame_entry *e)
+{
+    return e->list;
+}
 
 struct chunk_entry {
     const uint8_t *id; /* DIGEST_BYTES, borrowed from the footer */
@@ -127,13 +147,21 @@ struct footer_builder {
     uint8_t *frames, *chunks, *leaves;
     uint32_t n_frames, n_chunks, n_leaves;
     uint32_t cap_frames, cap_chunks, cap_leaves;
+    uint8_t *lists; /* sealed: of all frames */
+    uint32_t n_lists, cap_lists;
 };
 /* A chunk of the frame that will be number n_frames. `leaves`: DIGEST_BYTES each. */
 void footer_add_chunk(struct footer_builder *b, const uint8_t id[DIGEST_BYTES], uint8_t first,
                       const uint8_t *leaves, uint32_t n_leaves);
-/* That frame ends, with `chunks` chunks. */
+/* That frame ends, with the last `chunks` chunks. `crypt` and `salt` (of the frame) are NULL in a
+ * repository that is not encrypted. */
 void footer_add_frame(struct footer_builder *b, uint64_t offset, uint32_t stored_len,
-                      uint32_t raw_len, uint32_t chunks);
+                      uint32_t raw_len, uint32_t chunks, const struct crypt *crypt,
+                      const uint8_t *salt);
+/* A frame of another pack, which the caller copies verbatim to `offset`, is the next one, with its
+ * list as it is. Needs no key. All frames of a builder are sealed, or none. */
+void footer_copy_frame(struct footer_builder *b, const struct footer *from, uint32_t frame,
+                       uint64_t offset);
 size_t footer_builder_bytes(const struct footer_builder *b);
 /* The encoded footer of footer_builder_bytes(); the caller frees. */
 uint8_t *footer_encode(const struct footer_builder *b);

@@ -28,17 +28,21 @@ struct decoder {
     struct decoder *next;
     ZSTD_DCtx *zstd;
     struct hasher *hasher;
-    uint8_t stored[FRAME_HEADER_BYTES + FRAME_RAW_MAX];
+    struct envelope envelope; /* of the last sealed frame: a pack has one for all */
+    bool has_envelope;
+    uint8_t stored[FRAME_HEADER_BYTES + FRAME_STORED_MAX];
 };
 
 struct decoder_pool {
+    const struct crypt *crypt;
     pthread_mutex_t lock; /* guards idle; leaf lock */
     struct decoder *idle;
 };
 
-struct decoder_pool *decoder_pool_new(void)
+struct decoder_pool *decoder_pool_new(const struct crypt *crypt)
 {
     struct decoder_pool *pool = ALLOC_NEW(struct decoder_pool);
+    pool->crypt = crypt;
     pthread_mutex_init(&pool->lock, NULL);
     return pool;
 }
@@ -52,6 +56,7 @@ void decoder_pool_free(struct decoder_pool *pool)
         pool->idle = d->next;
         ZSTD_freeDCtx(d->zstd);
         hasher_free(d->hasher);
+        envelope_wipe(&d->envelope);
         free(d);
     }
     pthread_mutex_destroy(&pool->lock);
@@ -69,7 +74,8 @@ static struct decoder *decoder_take(struct decoder_pool *pool)
         return d;
     d = ALLOC_NEW(struct decoder);
     d->zstd = ZSTD_createDCtx();
-    d->hasher = hasher_new();
+    if (!pool->crypt || crypt_can_write(pool->crypt)) /* else it is only for checking sums */
+        d->hasher = hasher_new(crypt_id_key(pool->crypt));
     if (!d->zstd)
         abort(); /* out of memory */
     return d;
@@ -133,7 +139,8 @@ static bool original_offset(const struct open_pack *pack, const struct trailer *
     return true;
 }
 
-static bool read_footer(struct open_pack *pack, bool is_relocated, struct err *err)
+static bool read_footer(struct store *store, struct open_pack *pack, bool is_relocated,
+                        struct err *err)
 {
     struct stat st;
     if (fstat(pack->fd, &st) != 0)
@@ -161,7 +168,7 @@ static bool read_footer(struct open_pack *pack, bool is_relocated, struct err *e
         free(footer);
         return false;
     }
-    return footer_decode(footer, trailer.tail_len, offset, &pack->footer, err) &&
+    return footer_decode(footer, trailer.tail_len, offset, store->crypt, &pack->footer, err) &&
            (!is_relocated || relocate(pack, &trailer, err));
 }
 
@@ -189,7 +196,7 @@ struct open_pack *open_pack_load(struct store *store, const struct pack_ref *ref
             err_set_errno(err, errno, "open");
     }
     if (pack->fd < 0 || !read_header(store, pack->fd, ref->id, &is_relocated, err) ||
-        !read_footer(pack, is_relocated, err)) {
+        !read_footer(store, pack, is_relocated, err)) {
         err_wrap(err, "'%s'", pack->path);
         open_pack_free(pack);
         return NULL;
@@ -252,26 +259,54 @@ static bool verify_blocks(struct decoder *d, const struct footer *footer,
     return true;
 }
 
-static bool decode_frame(struct decoder *d, const struct open_pack *pack,
+/* Read and check what needs no key. */
+static bool read_frame(struct decoder *d, const struct open_pack *pack,
+                       const struct frame_entry *entry, struct frame_header *header,
+                       struct err *err)
+{
+    const uint8_t *stored = d->stored + FRAME_HEADER_BYTES;
+    if (!file_pread_full(pack->fd, d->stored, FRAME_HEADER_BYTES + (size_t)entry->stored_len,
+                         entry->offset, err) ||
+        !frame_header_decode(d->stored, header, err))
+        return false;
+    if (header->stored_len != entry->stored_len || header->raw_len != entry->raw_len ||
+        header->chunks != entry->chunks || header->is_sealed != (entry->list != NULL) ||
+        (header->is_sealed && memcmp(header->salt, frame_entry_salt(entry), CRYPT_SALT_BYTES) != 0))
+        return err_set(err, ERR_STORE_CORRUPT, 0, "header and footer disagree");
+    return crc32c(stored, header->stored_len) == header->stored_crc ||
+           err_set(err, ERR_STORE_CORRUPT, 0, "wrong checksum");
+}
+
+/* Decrypt in place. */
+static bool open_frame(struct decoder *d, const struct crypt *crypt,
+                       const struct frame_header *header, struct err *err)
+{
+    uint8_t *public = d->stored + FRAME_HEADER_BYTES, *text = public + CRYPT_PUBLIC_BYTES;
+    if (!d->has_envelope || memcmp(d->envelope.public, public, CRYPT_PUBLIC_BYTES) != 0)
+        d->has_envelope = envelope_find(crypt, public, &d->envelope);
+    return (d->has_envelope &&
+            envelope_open(crypt, &d->envelope, header->salt,
+                          (struct crypt_aad){d->stored, FRAME_AAD_BYTES}, text,
+                          header->stored_len - CRYPT_PUBLIC_BYTES, text, header->tag)) ||
+           err_set(err, ERR_STORE_CORRUPT, 0, "is not authentic");
+}
+
+static bool decode_frame(struct decoder *d, const struct crypt *crypt, const struct open_pack *pack,
                          const struct frame_entry *entry, uint8_t *raw, struct err *err)
 {
     const uint8_t *stored = d->stored + FRAME_HEADER_BYTES;
     struct frame_header header;
-    if (entry->offset == 0 || entry->stored_len > FRAME_RAW_MAX)
-        return err_set(err, ERR_STORE_CORRUPT, 0, "is gone: it was collected as garbage");
-    if (!file_pread_full(pack->fd, d->stored, FRAME_HEADER_BYTES + (size_t)entry->stored_len,
-                         entry->offset, err) ||
-        !frame_header_decode(d->stored, &header, err))
+    if (!read_frame(d, pack, entry, &header, err) ||
+        (header.is_sealed && !open_frame(d, crypt, &header, err)))
         return false;
-    if (header.stored_len != entry->stored_len || header.raw_len != entry->raw_len ||
-        header.chunks != entry->chunks)
-        return err_set(err, ERR_STORE_CORRUPT, 0, "header and footer disagree");
-    if (crc32c(stored, header.stored_len) != header.stored_crc)
-        return err_set(err, ERR_STORE_CORRUPT, 0, "wrong checksum");
+    size_t len = header.stored_len;
+    if (header.is_sealed) {
+        stored += CRYPT_PUBLIC_BYTES;
+        len -= CRYPT_PUBLIC_BYTES;
+    }
     if (header.codec == FRAME_RAW)
         memcpy(raw, stored, header.raw_len);
-    else if (ZSTD_decompressDCtx(d->zstd, raw, header.raw_len, stored, header.stored_len) !=
-             header.raw_len)
+    else if (ZSTD_decompressDCtx(d->zstd, raw, header.raw_len, stored, len) != header.raw_len)
         return err_set(err, ERR_STORE_CORRUPT, 0, "does not decompress");
     return verify_blocks(d, &pack->footer, entry, raw, err);
 }
@@ -286,7 +321,7 @@ struct frame *open_pack_frame(struct store *store, const struct open_pack *pack,
         struct decoder *d = decoder_take(store->decoders);
         frame = xaligned(STORE_BLOCK_BYTES, sizeof *frame + entry->raw_len);
         frame->blocks = entry->raw_len / STORE_BLOCK_BYTES;
-        ok = decode_frame(d, pack, entry, frame->data, err);
+        ok = decode_frame(d, store->crypt, pack, entry, frame->data, err);
         decoder_give(store->decoders, d);
     } else {
         err_set(err, ERR_STORE_CORRUPT, 0, "is not there");
@@ -326,6 +361,28 @@ struct frame *frame_load(struct store *store, const struct pack_ref *ref, uint16
     }
     cache_unpin(store->packs, item);
     return frame;
+}
+
+uint32_t frame_check_sums(struct store *store, const struct pack_ref *ref, uint16_t number,
+                          struct err *err)
+{
+    struct cache_item *item = pack_pin(store, ref, err);
+    if (!item)
+        return 0;
+    const struct open_pack *pack = pack_of(item);
+    struct frame_header header = {0};
+    bool ok = number < pack->footer.n_frames;
+    if (ok) {
+        struct decoder *d = decoder_take(store->decoders);
+        ok = read_frame(d, pack, &pack->footer.frames[number], &header, err);
+        decoder_give(store->decoders, d);
+    } else {
+        err_set(err, ERR_STORE_CORRUPT, 0, "is not there");
+    }
+    if (!ok)
+        err_wrap(err, "'%s' frame %u", pack->path, number);
+    cache_unpin(store->packs, item);
+    return ok ? header.raw_len / STORE_BLOCK_BYTES : 0;
 }
 
 struct frame_request {

@@ -32,7 +32,8 @@ void open_pack_free(void *pack);
 struct frame;
 struct frame *open_pack_frame(struct store *store, const struct open_pack *pack, uint16_t frame,
                               struct err *err);
-struct decoder_pool *decoder_pool_new(void);
+/* `crypt` is the repository's or NULL; borrowed. */
+struct decoder_pool *decoder_pool_new(const struct crypt *crypt);
 void decoder_pool_free(struct decoder_pool *pool);
 
 /* The pack that `ref` names; store-corrupt when it is missing, damaged, or not that one. Unpin from
@@ -54,3 +55,7 @@ static inline const struct frame *frame_of(const struct cache_item *item)
 /* The same past the cache; the caller frees with free(). */
 struct frame *frame_load(struct store *store, const struct pack_ref *ref, uint16_t frame,
                          struct err *err);
+
+/* Check a frame as far as that needs no key: its place, its sums. The blocks it has; 0 on error. */
+uint32_t frame_check_sums(struct store *store, const struct pack_ref *ref, uint16_t frame,
+                          struct err *err);

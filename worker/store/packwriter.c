@@ -49,16 +49,18 @@ struct pack_writer *pack_writer_new(struct store_session *session, struct err *e
         pack_writer_free(pack);
         return NULL;
     }
+    if (store->crypt)
+        envelope_new(store->crypt, &pack->envelope);
     pack->number = dedup_pack_begin(store->dedup, pack->id, session->owner);
     return pack;
 }
 
-bool pack_writer_append(struct pack_writer *pack, const uint8_t *frame, size_t len,
-                        uint32_t raw_len, uint32_t chunks, struct err *err)
+bool pack_writer_append(struct pack_writer *pack, const struct frame_header *header,
+                        const uint8_t *frame, size_t len, struct err *err)
 {
-    footer_add_frame(&pack->footer, pack->len, (uint32_t)(len - FRAME_HEADER_BYTES), raw_len,
-                     chunks);
-    pack->raw += raw_len;
+    footer_add_frame(&pack->footer, pack->len, header->stored_len, header->raw_len, header->chunks,
+                     pack->session->store->crypt, header->salt);
+    pack->raw += header->raw_len;
     if (!append(pack, frame, len, err))
         return false;
     if (pack->len - pack->flushed >= WRITE_BACK_BYTES) {
@@ -119,5 +121,6 @@ void pack_writer_free(struct pack_writer *pack)
     if (pack->fd >= 0)
         (void)close(pack->fd);
     footer_builder_done(&pack->footer);
+    envelope_wipe(&pack->envelope);
     free(pack);
 }

@@ -5,6 +5,7 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "worker/store/blob.h"
 #include "worker/store/bytes.h"
 #include "worker/store/fate.h"
 #include "worker/store/gc/damage.h"
@@ -38,7 +39,7 @@ static bool load_record(struct store *store, const char *session, const struct f
     if (memcmp(digest, fate->point_digest, DIGEST_BYTES) != 0)
         return err_set(err, ERR_STORE_CORRUPT, 0, "'%s': wrong digest", path);
     struct point_record record;
-    if (!point_record_decode(buf_str(&text), text.len, &record, err))
+    if (!point_record_decode(buf_str(&text), text.len, store->crypt, &record, err))
         return false;
     if (!check_record(store, session, &record, err)) {
         point_record_done(&record);
@@ -294,19 +295,12 @@ const char *store_point_blob_name(const struct store_point *point, size_t i)
     return i < point->record.n_blobs ? point->record.blobs[i].name : NULL;
 }
 
-bool store_point_blob(const struct store_point *point, const char *name, struct buf *out,
-                      struct err *err)
+bool point_blob_read(const struct store_point *point, const struct record_blob *blob,
+                     struct buf *out, struct err *err)
 {
-    const struct record_blob *blob = NULL;
     const char *id = point->record.info.id;
-    for (size_t i = 0; i < point->record.n_blobs; i++)
-        if (strcmp(point->record.blobs[i].name, name) == 0)
-            blob = &point->record.blobs[i];
-    buf_init(out, STORE_BLOB_MAX);
-    if (!blob)
-        return err_set(err, ERR_NOT_FOUND, 0, "point %s has no '%s'", id, name);
-    SCOPED_FREE char *path = xasprintf("manifests/%s/%s", id, name);
-    if (!object_read(point->store->dirfd, path, STORE_BLOB_MAX, out, err)) {
+    SCOPED_FREE char *path = xasprintf("manifests/%s/%s", id, blob->name);
+    if (!object_read(point->store->dirfd, path, BLOB_FILE_MAX, out, err)) {
         if (err->code == ERR_NOT_FOUND)
             err->code = ERR_STORE_CORRUPT;
         return err_wrap(err, "point %s", id);
@@ -318,4 +312,26 @@ bool store_point_blob(const struct store_point *point, const char *name, struct 
         return err_set(err, ERR_STORE_CORRUPT, 0, "point %s: '%s': wrong digest", id, path);
     }
     return true;
+}
+
+bool store_point_blob(const struct store_point *point, const char *name, struct buf *out,
+                      struct err *err)
+{
+    const struct record_blob *blob = NULL;
+    const struct crypt *crypt = point->store->crypt;
+    const char *id = point->record.info.id;
+    for (size_t i = 0; i < point->record.n_blobs; i++)
+        if (strcmp(point->record.blobs[i].name, name) == 0)
+            blob = &point->record.blobs[i];
+    buf_init(out, BLOB_FILE_MAX);
+    if (!blob)
+        return err_set(err, ERR_NOT_FOUND, 0, "point %s has no '%s'", id, name);
+    if (!store_needs_key(point->store, KEY_TO_RESTORE, err))
+        return err_wrap(err, "point %s", id);
+    if (!point_blob_read(point, blob, out, err))
+        return false;
+    if (!crypt || blob_open(crypt, id, name, out, err))
+        return true;
+    buf_done(out);
+    return err_wrap(err, "point %s: '%s'", id, name);
 }

@@ -64,7 +64,8 @@ static bool read_tail(struct store_reader *r, const uint8_t want_digest[DIGEST_B
     digest_sha256(tail, trailer.tail_len, digest);
     if (memcmp(digest, want_digest, DIGEST_BYTES) != 0)
         return err_set(err, ERR_STORE_CORRUPT, 0, "wrong digest");
-    return manifest_tail_decode(tail, trailer.tail_len, trailer.tail_offset, &r->map, err);
+    return manifest_tail_decode(tail, trailer.tail_len, trailer.tail_offset,
+                                r->store->crypt != NULL, &r->map, err);
 }
 
 static bool open_manifest(struct store_reader *r, const struct store_point *point,
@@ -143,9 +144,9 @@ static void *load_page(void *context, size_t *ret_bytes, struct err *err)
     SCOPED_FREE uint8_t *stored = xmalloc(entry->stored_len);
     struct map_page *page = xmalloc(sizeof *page + entry->n_records * sizeof *page->records);
     page->n = entry->n_records;
-    if (!file_pread_full(r->fd, stored, entry->stored_len, entry->offset, err) ||
-        !page_decode(stored, entry, r->map.n_packs, disk_blocks(r->map.size_bytes), page->records,
-                     err)) {
+    if (!store_needs_key(r->store, KEY_TO_WRITE, err) ||
+        !file_pread_full(r->fd, stored, entry->stored_len, entry->offset, err) ||
+        !page_decode(&r->map, r->store->crypt, stored, entry, page->records, err)) {
         free(page);
         return NULL;
     }
@@ -219,6 +220,46 @@ bool reader_map(struct store_reader *reader, uint64_t block, uint64_t n, struct 
         if (!ok)
             return err_set(err, ERR_STORE_CORRUPT, 0, "%s: pages of the map overlap", reader->name);
     }
+    return true;
+}
+
+void frame_uses_free(struct frame_use *uses, uint32_t n_packs)
+{
+    for (uint32_t i = 0; uses && i < n_packs; i++)
+        free(uses[i].bits);
+    free(uses);
+}
+
+static bool uses_of_pages(struct store_reader *reader, struct frame_use *uses, struct err *err)
+{
+    const struct manifest *map = &reader->map;
+    uint64_t end = disk_blocks(map->size_bytes);
+    for (uint32_t p = 0; p < map->n_pages; p++) {
+        SCOPED_MAP_RECORDS struct map_records records = {0};
+        uint64_t from = map->pages[p].first_block;
+        uint64_t to = p + 1 < map->n_pages ? map->pages[p + 1].first_block : end;
+        if (!reader_map(reader, from, to - from, &records, err))
+            return false;
+        for (size_t i = 0; i < records.count; i++)
+            frame_use_add(&uses[records.items[i].where.pack], records.items[i].where.frame);
+    }
+    return true;
+}
+
+bool reader_frame_uses(struct store_reader *reader, struct frame_use **ret_uses, struct err *err)
+{
+    const struct manifest *map = &reader->map;
+    struct frame_use *uses = xcalloc(map->n_packs + 1u, sizeof *uses);
+    for (uint32_t i = 0; map->uses && i < map->n_packs; i++) {
+        uses[i].len = map->uses[i].len;
+        uses[i].bits = xmalloc(uses[i].len);
+        memcpy(uses[i].bits, map->uses[i].bits, uses[i].len);
+    }
+    if (!map->uses && !uses_of_pages(reader, uses, err)) {
+        frame_uses_free(uses, map->n_packs);
+        return false;
+    }
+    *ret_uses = uses;
     return true;
 }
 

@@ -23,6 +23,11 @@ void map_records_add(struct map_records *list, const struct map_record *record);
 void map_records_done(struct map_records *list);
 #define SCOPED_MAP_RECORDS __attribute__((cleanup(map_records_done), unused))
 
+/* Which frames the disk refers to, of each pack of reader->map.packs. Needs no key. The caller
+ * frees with frame_uses_free(). */
+bool reader_frame_uses(struct store_reader *reader, struct frame_use **ret_uses, struct err *err);
+void frame_uses_free(struct frame_use *uses, uint32_t n_packs);
+
 /* The records of blocks [block, block + n), cut to that range, appended to `out`. Pack numbers are
  * those of reader->map.packs. */
 bool reader_map(struct store_reader *reader, uint64_t block, uint64_t n, struct map_records *out,

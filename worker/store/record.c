@@ -7,13 +7,13 @@
 
 #include "proto/base/clock.h"
 #include "proto/base/id.h"
+#include "worker/store/blob.h"
 #include "worker/store/bytes.h"
-
-enum { RECORD_FORMAT = 1 };
+#include "worker/store/object.h"
 
 /* ---- reading members */
 
-static json_t *load(const char *text, size_t len, const char *what, struct err *err)
+json_t *record_load(const char *text, size_t len, const char *what, struct err *err)
 {
     json_error_t at;
     json_t *root = json_loadb(text, len, JSON_REJECT_DUPLICATES, &at);
@@ -24,7 +24,7 @@ static json_t *load(const char *text, size_t len, const char *what, struct err *
     return NULL;
 }
 
-static const char *get_text(const json_t *object, const char *key, size_t max, struct err *err)
+const char *record_text(const json_t *object, const char *key, size_t max, struct err *err)
 {
     const char *text = json_string_value(json_object_get(object, key));
     if (!text)
@@ -38,7 +38,7 @@ static const char *get_text(const json_t *object, const char *key, size_t max, s
 
 static const char *get_slug(const json_t *object, const char *key, unsigned max, struct err *err)
 {
-    const char *text = get_text(object, key, max, err);
+    const char *text = record_text(object, key, max, err);
     if (text && !id_is_slug(text, max)) {
         err_set(err, ERR_STORE_CORRUPT, 0, "\"%s\" is not a name", key);
         return NULL;
@@ -46,7 +46,7 @@ static const char *get_slug(const json_t *object, const char *key, unsigned max,
     return text;
 }
 
-static bool get_number(const json_t *object, const char *key, uint64_t *out, struct err *err)
+bool record_number(const json_t *object, const char *key, uint64_t *out, struct err *err)
 {
     const json_t *value = json_object_get(object, key);
     if (!json_is_integer(value) || json_integer_value(value) < 0)
@@ -55,14 +55,26 @@ static bool get_number(const json_t *object, const char *key, uint64_t *out, str
     return true;
 }
 
+bool record_bytes(const json_t *object, const char *key, uint8_t *out, size_t len, struct err *err)
+{
+    const char *text = record_text(object, key, 2 * len, err);
+    if (!text)
+        return false;
+    return hex_decode(text, out, len) ||
+           err_set(err, ERR_STORE_CORRUPT, 0, "\"%s\" is not %zu bytes in hex", key, len);
+}
+
+void record_set_bytes(json_t *object, const char *key, const uint8_t *data, size_t len)
+{
+    SCOPED_FREE char *hex = xmalloc(2 * len + 1);
+    hex_encode(data, len, hex);
+    json_object_set_new(object, key, json_string(hex));
+}
+
 static bool get_digest(const json_t *object, const char *key, uint8_t out[DIGEST_BYTES],
                        struct err *err)
 {
-    const char *text = get_text(object, key, (size_t)2 * DIGEST_BYTES, err);
-    if (!text)
-        return false;
-    return hex_decode(text, out, DIGEST_BYTES) ||
-           err_set(err, ERR_STORE_CORRUPT, 0, "\"%s\" is not a SHA-256 digest", key);
+    return record_bytes(object, key, out, DIGEST_BYTES, err);
 }
 
 /* Features that somebody newer has used. An absent list is an empty one. */
@@ -76,50 +88,81 @@ static bool has_features(const json_t *root, const char *key, const char **ret_f
     return true;
 }
 
-static bool check_format(const json_t *root, const char *what, struct err *err)
+static const char encryption[] = "encryption";
+
+/* The features that a reader must know. */
+static bool check_incompat(const json_t *root, const char *what, bool *ret_encrypted,
+                           struct err *err)
+{
+    const json_t *list = json_object_get(json_object_get(root, "features"), "incompat");
+    *ret_encrypted = false;
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        const char *name = json_string_value(json_array_get(list, i));
+        if (!name || strcmp(name, encryption) != 0)
+            return err_set(err, ERR_STORE_VERSION, 0,
+                           "%s needs the feature '%.64s', which this version does not know", what,
+                           name ? name : "?");
+        *ret_encrypted = true;
+    }
+    return true;
+}
+
+static bool check_format(const json_t *root, const char *what, bool *ret_encrypted, struct err *err)
 {
     uint64_t format = 0;
-    if (!get_number(root, "format", &format, err))
+    if (!record_number(root, "format", &format, err))
         return err_wrap(err, "%s", what);
     if (format != RECORD_FORMAT)
         return err_set(err, ERR_STORE_VERSION, 0,
                        "%s has format %" PRIu64 ", this version knows %d", what, format,
                        RECORD_FORMAT);
-    const char *feature;
-    if (has_features(root, "incompat", &feature))
-        return err_set(err, ERR_STORE_VERSION, 0,
-                       "%s needs the feature '%.64s', which this version does not know", what,
-                       feature);
-    return true;
+    return check_incompat(root, what, ret_encrypted, err);
 }
 
-/* ---- repo.json */
+/* ---- canonical text and checksum */
 
-/* SHA-256 of the compact, sorted dump without "checksum". */
+char *record_canonical(const json_t *object, const char *const *without)
+{
+    json_t *rest = json_copy((json_t *)(uintptr_t)object);
+    for (; *without; without++)
+        json_object_del(rest, *without);
+    char *text = json_dumps(rest, JSON_SORT_KEYS | JSON_COMPACT);
+    json_decref(rest);
+    if (!text)
+        abort(); /* out of memory */
+    return text;
+}
+
+/* SHA-256 of the canonical text without "checksum". */
 static void self_checksum(const json_t *root, char out[2 * DIGEST_BYTES + 1])
 {
-    json_t *rest = json_copy((json_t *)(uintptr_t)root);
-    json_object_del(rest, "checksum");
-    char *text = json_dumps(rest, JSON_SORT_KEYS | JSON_COMPACT);
+    static const char *const without[] = {"checksum", NULL};
+    SCOPED_FREE char *text = record_canonical(root, without);
     uint8_t digest[DIGEST_BYTES];
-    digest_sha256(text ? text : "", text ? strlen(text) : 0, digest);
+    digest_sha256(text, strlen(text), digest);
     hex_encode(digest, DIGEST_BYTES, out);
-    free(text);
-    json_decref(rest);
 }
 
-char *repo_record_encode(const char *uuid, int64_t created_ms)
+void record_set_checksum(json_t *object)
 {
-    char created[CLOCK_TEXT_BYTES];
-    clock_format_utc(created_ms, created);
-    json_t *root = json_pack("{s:s, s:i, s:s, s:s, s:{s:[], s:[], s:[]}}", "type",
-                             "oxbow-repository", "format", RECORD_FORMAT, "uuid", uuid, "created",
-                             created, "features", "incompat", "write_incompat", "compat");
     char checksum[2 * DIGEST_BYTES + 1];
-    self_checksum(root, checksum);
-    json_object_set_new(root, "checksum", json_string(checksum));
-    char *text = json_dumps(root, JSON_SORT_KEYS | JSON_INDENT(2));
-    json_decref(root);
+    self_checksum(object, checksum);
+    json_object_set_new(object, "checksum", json_string(checksum));
+}
+
+bool record_check_checksum(const json_t *object, struct err *err)
+{
+    const char *checksum = record_text(object, "checksum", (size_t)2 * DIGEST_BYTES, err);
+    if (!checksum)
+        return false;
+    char want[2 * DIGEST_BYTES + 1];
+    self_checksum(object, want);
+    return strcmp(checksum, want) == 0 || err_set(err, ERR_STORE_CORRUPT, 0, "wrong checksum");
+}
+
+char *record_text_of(const json_t *object)
+{
+    char *text = json_dumps(object, JSON_SORT_KEYS | JSON_INDENT(2));
     if (!text)
         abort(); /* out of memory */
     char *line = xasprintf("%s\n", text);
@@ -127,24 +170,39 @@ char *repo_record_encode(const char *uuid, int64_t created_ms)
     return line;
 }
 
+/* ---- repo.json */
+
+char *repo_record_encode(const char *uuid, int64_t created_ms, bool is_encrypted)
+{
+    char created[CLOCK_TEXT_BYTES];
+    clock_format_utc(created_ms, created);
+    json_t *root = json_pack("{s:s, s:i, s:s, s:s, s:{s:[], s:[], s:[]}}", "type",
+                             "oxbow-repository", "format", RECORD_FORMAT, "uuid", uuid, "created",
+                             created, "features", "incompat", "write_incompat", "compat");
+    if (is_encrypted)
+        json_array_append_new(json_object_get(json_object_get(root, "features"), "incompat"),
+                              json_string(encryption));
+    record_set_checksum(root);
+    char *text = record_text_of(root);
+    json_decref(root);
+    return text;
+}
+
 static bool decode_repo(const json_t *root, struct repo_record *r, struct err *err)
 {
-    const char *type = get_text(root, "type", 64, err);
+    const char *type = record_text(root, "type", 64, err);
     if (!type)
         return false;
     if (strcmp(type, "oxbow-repository") != 0)
         return err_set(err, ERR_STORE_CORRUPT, 0, "\"type\" is '%s'", type);
     /* The format first: a newer one may do its checksum in another way. */
-    if (!check_format(root, "repo.json", err))
+    if (!check_format(root, "repo.json", &r->is_encrypted, err))
         return false;
-    const char *uuid = get_text(root, "uuid", 36, err);
-    const char *checksum = uuid ? get_text(root, "checksum", (size_t)2 * DIGEST_BYTES, err) : NULL;
-    if (!checksum)
+    const char *uuid = record_text(root, "uuid", 36, err);
+    if (!uuid || !record_check_checksum(root, err))
         return false;
-    char want[2 * DIGEST_BYTES + 1];
-    self_checksum(root, want);
-    if (!id_is_valid(uuid) || strcmp(checksum, want) != 0)
-        return err_set(err, ERR_STORE_CORRUPT, 0, "wrong checksum");
+    if (!id_is_valid(uuid))
+        return err_set(err, ERR_STORE_CORRUPT, 0, "\"uuid\" is no UUID");
     memcpy(r->uuid, uuid, sizeof r->uuid);
     const char *feature;
     r->write_refused = has_features(root, "write_incompat", &feature);
@@ -154,7 +212,7 @@ static bool decode_repo(const json_t *root, struct repo_record *r, struct err *e
 bool repo_record_decode(const char *text, size_t len, struct repo_record *ret_record,
                         struct err *err)
 {
-    json_t *root = load(text, len, "repo.json", err);
+    json_t *root = record_load(text, len, "repo.json", err);
     if (!root)
         return false;
     struct repo_record r = {0};
@@ -198,7 +256,7 @@ static bool stats_decode(const json_t *object, struct store_stats *stats, struct
     const json_t *from = json_object_get(object, "stats");
     for (size_t i = 0; i < ARRAY_LEN(stat_fields); i++) {
         uint64_t value = 0;
-        if (!get_number(from, stat_fields[i].key, &value, err))
+        if (!record_number(from, stat_fields[i].key, &value, err))
             return err_wrap(err, "\"stats\"");
         memcpy((char *)stats + stat_fields[i].at, &value, sizeof value);
     }
@@ -235,8 +293,35 @@ static json_t *blobs_encode(const struct point_record *r)
     return list;
 }
 
-char *point_record_encode(const struct point_record *r, const json_t *meta, size_t *ret_len,
-                          struct err *err)
+static const char *const without_sealed[] = {"sealed", NULL};
+
+/* "sealed": the VM's name and meta, and the proof that all the rest is ours. */
+static void seal_point(json_t *root, const struct point_record *r, const json_t *meta,
+                       const struct crypt *crypt)
+{
+    SCOPED_FREE char *aad = record_canonical(root, without_sealed);
+    json_t *inner = json_pack("{s:s}", "vm_name", r->info.vm_name);
+    if (meta)
+        json_object_set(inner, "meta", (json_t *)(uintptr_t)meta);
+    char *text = json_dumps(inner, JSON_SORT_KEYS | JSON_COMPACT);
+    json_decref(inner);
+    if (!text)
+        abort(); /* out of memory: the names were encoded before */
+    uint8_t salt[CRYPT_SALT_BYTES], tag[CRYPT_TAG_BYTES], *data = (uint8_t *)text;
+    random_bytes(salt, sizeof salt);
+    size_t len = strlen(text);
+    crypt_seal(crypt, CRYPT_POINT, salt, (struct crypt_aad){aad, strlen(aad)}, data, len, data,
+               tag);
+    json_t *sealed = json_object();
+    record_set_bytes(sealed, "salt", salt, sizeof salt);
+    record_set_bytes(sealed, "tag", tag, sizeof tag);
+    record_set_bytes(sealed, "data", data, len);
+    json_object_set_new(root, "sealed", sealed);
+    free(text);
+}
+
+char *point_record_encode(const struct point_record *r, const json_t *meta,
+                          const struct crypt *crypt, size_t *ret_len, struct err *err)
 {
     char created[CLOCK_TEXT_BYTES];
     clock_format_utc(r->info.created_ms, created);
@@ -250,8 +335,14 @@ char *point_record_encode(const struct point_record *r, const json_t *meta, size
         err_set(err, ERR_BAD_ARGUMENT, 0, "point.json: a name is not valid UTF-8");
         return NULL;
     }
-    if (meta)
+    if (crypt) {
+        json_object_set_new(json_object_get(root, "vm"), "name", json_string(""));
+        json_array_append_new(json_object_get(json_object_get(root, "features"), "incompat"),
+                              json_string(encryption));
+        seal_point(root, r, meta, crypt);
+    } else if (meta) {
         json_object_set(root, "meta", (json_t *)(uintptr_t)meta);
+    }
     char *text = json_dumps(root, JSON_SORT_KEYS | JSON_INDENT(2));
     json_decref(root);
     if (!text || strlen(text) > STORE_POINT_JSON_MAX) {
@@ -268,7 +359,7 @@ char *point_record_encode(const struct point_record *r, const json_t *meta, size
 static bool disk_decode(const json_t *from, struct record_disk *d, struct err *err)
 {
     const char *id = get_slug(from, "id", STORE_DISK_ID_MAX, err);
-    if (!id || !get_number(from, "size_bytes", &d->disk.size_bytes, err) ||
+    if (!id || !record_number(from, "size_bytes", &d->disk.size_bytes, err) ||
         !get_digest(from, "manifest_sha256", d->manifest_digest, err) ||
         !stats_decode(from, &d->disk.stats, err))
         return false;
@@ -281,10 +372,10 @@ static bool disk_decode(const json_t *from, struct record_disk *d, struct err *e
 static bool blob_decode(const json_t *from, struct record_blob *b, struct err *err)
 {
     const char *name = get_slug(from, "name", STORE_DISK_ID_MAX, err);
-    if (!name || !get_number(from, "size_bytes", &b->size_bytes, err) ||
+    if (!name || !record_number(from, "size_bytes", &b->size_bytes, err) ||
         !get_digest(from, "sha256", b->digest, err))
         return false;
-    if (b->size_bytes > STORE_BLOB_MAX)
+    if (b->size_bytes > BLOB_FILE_MAX)
         return err_set(err, ERR_STORE_CORRUPT, 0, "\"size_bytes\" is too large");
     b->name = xstrdup(name);
     return true;
@@ -319,12 +410,12 @@ static bool point_decode(const json_t *root, struct point_record *r, struct err 
 {
     const json_t *vm = json_object_get(root, "vm");
     const char *session = get_slug(root, "session", STORE_SESSION_ID_MAX, err);
-    const char *repository = session ? get_text(root, "repository", 36, err) : NULL;
-    const char *vm_id = repository ? get_text(vm, "id", STORE_NAME_MAX, err) : NULL;
-    const char *vm_name = vm_id ? get_text(vm, "name", STORE_NAME_MAX, err) : NULL;
-    const char *worker = vm_name ? get_text(root, "worker", STORE_NAME_MAX, err) : NULL;
+    const char *repository = session ? record_text(root, "repository", 36, err) : NULL;
+    const char *vm_id = repository ? record_text(vm, "id", STORE_NAME_MAX, err) : NULL;
+    const char *vm_name = vm_id ? record_text(vm, "name", STORE_NAME_MAX, err) : NULL;
+    const char *worker = vm_name ? record_text(root, "worker", STORE_NAME_MAX, err) : NULL;
     uint64_t created_ms = 0;
-    if (!worker || !get_number(root, "created_ms", &created_ms, err))
+    if (!worker || !record_number(root, "created_ms", &created_ms, err))
         return false;
     if (!id_is_valid(repository))
         return err_set(err, ERR_STORE_CORRUPT, 0, "\"repository\" is not a UUID");
@@ -342,14 +433,55 @@ static bool point_decode(const json_t *root, struct point_record *r, struct err 
     return true;
 }
 
-bool point_record_decode(const char *text, size_t len, struct point_record *ret_record,
-                         struct err *err)
+/* Put what is sealed to where it would stand in clear. */
+static bool unseal_point(json_t *root, const struct crypt *crypt, struct err *err)
 {
-    struct point_record r = {.json = load(text, len, "point.json", err)};
+    const json_t *sealed = json_object_get(root, "sealed");
+    const char *hex = record_text(sealed, "data", STORE_POINT_JSON_MAX, err);
+    uint8_t salt[CRYPT_SALT_BYTES], tag[CRYPT_TAG_BYTES];
+    if (!hex || !record_bytes(sealed, "salt", salt, sizeof salt, err) ||
+        !record_bytes(sealed, "tag", tag, sizeof tag, err))
+        return false;
+    size_t len = strlen(hex) / 2;
+    SCOPED_FREE uint8_t *data = xmalloc(len + 1);
+    if (!record_bytes(sealed, "data", data, len, err))
+        return false;
+    SCOPED_FREE char *aad = record_canonical(root, without_sealed);
+    if (!crypt_open(crypt, CRYPT_POINT, salt, (struct crypt_aad){aad, strlen(aad)}, data, len, data,
+                    tag))
+        return err_set(err, ERR_STORE_CORRUPT, 0, "is not authentic");
+    json_t *inner = record_load((const char *)data, len, "\"sealed\"", err);
+    if (!inner)
+        return false;
+    json_object_set(json_object_get(root, "vm"), "name", json_object_get(inner, "vm_name"));
+    if (json_object_get(inner, "meta"))
+        json_object_set(root, "meta", json_object_get(inner, "meta"));
+    json_decref(inner);
+    json_object_del(root, "sealed");
+    return true;
+}
+
+static bool decode_checked(struct point_record *r, const struct crypt *crypt, struct err *err)
+{
+    bool is_encrypted = false;
+    if (!check_format(r->json, "point.json", &is_encrypted, err))
+        return false;
+    bool ok = is_encrypted == (crypt != NULL);
+    if (!ok)
+        err_set(err, ERR_STORE_CORRUPT, 0, "is %sencrypted in a repository that is %s",
+                crypt ? "not " : "", crypt ? "encrypted" : "not");
+    if (ok && crypt && crypt_can_write(crypt))
+        ok = unseal_point(r->json, crypt, err);
+    return (ok && point_decode(r->json, r, err)) || err_wrap(err, "point.json");
+}
+
+bool point_record_decode(const char *text, size_t len, const struct crypt *crypt,
+                         struct point_record *ret_record, struct err *err)
+{
+    struct point_record r = {.json = record_load(text, len, "point.json", err)};
     if (!r.json)
         return false;
-    if (!check_format(r.json, "point.json", err) ||
-        (!point_decode(r.json, &r, err) && !err_wrap(err, "point.json"))) {
+    if (!decode_checked(&r, crypt, err)) {
         point_record_done(&r);
         return false;
     }

@@ -14,10 +14,12 @@ struct store {
     char *path;
     int dirfd;
     struct repo_record repo;
-    uint8_t repo_id[16]; /* the UUID's bytes, as in binary headers */
-    struct store_opts opts;
-    struct cache *packs;  /* pack id -> struct open_pack */
-    struct cache *frames; /* pack id + frame -> struct frame */
+    uint8_t repo_id[16];                 /* the UUID's bytes, as in binary headers */
+    struct crypt *crypt;                 /* NULL: not encrypted */
+    char key_id[STORE_KEY_ID_CHARS + 1]; /* of the key that opened it; "" */
+    struct store_opts opts;              /* the files of keys are not kept */
+    struct cache *packs;                 /* pack id -> struct open_pack */
+    struct cache *frames;                /* pack id + frame -> struct frame */
     struct decoder_pool *decoders;
     struct marks *marks;
     struct dedup *dedup;       /* made under load_lock by the first session */
@@ -25,6 +27,10 @@ struct store {
                                   locks of `packs` and of `dedup` */
     struct object_names loaded_indexes; /* sessions whose index was read; under load_lock */
 };
+
+/* store-key unless what it has, or needs none, suffices for this. keys.c */
+enum key_right { KEY_TO_WRITE, KEY_TO_RESTORE };
+bool store_needs_key(const struct store *store, enum key_right right, struct err *err);
 
 /* True for a session or point id that may become a file name. */
 bool session_id_is_valid(const char *id);

@@ -90,6 +90,8 @@ static bool check_options(const struct store *store, const struct store_session_
                        "repository '%s' may only be read by this version: a newer one has turned "
                        "on a feature that writers must know",
                        store->path);
+    if (!store_needs_key(store, KEY_TO_WRITE, err))
+        return err_wrap(err, "repository '%s'", store->path);
     if (!opts->id || !session_id_is_valid(opts->id))
         return err_set(err, ERR_BAD_ARGUMENT, 0, "'%.100s' is no session id",
                        opts->id ? opts->id : "");
@@ -112,9 +114,10 @@ static bool announce(const struct store_session *s, struct err *err)
 {
     char created[CLOCK_TEXT_BYTES];
     clock_format_utc(clock_wall_ms(clock_system()), created);
-    json_t *root = json_pack("{s:s, s:i, s:s, s:s, s:{s:s, s:s}, s:s}", "type", "oxbow-session",
-                             "format", 1, "session", s->id, "created", created, "vm", "id",
-                             s->vm_id, "name", s->vm_name, "worker", s->worker);
+    json_t *root =
+        json_pack("{s:s, s:i, s:s, s:s, s:{s:s, s:s}, s:s}", "type", "oxbow-session", "format", 1,
+                  "session", s->id, "created", created, "vm", "id", s->vm_id, "name",
+                  s->store->crypt ? "" : s->vm_name, "worker", s->worker);
     char *text = root ? json_dumps(root, JSON_SORT_KEYS | JSON_INDENT(2)) : NULL;
     json_decref(root);
     if (!text)

@@ -16,6 +16,7 @@
 #include "proto/base/log.h"
 #include "worker/store/bytes.h"
 #include "worker/store/fate.h"
+#include "worker/store/keys.h"
 #include "worker/store/packfile.h"
 #include "worker/store/repo.h"
 
@@ -50,11 +51,27 @@ static bool set_options(struct store *store, const struct store_opts *opts, stru
     if (o.pack_bytes < 64 << 10 || o.pack_bytes > UINT64_C(4) << 30)
         return err_set(err, ERR_BAD_ARGUMENT, 0, "pack size %" PRIu64 " is not in 64 KiB..4 GiB",
                        o.pack_bytes);
+    if (o.scrypt_log2_n != 0 && (o.scrypt_log2_n < 14 || o.scrypt_log2_n > 20))
+        return err_set(err, ERR_BAD_ARGUMENT, 0, "the work factor %u is not in 14..20",
+                       o.scrypt_log2_n);
+    o.key_file = NULL; /* borrowed for the call only */
+    o.passphrase_file = NULL;
     store->opts = o;
     return true;
 }
 
 /* ---- opening */
+
+static bool uuid_bytes(const char *uuid, uint8_t out[16])
+{
+    char hex[33];
+    size_t n = 0;
+    for (const char *at = uuid; *at; at++)
+        if (*at != '-' && n < 32)
+            hex[n++] = *at >= 'A' && *at <= 'F' ? (char)(*at - 'A' + 'a') : *at;
+    hex[n] = '\0';
+    return hex_decode(hex, out, 16);
+}
 
 static bool read_repo_json(struct store *store, struct err *err)
 {
@@ -68,15 +85,8 @@ static bool read_repo_json(struct store *store, struct err *err)
     }
     if (!repo_record_decode(buf_str(&text), text.len, &store->repo, err))
         return err_wrap(err, "repository '%s'", store->path);
-    char hex[33];
-    size_t n = 0;
-    for (const char *at = store->repo.uuid; *at; at++)
-        if (*at != '-' && n < 32)
-            hex[n++] = *at >= 'A' && *at <= 'F' ? (char)(*at - 'A' + 'a') : *at;
-    hex[n] = '\0';
-    if (!hex_decode(hex, store->repo_id, sizeof store->repo_id))
-        return err_set(err, ERR_STORE_CORRUPT, 0, "repository '%s': bad UUID", store->path);
-    return true;
+    return uuid_bytes(store->repo.uuid, store->repo_id) ||
+           err_set(err, ERR_STORE_CORRUPT, 0, "repository '%s': bad UUID", store->path);
 }
 
 static struct store *store_new(const char *path)
@@ -96,12 +106,19 @@ static bool open_directory(struct store *store, struct err *err)
     return true;
 }
 
+static bool unlock(struct store *store, const struct store_opts *opts, struct err *err)
+{
+    const struct store_opts none = {0};
+    return keys_open(store, opts ? opts : &none, err) ||
+           err_wrap(err, "repository '%s'", store->path);
+}
+
 static void make_tables(struct store *store)
 {
     const struct store_opts *o = &store->opts;
     store->packs = cache_new(o->footer_cache_bytes, open_pack_free);
     store->frames = cache_new(o->frame_cache_bytes, free);
-    store->decoders = decoder_pool_new();
+    store->decoders = decoder_pool_new(store->crypt);
     store->marks = marks_new();
 }
 
@@ -109,7 +126,7 @@ struct store *store_open(const char *path, const struct store_opts *opts, struct
 {
     SCOPED(store) struct store *store = store_new(path);
     if (!set_options(store, opts, err) || !open_directory(store, err) ||
-        !read_repo_json(store, err))
+        !read_repo_json(store, err) || !unlock(store, opts, err))
         return NULL;
     make_tables(store);
     return TAKE(store);
@@ -124,6 +141,7 @@ void store_free(struct store *store)
     decoder_pool_free(store->decoders);
     dedup_free(store->dedup);
     marks_free(store->marks);
+    crypt_free(store->crypt);
     object_names_done(&store->loaded_indexes);
     pthread_mutex_destroy(&store->load_lock);
     if (store->dirfd >= 0)
@@ -172,11 +190,25 @@ static bool check_empty(struct store *store, struct err *err)
     return ok;
 }
 
-static bool make_repository(struct store *store, struct err *err)
+static bool make_keys(struct store *store, const struct store_opts *opts, struct err *err)
 {
-    char uuid[ID_BYTES];
+    SCOPED_SECRETS struct crypt_secrets secrets;
+    crypt_secrets_new(&secrets);
+    return keys_make(store, &secrets, opts, err);
+}
+
+static bool make_repository(struct store *store, const struct store_opts *opts, struct err *err)
+{
+    char *uuid = store->repo.uuid;
+    bool encrypt = opts && opts->encrypt;
     id_new(uuid);
-    SCOPED_FREE char *text = repo_record_encode(uuid, clock_wall_ms(clock_system()));
+    if (!uuid_bytes(uuid, store->repo_id))
+        return err_set(err, ERR_INTERNAL, 0, "'%s' is no UUID", uuid);
+    if (encrypt && !make_keys(store, opts, err))
+        return false;
+    if (!encrypt && opts && (opts->key_file || opts->passphrase_file))
+        return err_set(err, ERR_BAD_ARGUMENT, 0, "a key is of no use if it is not to be encrypted");
+    SCOPED_FREE char *text = repo_record_encode(uuid, clock_wall_ms(clock_system()), encrypt);
     switch (object_put_if_absent(store->dirfd, ".", "repo.json", text, strlen(text), err)) {
     case PUT_CREATED:
         return true;
@@ -197,11 +229,11 @@ struct store *store_init(const char *path, const struct store_opts *opts, struct
         !open_directory(store, err) || !check_empty(store, err) ||
         !store_make_directories(store, err))
         return NULL;
-    if (!make_repository(store, err) || !file_sync_parent(AT_FDCWD, path, err)) {
+    if (!make_repository(store, opts, err) || !file_sync_parent(AT_FDCWD, path, err)) {
         err_wrap(err, "make repository '%s'", path);
         return NULL;
     }
-    if (!read_repo_json(store, err))
+    if (!read_repo_json(store, err) || !unlock(store, opts, err))
         return NULL;
     make_tables(store);
     return TAKE(store);

@@ -27,7 +27,8 @@
  *
  * Errors: no-space, io-error, permission, unavailable from the file system; store-corrupt for
  * anything whose checksum, digest or structure is wrong; store-version for a repository or object
- * made by a newer version; store-revoked for a session that was declared dead.
+ * made by a newer version; store-revoked for a session that was declared dead; store-key for an
+ * encrypted repository without the key that it takes.
  */
 #pragma once
 
@@ -70,6 +71,18 @@ struct store_opts {
     size_t footer_cache_bytes; /* pack footers kept: default 16 MiB */
     size_t dedup_cache_bytes;  /* known chunks kept in memory while writing: default 32 MiB */
     size_t dedup_hooks_max; /* entries of the sparse index kept in memory: default 4 Mi (64 MiB) */
+
+    /* The key of an encrypted repository: a key file (store_key_file_make), or a file whose first
+     * line is a passphrase; when both are given, either will do. Borrowed for the call. Giving one
+     * for a repository that is not encrypted is an error (store-key), so that nobody can make us
+     * write in clear by exchanging repo.json. */
+    const char *key_file;
+    const char *passphrase_file;
+    /* Open an encrypted repository without a key: points can be listed (without the VM's name) and
+     * deleted, garbage collected, and structure verified; all else is store-key. */
+    bool keyless;
+    bool encrypt;           /* store_init: encrypt it; each of the two files given becomes a key */
+    unsigned scrypt_log2_n; /* work factor of new passphrases: default 17 (128 MiB); 14..20 */
 };
 
 /* Make a new repository in `path`, which is created if missing and must be empty otherwise
@@ -91,8 +104,49 @@ void store_free(struct store *store);
 /* The repository's UUID, made by store_init. Borrowed. */
 const char *store_uuid(const struct store *store);
 
+bool store_is_encrypted(const struct store *store);
+/* False: opened without a key, or with one that may only write backups. */
+bool store_can_restore(const struct store *store);
+
 /* Bytes that an ordinary user may still write to the file system below. */
 bool store_free_space(const struct store *store, uint64_t *ret_bytes, struct err *err);
+
+/* ---- keys of an encrypted repository: docs/store-format.md, "Encryption" ----------------------
+ */
+
+enum { STORE_KEY_ID_CHARS = 16 };
+
+/* Make a new key file, readable by its owner only; exists when it is there. Who has it and the
+ * repository has the backups; without it (and any other key) they are lost. */
+bool store_key_file_make(const char *path, struct err *err);
+
+struct store_key_info {
+    char id[STORE_KEY_ID_CHARS + 1];
+    char *label, *created; /* for people */
+    bool is_passphrase;    /* else a key file */
+    bool grants_restore;   /* else it only lets one write backups */
+    bool is_used;          /* it has opened this store */
+    char *damage;          /* NULL = fine */
+};
+struct store_key_list {
+    struct store_key_info *items;
+    size_t count;
+};
+/* Needs no key. The caller frees with store_key_list_done(). */
+bool store_keys_list(struct store *store, struct store_key_list *ret_list, struct err *err);
+void store_key_list_done(struct store_key_list *list);
+
+struct store_key_opts {
+    const char *key_file, *passphrase_file; /* exactly one of them */
+    const char *label;                      /* for people; may be NULL */
+    bool is_write_only; /* backups can be written with it, but none can be read */
+};
+/* One more key that opens the repository. No data is rewritten. Needs one that grants restore. */
+bool store_key_add(struct store *store, const struct store_key_opts *opts,
+                   char ret_id[STORE_KEY_ID_CHARS + 1], struct err *err);
+/* Remove one: not the one in use (refused), so that one always stays that somebody has. Whoever
+ * kept a copy of the key object can still open it with the old key. */
+bool store_key_remove(struct store *store, const char *id, struct err *err);
 
 /* ---- writing -------------------------------------------------------------------------------- */
 
@@ -328,6 +382,8 @@ struct store_verify_result {
     uint64_t checked_bytes; /* raw bytes of frames decoded and compared with their digests */
     uint64_t damaged_bytes; /* bytes of disks that cannot be restored */
     uint64_t damaged_ranges;
+    bool sums_only; /* for want of a key: checksums and plain digests, which find every accident,
+                       but not a forgery */
 };
 
 /* Check everything a restore of the point needs. True when all of it is fine. False: store-corrupt

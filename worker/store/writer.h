@@ -25,13 +25,15 @@ struct pack_writer {
     uint64_t raw;     /* the frames' raw bytes */
     uint64_t flushed; /* where write-back was last started */
     struct footer_builder footer;
+    struct envelope envelope; /* of all its frames, when the repository is encrypted */
 };
 
 /* Creates the file and its header. */
 struct pack_writer *pack_writer_new(struct store_session *session, struct err *err);
-/* Append a frame with its header; `chunks` of them were added to the footer before. */
-bool pack_writer_append(struct pack_writer *pack, const uint8_t *frame, size_t len,
-                        uint32_t raw_len, uint32_t chunks, struct err *err);
+/* Append the `len` bytes of a frame with its header, which `header` describes; its chunks were
+ * added to the footer before. */
+bool pack_writer_append(struct pack_writer *pack, const struct frame_header *header,
+                        const uint8_t *frame, size_t len, struct err *err);
 bool pack_writer_is_full(const struct pack_writer *pack);
 /* Write footer and trailer, and hand the file to the session's sealer. Frees, on failure too. */
 bool pack_writer_finish(struct pack_writer *pack, struct err *err);
@@ -75,7 +77,7 @@ struct store_stream {
     void *zstd;               /* ZSTD_CCtx */
     struct pack_writer *pack; /* NULL until the first new chunk, and after a full one */
     uint8_t *frame;           /* FRAME_RAW_MAX: the blocks of the frame being filled */
-    uint8_t *encoded;         /* FRAME_HEADER_BYTES + FRAME_RAW_MAX */
+    uint8_t *encoded;         /* FRAME_HEADER_BYTES + FRAME_STORED_MAX */
     uint32_t frame_blocks, frame_chunks;
     struct hook_set hooks; /* of new chunks; pack numbers are the store's */
     struct unit *unit;     /* work space of a call */

@@ -8,6 +8,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "proto/base/file.h"
+
 char *temp_dir(void)
 {
     const char *base = getenv("TMPDIR");
@@ -58,6 +60,22 @@ struct store_session_opts session_opts(const char *id)
 {
     return (struct store_session_opts){
         .id = id, .vm_id = "vm-1", .vm_name = "web one", .worker = "test"};
+}
+
+char *make_key_file(const char *dir, const char *name)
+{
+    struct err err = ERR_INIT;
+    char *path = xasprintf("%s/%s", dir, name);
+    MUST(store_key_file_make(path, &err), &err);
+    return path;
+}
+
+char *make_secret(const char *dir, const char *name, const char *text)
+{
+    struct err err = ERR_INIT;
+    char *path = xasprintf("%s/%s", dir, name);
+    MUST(file_write_atomic(AT_FDCWD, path, text, strlen(text), 0600, &err), &err);
+    return path;
 }
 
 bool write_image(struct store_session *session, const struct disk_image *image, size_t step,

@@ -61,6 +61,11 @@ bool check_image(struct store *store, const char *point_id, const struct disk_im
 
 struct store_session_opts session_opts(const char *id);
 
+/* A new key file in the directory; the caller frees the path. */
+char *make_key_file(const char *dir, const char *name);
+/* A file of mode 0600 with this text; the caller frees the path. */
+char *make_secret(const char *dir, const char *name, const char *text);
+
 /* All regular files below a directory, relative to it, sorted. */
 struct file_list {
     char **items;

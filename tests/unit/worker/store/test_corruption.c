@@ -18,26 +18,45 @@
 enum { BLOCK = STORE_BLOCK_BYTES, DATA_BYTES = 7 * BLOCK + 123 };
 
 struct scene {
-    char *dir, *path;
+    char *dir, *path, *key_file; /* NULL: not encrypted */
     struct disk_image image;
 };
 
-static int setup(void **state)
+static struct store_opts opts_of(const struct scene *s)
+{
+    return (struct store_opts){.key_file = s->key_file};
+}
+
+static int setup_scene(void **state, bool encrypt)
 {
     struct scene *s = ALLOC_NEW(struct scene);
     struct err err = ERR_INIT;
     log_set_level(LOG_LEVEL_ERROR);
     s->dir = temp_dir();
+    if (encrypt)
+        s->key_file = make_key_file(s->dir, "key");
     s->path = xasprintf("%s/repo", s->dir);
     s->image = (struct disk_image){.id = "d", .data = xcalloc(1, DATA_BYTES), .size = DATA_BYTES};
     fill_text(s->image.data, 3 * BLOCK, 1); /* a hole in the middle: two records */
     fill_text(s->image.data + 5 * BLOCK, DATA_BYTES - 5 * BLOCK, 2);
-    struct store *store = store_init(s->path, NULL, &err);
+    struct store_opts opts = opts_of(s);
+    opts.encrypt = encrypt;
+    struct store *store = store_init(s->path, &opts, &err);
     MUST(store, &err);
     MUST(backup_image(store, "point.1", &s->image, NULL, NULL, &err), &err);
     store_free(store);
     *state = s;
     return 0;
+}
+
+static int setup(void **state)
+{
+    return setup_scene(state, false);
+}
+
+static int setup_encrypted(void **state)
+{
+    return setup_scene(state, true);
 }
 
 static int teardown(void **state)
@@ -47,6 +66,7 @@ static int teardown(void **state)
     free(s->image.data);
     free(s->dir);
     free(s->path);
+    free(s->key_file);
     free(s);
     return 0;
 }
@@ -54,7 +74,8 @@ static int teardown(void **state)
 /* Read everything of the point as a restore would. Wrong data fails the test. */
 static bool read_all(const struct scene *s, struct err *err)
 {
-    SCOPED(store) struct store *store = store_open(s->path, NULL, err);
+    struct store_opts opts = opts_of(s);
+    SCOPED(store) struct store *store = store_open(s->path, &opts, err);
     if (!store || !check_image(store, "point.1", &s->image, err))
         return false;
     SCOPED(store_point) struct store_point *point = store_point_open(store, "point.1", err);
@@ -69,7 +90,8 @@ static bool read_all(const struct scene *s, struct err *err)
 static void list_and_verify(const struct scene *s)
 {
     struct err err = ERR_INIT;
-    SCOPED(store) struct store *store = store_open(s->path, NULL, &err);
+    struct store_opts opts = opts_of(s);
+    SCOPED(store) struct store *store = store_open(s->path, &opts, &err);
     if (!store)
         return;
     struct store_point_list list;
@@ -81,9 +103,15 @@ static void list_and_verify(const struct scene *s)
     (void)store_verify_point(store, "point.1", NULL, NULL, &err);
 }
 
-static bool is_corruption(const struct err *err)
+static bool is_corruption(const struct scene *s, const struct err *err)
 {
-    return err->code == ERR_STORE_CORRUPT || err->code == ERR_STORE_VERSION || err->code == ERR_IO;
+    return (s->key_file && err->code == ERR_STORE_KEY) || /* the key object is damaged, too */
+           err->code == ERR_STORE_CORRUPT || err->code == ERR_STORE_VERSION || err->code == ERR_IO;
+}
+
+static bool is_key(const char *name)
+{
+    return strncmp(name, "keys/", 5) == 0;
 }
 
 static int open_victim(const struct scene *s, const char *name, size_t *ret_len)
@@ -114,7 +142,7 @@ static void flip_all(const struct scene *s, const char *name)
             struct err err = ERR_INIT;
             if (read_all(s, &err))
                 fail_msg("%s: byte %zu bit %u: not noticed", name, i, bit);
-            if (!is_corruption(&err))
+            if (!is_corruption(s, &err))
                 fail_msg("%s: byte %zu bit %u: %s: %s", name, i, bit, err_code_name(err.code),
                          err.message);
             if (i % 16 == bit)
@@ -137,7 +165,8 @@ static void test_every_flipped_bit_is_noticed(void **state)
         flip_all(s, files.items[i]);
         flipped++;
     }
-    assert_int_equal(flipped, 6); /* repo.json, pack, manifest, vm.json, point.json, fate */
+    /* repo.json, pack, manifest, vm.json, point.json, fate; the key */
+    assert_int_equal(flipped, s->key_file ? 7 : 6);
     file_list_done(&files);
 }
 
@@ -160,16 +189,18 @@ static void test_every_cut_is_noticed(void **state)
                 continue;
             assert_int_equal(ftruncate(fd, (off_t)cut), 0);
             if (read_all(s, &err)) /* a final newline of JSON says nothing */
-                assert_true(strcmp(files.items[i], "repo.json") == 0 && cut == len - 1);
+                assert_true((strcmp(files.items[i], "repo.json") == 0 || is_key(files.items[i])) &&
+                            cut == len - 1);
             else
-                assert_true(is_corruption(&err));
+                assert_true(is_corruption(s, &err));
             err_clear(&err);
         }
         list_and_verify(s);
         assert_int_equal(pwrite(fd, whole.data, whole.len, 0), whole.len);
         /* Too long is as wrong as too short. */
         assert_int_equal(pwrite(fd, "x", 1, (off_t)whole.len), 1);
-        MUST_FAIL(read_all(s, &err), &err, ERR_STORE_CORRUPT);
+        MUST_FAIL(read_all(s, &err), &err,
+                  is_key(files.items[i]) ? ERR_STORE_KEY : ERR_STORE_CORRUPT);
         assert_int_equal(ftruncate(fd, (off_t)whole.len), 0);
         MUST(read_all(s, &err), &err);
         /* And missing. */
@@ -178,7 +209,9 @@ static void test_every_cut_is_noticed(void **state)
         assert_false(ok);
         bool may_be_absent =
             strcmp(files.items[i], "repo.json") == 0 || strncmp(files.items[i], "fate/", 5) == 0;
-        assert_int_equal(err.code, may_be_absent ? ERR_NOT_FOUND : ERR_STORE_CORRUPT);
+        assert_int_equal(err.code, may_be_absent            ? ERR_NOT_FOUND
+                                   : is_key(files.items[i]) ? ERR_STORE_KEY
+                                                            : ERR_STORE_CORRUPT);
         err_clear(&err);
         MUST(file_write_atomic(AT_FDCWD, path, whole.data, whole.len, 0600, &err), &err);
         MUST(read_all(s, &err), &err);
@@ -290,6 +323,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         T(test_every_flipped_bit_is_noticed),
         T(test_every_cut_is_noticed),
+        cmocka_unit_test_setup_teardown(test_every_flipped_bit_is_noticed, setup_encrypted,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(test_every_cut_is_noticed, setup_encrypted, teardown),
         T(test_index_damage_costs_nothing_but_space),
         T(test_damage_is_reported_by_place),
         T(test_verify_names_ranges),

@@ -33,7 +33,7 @@ static void test_digests(void **state)
     digest_sha256("abc", 3, out);
     check_hex(out, DIGEST_BYTES,
               "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
-    struct hasher *h = hasher_new();
+    struct hasher *h = hasher_new(NULL);
     for (size_t i = 0; i < sizeof block; i++)
         block[i] = (uint8_t)i;
     hasher_leaf(h, block, leaves);
@@ -119,25 +119,36 @@ static void test_frame_header(void **state)
 {
     (void)state;
     struct err err = ERR_INIT;
-    const struct frame_header good = {FRAME_ZSTD, 100, 8192, 1, 77};
+    const struct frame_header good = {
+        .codec = FRAME_ZSTD, .stored_len = 100, .raw_len = 8192, .chunks = 1, .stored_crc = 77};
     struct frame_header got;
     uint8_t bytes[FRAME_HEADER_BYTES];
     frame_header_encode(&good, bytes);
     MUST(frame_header_decode(bytes, &got, &err), &err);
     assert_int_equal(got.stored_crc, 77);
-    const struct frame_header bad[] = {
-        {FRAME_ZSTD, 0, 8192, 1, 0},       {FRAME_ZSTD, 8193, 8192, 1, 0},
-        {FRAME_ZSTD, 10, 0, 1, 0},         {FRAME_ZSTD, 10, 8191, 1, 0},
-        {FRAME_RAW, 4096, 8192, 1, 0},     {FRAME_ZSTD, 10, FRAME_RAW_MAX + BLOCK, 1, 0},
-        {FRAME_ZSTD, 10, UINT32_MAX, 1, 0}};
+    const struct {
+        enum frame_codec codec;
+        uint32_t stored_len, raw_len;
+        bool is_sealed;
+    } bad[] = {{FRAME_ZSTD, 0, 8192, false},         {FRAME_ZSTD, 8193, 8192, false},
+               {FRAME_ZSTD, 10, 0, false},           {FRAME_ZSTD, 10, 8191, false},
+               {FRAME_RAW, 4096, 8192, false},       {FRAME_ZSTD, 10, FRAME_RAW_MAX + BLOCK, false},
+               {FRAME_ZSTD, UINT32_MAX, 8192, true}, {FRAME_ZSTD, 10, UINT32_MAX, false},
+               {FRAME_ZSTD, 32, 8192, true},         {FRAME_ZSTD, 8192 + 33, 8192, true},
+               {FRAME_RAW, 8192, 8192, true}};
     for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
-        frame_header_encode(&bad[i], bytes);
+        const struct frame_header h = {.codec = bad[i].codec,
+                                       .stored_len = bad[i].stored_len,
+                                       .raw_len = bad[i].raw_len,
+                                       .chunks = 1,
+                                       .is_sealed = bad[i].is_sealed};
+        frame_header_encode(&h, bytes);
         MUST_FAIL(frame_header_decode(bytes, &got, &err), &err, ERR_STORE_CORRUPT);
     }
     const struct {
         size_t at;
         uint8_t value;
-    } newer[] = {{4, 2}, {5, 2}, {6, 1}, {7, 1}};
+    } newer[] = {{4, 2}, {5, 2}, {6, 2}, {7, 1}};
     for (size_t i = 0; i < ARRAY_LEN(newer); i++) {
         frame_header_encode(&good, bytes);
         bytes[newer[i].at] = newer[i].value;
@@ -177,9 +188,9 @@ static uint8_t *make_footer(size_t *ret_len)
     footer_add_chunk(&b, id, 0, leaves, 1);
     footer_add_chunk(&b, id, 1, leaves, 64);
     footer_add_chunk(&b, id, 65, leaves, 2);
-    footer_add_frame(&b, PACK_HEADER_BYTES, 5000, 67 * BLOCK, 3);
+    footer_add_frame(&b, PACK_HEADER_BYTES, 5000, 67 * BLOCK, 3, NULL, NULL);
     footer_add_chunk(&b, id, 0, leaves, 4);
-    footer_add_frame(&b, PACK_HEADER_BYTES + 64 + 5000, 4 * BLOCK, 4 * BLOCK, 1);
+    footer_add_frame(&b, PACK_HEADER_BYTES + 64 + 5000, 4 * BLOCK, 4 * BLOCK, 1, NULL, NULL);
     *ret_len = footer_builder_bytes(&b);
     uint8_t *bytes = footer_encode(&b);
     footer_builder_done(&b);
@@ -194,7 +205,7 @@ static void test_footer(void **state)
     size_t len;
     uint8_t *bytes = make_footer(&len);
     const uint64_t end = PACK_HEADER_BYTES + 64 + 5000 + 64 + 4 * BLOCK;
-    MUST(footer_decode(bytes, len, end, &f, &err), &err);
+    MUST(footer_decode(bytes, len, end, NULL, &f, &err), &err);
     assert_int_equal(f.n_frames, 2);
     assert_int_equal(f.n_chunks, 4);
     assert_int_equal(f.n_leaves, 71);
@@ -205,39 +216,31 @@ static void test_footer(void **state)
     footer_done(&f);
     /* One frame does not end before the footer begins. */
     bytes = make_footer(&len);
-    MUST_FAIL(footer_decode(bytes, len, end - 1, &f, &err), &err, ERR_STORE_CORRUPT);
+    MUST_FAIL(footer_decode(bytes, len, end - 1, NULL, &f, &err), &err, ERR_STORE_CORRUPT);
     /* Wrong sums and places: u32 at an offset of the footer set to a value. */
     const struct {
         size_t at;
         uint32_t value;
         enum err_code want;
     } bad[] = {
-        {0, 0, ERR_STORE_CORRUPT},
-        {4, 0x00100002, ERR_STORE_VERSION},
-        {4, 0x00200001, ERR_STORE_VERSION},
-        {8, 1, ERR_STORE_VERSION},
-        {12, 0, ERR_STORE_CORRUPT},
-        {12, 3, ERR_STORE_CORRUPT},
-        {16, UINT32_MAX, ERR_STORE_CORRUPT},
-        {20, 70, ERR_STORE_CORRUPT},
-        {32, 0, ERR_STORE_CORRUPT},
-        {40, 0, ERR_STORE_CORRUPT},
-        {44, 4096, ERR_STORE_CORRUPT},
-        {44, 4097, ERR_STORE_CORRUPT},
-        {48, 1, ERR_STORE_CORRUPT},
-        {52, 0, ERR_STORE_CORRUPT},
-        {52, 4, ERR_STORE_CORRUPT},
-        {80 + 32, 1, ERR_STORE_CORRUPT},
-        {80 + 32, 0x05000000, ERR_STORE_CORRUPT},
+        {0, 0, ERR_STORE_CORRUPT},          {4, 0x00100002, ERR_STORE_VERSION},
+        {4, 0x00200001, ERR_STORE_VERSION}, {8, 2, ERR_STORE_VERSION},
+        {8, 1, ERR_STORE_CORRUPT},          {12, 0, ERR_STORE_CORRUPT},
+        {12, 3, ERR_STORE_CORRUPT},         {16, UINT32_MAX, ERR_STORE_CORRUPT},
+        {20, 70, ERR_STORE_CORRUPT},        {32, 0, ERR_STORE_CORRUPT},
+        {40, 0, ERR_STORE_CORRUPT},         {44, 4096, ERR_STORE_CORRUPT},
+        {44, 4097, ERR_STORE_CORRUPT},      {48, 1, ERR_STORE_CORRUPT},
+        {52, 0, ERR_STORE_CORRUPT},         {52, 4, ERR_STORE_CORRUPT},
+        {80 + 32, 1, ERR_STORE_CORRUPT},    {80 + 32, 0x05000000, ERR_STORE_CORRUPT},
     };
     for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
         bytes = make_footer(&len);
         put_u32(bytes + bad[i].at, bad[i].value);
-        MUST_FAIL(footer_decode(bytes, len, end, &f, &err), &err, bad[i].want);
+        MUST_FAIL(footer_decode(bytes, len, end, NULL, &f, &err), &err, bad[i].want);
     }
     bytes = make_footer(&len);
-    MUST_FAIL(footer_decode(bytes, len - 1, end, &f, &err), &err, ERR_STORE_CORRUPT);
-    MUST_FAIL(footer_decode(xmalloc(1), 0, end, &f, &err), &err, ERR_STORE_CORRUPT);
+    MUST_FAIL(footer_decode(bytes, len - 1, end, NULL, &f, &err), &err, ERR_STORE_CORRUPT);
+    MUST_FAIL(footer_decode(xmalloc(1), 0, end, NULL, &f, &err), &err, ERR_STORE_CORRUPT);
 }
 
 /* ---- manifests */
@@ -276,23 +279,27 @@ static void test_pages(void **state)
     struct map_record records[] = {
         record(5, 0, 0, 0, 1), record(6, 1, 65535, 0, 256), record(262, 0, 7, 255, 1),
         record(263 + (uint64_t)UINT32_MAX, 1, 1, 1, 2), record(UINT64_C(1) << 37, 0, 0, 0, 1)};
-    uint8_t *out = xmalloc(PAGE_RAW_MAX);
+    uint8_t *out = xmalloc(PAGE_STORED_MAX);
+    struct manifest map = {.size_bytes = STORE_DISK_BYTES_MAX, .n_packs = 2};
     struct page_entry entry = {0};
     assert_int_equal(page_split(records, 5), 4); /* the last gap does not fit */
-    page_encode(records, 4, out, &entry);
+    page_encode(&map, NULL, records, 4, out, &entry);
     assert_int_equal(entry.first_block, 5);
     assert_int_equal(entry.n_records, 4);
     struct map_record got[5];
-    MUST(page_decode(out, &entry, 2, UINT64_C(1) << 38, got, &err), &err);
+    MUST(page_decode(&map, NULL, out, &entry, got, &err), &err);
     for (size_t i = 0; i < 4; i++) {
         assert_int_equal(got[i].block, records[i].block);
         assert_memory_equal(&got[i].where, &records[i].where, sizeof got[i].where);
     }
-    MUST_FAIL(page_decode(out, &entry, 1, UINT64_C(1) << 38, got, &err), &err, ERR_STORE_CORRUPT);
-    MUST_FAIL(page_decode(out, &entry, 2, 264 + (uint64_t)UINT32_MAX, got, &err), &err,
-              ERR_STORE_CORRUPT);
+    map.n_packs = 1;
+    MUST_FAIL(page_decode(&map, NULL, out, &entry, got, &err), &err, ERR_STORE_CORRUPT);
+    map.n_packs = 2;
+    map.size_bytes = (264 + (uint64_t)UINT32_MAX) * BLOCK;
+    MUST_FAIL(page_decode(&map, NULL, out, &entry, got, &err), &err, ERR_STORE_CORRUPT);
+    map.size_bytes = STORE_DISK_BYTES_MAX;
     out[0] ^= 1;
-    MUST_FAIL(page_decode(out, &entry, 2, UINT64_C(1) << 38, got, &err), &err, ERR_STORE_CORRUPT);
+    MUST_FAIL(page_decode(&map, NULL, out, &entry, got, &err), &err, ERR_STORE_CORRUPT);
     free(out);
 }
 
@@ -309,11 +316,12 @@ static void test_full_page(void **state)
                             (unsigned)(random_next(&seed) % 256) + 1);
         block = map_record_end(&records[i]);
     }
-    uint8_t *out = xmalloc(PAGE_RAW_MAX);
+    uint8_t *out = xmalloc(PAGE_STORED_MAX);
+    struct manifest map = {.size_bytes = UINT64_MAX - BLOCK, .n_packs = UINT32_MAX};
     struct page_entry entry = {0};
     assert_int_equal(page_split(records, N), PAGE_RECORDS_MAX);
-    page_encode(records, PAGE_RECORDS_MAX, out, &entry);
-    MUST(page_decode(out, &entry, UINT32_MAX, UINT64_MAX, got, &err), &err);
+    page_encode(&map, NULL, records, PAGE_RECORDS_MAX, out, &entry);
+    MUST(page_decode(&map, NULL, out, &entry, got, &err), &err);
     for (size_t i = 0; i < PAGE_RECORDS_MAX; i++) {
         assert_int_equal(got[i].block, records[i].block);
         assert_int_equal(got[i].where.pack, records[i].where.pack);
@@ -343,14 +351,14 @@ static void test_manifest_tail(void **state)
     size_t len;
     uint8_t *bytes = manifest_tail_encode(&m, &len);
     struct manifest got;
-    MUST(manifest_tail_decode(bytes, len, 86, &got, &err), &err);
+    MUST(manifest_tail_decode(bytes, len, 86, false, &got, &err), &err);
     assert_int_equal(got.size_bytes, 40961);
     assert_string_equal(got.disk_id, "disk-1");
     assert_int_equal(got.pages[1].first_block, 9);
     assert_int_equal(got.packs[1].id[0], 2);
     manifest_done(&got);
-    MUST_FAIL(manifest_tail_decode(bytes, len, 85, &got, &err), &err, ERR_STORE_CORRUPT);
-    MUST_FAIL(manifest_tail_decode(bytes, len - 1, 86, &got, &err), &err, ERR_STORE_CORRUPT);
+    MUST_FAIL(manifest_tail_decode(bytes, len, 85, false, &got, &err), &err, ERR_STORE_CORRUPT);
+    MUST_FAIL(manifest_tail_decode(bytes, len - 1, 86, false, &got, &err), &err, ERR_STORE_CORRUPT);
     const size_t pages_at = 304 + 2 * 48;
     const struct {
         size_t at;
@@ -359,7 +367,8 @@ static void test_manifest_tail(void **state)
     } bad[] = {
         {0, 0, ERR_STORE_CORRUPT},
         {4, 2, ERR_STORE_VERSION},
-        {8, 1, ERR_STORE_VERSION},
+        {8, 2, ERR_STORE_VERSION},
+        {8, 1, ERR_STORE_CORRUPT},
         {12, 8192, ERR_STORE_VERSION},
         {20, UINT32_MAX, ERR_STORE_CORRUPT}, /* size */
         {24, 12, ERR_STORE_CORRUPT},         /* more data than blocks */
@@ -379,7 +388,7 @@ static void test_manifest_tail(void **state)
         uint8_t *copy = xmalloc(len);
         memcpy(copy, bytes, len);
         put_u32(copy + bad[i].at, bad[i].value);
-        MUST_FAIL(manifest_tail_decode(copy, len, 86, &got, &err), &err, bad[i].want);
+        MUST_FAIL(manifest_tail_decode(copy, len, 86, false, &got, &err), &err, bad[i].want);
         free(copy);
     }
     free(bytes);
@@ -494,7 +503,7 @@ static char *make_point(size_t *ret_len)
         .disks = disks,
         .n_blobs = 1,
         .blobs = &blob};
-    char *text = point_record_encode(&r, NULL, ret_len, &err);
+    char *text = point_record_encode(&r, NULL, NULL, ret_len, &err);
     MUST(text, &err);
     return text;
 }
@@ -506,7 +515,7 @@ static void test_point_record(void **state)
     size_t len;
     char *text = make_point(&len);
     struct point_record r;
-    MUST(point_record_decode(text, len, &r, &err), &err);
+    MUST(point_record_decode(text, len, NULL, &r, &err), &err);
     assert_int_equal(r.n_disks, 2);
     assert_string_equal(r.disks[1].disk.id, "d2");
     assert_string_equal(r.info.vm_name, "web \xc3\xa9");
@@ -539,14 +548,14 @@ static void test_point_record(void **state)
         assert_non_null(at);
         SCOPED_FREE char *changed =
             xasprintf("%.*s%s%s", (int)(at - text), text, bad[i].to, at + strlen(bad[i].from));
-        bool ok = point_record_decode(changed, strlen(changed), &r, &err);
+        bool ok = point_record_decode(changed, strlen(changed), NULL, &r, &err);
         if (ok)
             fail_msg("case %zu: %s", i, bad[i].to);
         MUST_FAIL(ok, &err, bad[i].want);
     }
     /* An unknown member is ignored. */
     SCOPED_FREE char *more = xasprintf("{\"new\": {}, %s", text + 1);
-    MUST(point_record_decode(more, strlen(more), &r, &err), &err);
+    MUST(point_record_decode(more, strlen(more), NULL, &r, &err), &err);
     point_record_done(&r);
     free(text);
 }
@@ -563,7 +572,7 @@ static void test_point_record_limit(void **state)
     big[STORE_POINT_JSON_MAX] = '\0';
     json_t *meta = json_pack("{s:s}", "warnings", big);
     size_t len;
-    MUST_FAIL(point_record_encode(&r, meta, &len, &err), &err, ERR_TOO_LARGE);
+    MUST_FAIL(point_record_encode(&r, meta, NULL, &len, &err), &err, ERR_TOO_LARGE);
     json_decref(meta);
     free(big);
 }

@@ -635,13 +635,13 @@ static void test_unknown_versions_are_refused(void **state)
     replace_in_file(f, "repo.json", "\"format\": 1", "\"format\": 2");
     MUST_FAIL(store_open(f->path, NULL, &f->err), &f->err, ERR_STORE_VERSION);
     replace_in_file(f, "repo.json", "\"format\": 2", "\"format\": 1");
-    replace_in_file(f, "repo.json", "\"incompat\": []", "\"incompat\": [\"encryption\"]");
+    replace_in_file(f, "repo.json", "\"incompat\": []", "\"incompat\": [\"sharding\"]");
     struct store *store = store_open(f->path, NULL, &f->err);
     assert_null(store);
     assert_int_equal(f->err.code, ERR_STORE_VERSION);
-    assert_non_null(strstr(f->err.message, "encryption"));
+    assert_non_null(strstr(f->err.message, "sharding"));
     err_clear(&f->err);
-    replace_in_file(f, "repo.json", "[\"encryption\"]", "[]");
+    replace_in_file(f, "repo.json", "[\"sharding\"]", "[]");
     store = store_open(f->path, NULL, &f->err);
     MUST(store, &f->err);
     store_free(store);
