@@ -34,6 +34,8 @@ static const cyaml_schema_field_t engine_fields[] = {
 };
 static const cyaml_schema_field_t repository_fields[] = {
     STR(struct worker_conf_repository, path),
+    STR(struct worker_conf_repository, key_file),
+    STR(struct worker_conf_repository, passphrase_file),
     CYAML_FIELD_END,
 };
 static const cyaml_schema_field_t slots_fields[] = {

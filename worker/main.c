@@ -143,7 +143,10 @@ static bool serve(const struct worker_env *env, const struct worker_conf *c, con
 static int work(const struct main_args *a, const struct worker_conf *c, struct err *err)
 {
     SCOPED(engine) struct engine *engine = make_engine(c, err);
-    SCOPED(store) struct store *store = engine ? store_open(c->repository.path, NULL, err) : NULL;
+    struct store_opts opts = {.key_file = c->repository.key_file,
+                              .passphrase_file = c->repository.passphrase_file};
+    store_opts_from_environment(&opts);
+    SCOPED(store) struct store *store = engine ? store_open(c->repository.path, &opts, err) : NULL;
     if (!store) {
         err_wrap(err, "%s", a->config);
         return EXIT_FAILED;

@@ -33,7 +33,7 @@ enum {
 };
 
 static struct {
-    char *repo, *point, *disk;
+    char *repo, *point, *disk, *key_file, *passphrase_file;
     struct store_opts opts;
     struct store *store;
 } plugin = {.opts = {.frame_cache_bytes = FRAME_CACHE_BYTES}};
@@ -52,7 +52,7 @@ static int refuse(const struct err *err)
         number = ENOENT;
     else if (err->code == ERR_BAD_ARGUMENT)
         number = EINVAL;
-    else if (err->code == ERR_PERMISSION)
+    else if (err->code == ERR_PERMISSION || err->code == ERR_STORE_KEY)
         number = EPERM;
     nbdkit_set_error(number);
     return -1;
@@ -97,6 +97,10 @@ static int on_config(const char *key, const char *value)
         return set_text(&plugin.point, key, value);
     if (strcmp(key, "disk") == 0)
         return set_text(&plugin.disk, key, value);
+    if (strcmp(key, "key_file") == 0)
+        return set_path(&plugin.key_file, key, value);
+    if (strcmp(key, "passphrase_file") == 0)
+        return set_path(&plugin.passphrase_file, key, value);
     if (strcmp(key, "cache") == 0)
         return set_cache(value);
     nbdkit_error("there is no parameter '%s'", key);
@@ -120,7 +124,9 @@ static int on_config_complete(void)
     "repo=DIR      (required) The repository.\n"                                                   \
     "point=ID      A restore point, or the beginning of its id.\n"                                 \
     "disk=ID       A disk of it; may be left out where it has one.\n"                              \
-    "cache=SIZE    Memory for decoded data; default 64M."
+    "cache=SIZE    Memory for decoded data; default 64M.\n"                                        \
+    "key_file=FILE, passphrase_file=FILE    Key of an encrypted repository; default:\n"            \
+    "              $OXBOW_KEY_FILE, $OXBOW_PASSPHRASE_FILE."
 
 /* ---- finding a disk */
 
@@ -191,6 +197,9 @@ static struct store_reader *find_disk(const char *name, struct err *err)
 static int on_get_ready(void)
 {
     struct err err = ERR_INIT;
+    plugin.opts.key_file = plugin.key_file;
+    plugin.opts.passphrase_file = plugin.passphrase_file;
+    store_opts_from_environment(&plugin.opts);
     plugin.store = store_open(plugin.repo, &plugin.opts, &err);
     if (!plugin.store)
         return refuse(&err);
@@ -211,6 +220,8 @@ static void on_unload(void)
     free(plugin.repo);
     free(plugin.point);
     free(plugin.disk);
+    free(plugin.key_file);
+    free(plugin.passphrase_file);
 }
 
 /* ---- what there is */

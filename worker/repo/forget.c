@@ -48,6 +48,7 @@ static bool run_unprotect(struct repo_call *call, struct err *err)
 
 const struct repo_verb repo_forget = {
     .name = "forget",
+    .access = REPO_UPKEEP,
     .summary = "delete one restore point",
     .words = "POINT",
     .words_min = 1,
@@ -60,6 +61,7 @@ const struct repo_verb repo_forget = {
 
 const struct repo_verb repo_protect = {
     .name = "protect",
+    .access = REPO_UPKEEP,
     .summary = "keep a restore point whatever the policy says",
     .words = "POINT",
     .words_min = 1,
@@ -69,6 +71,7 @@ const struct repo_verb repo_protect = {
 
 const struct repo_verb repo_unprotect = {
     .name = "unprotect",
+    .access = REPO_UPKEEP,
     .summary = "let the policy decide about a restore point again",
     .words = "POINT",
     .words_min = 1,

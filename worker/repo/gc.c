@@ -101,6 +101,7 @@ static bool run(struct repo_call *call, struct err *err)
 
 const struct repo_verb repo_gc = {
     .name = "gc",
+    .access = REPO_UPKEEP,
     .summary = "free the space of deleted points and dead sessions",
     .options = options,
     .opts_bytes = sizeof(struct gc_opts),

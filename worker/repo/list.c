@@ -96,6 +96,7 @@ static bool run(struct repo_call *call, struct err *err)
 const struct repo_verb repo_list = {
     .name = "list",
     .summary = "list the restore points",
+    .access = REPO_UPKEEP,
     .options = options,
     .opts_bytes = sizeof(struct list_opts),
     .option = option,

@@ -10,9 +10,10 @@ enum { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
 enum { PROGRAM_BYTES = 64 };
 
 static const struct repo_verb *const verbs[] = {
-    &repo_init,   &repo_list,    &repo_show,      &repo_export, &repo_import,
-    &repo_verify, &repo_ls,      &repo_cp,        &repo_mount,  &repo_prune,
-    &repo_forget, &repo_protect, &repo_unprotect, &repo_gc,     &repo_scrub,
+    &repo_key_make, &repo_key_list,  &repo_key_add, &repo_key_remove, &repo_init,
+    &repo_list,     &repo_show,      &repo_export,  &repo_import,     &repo_verify,
+    &repo_ls,       &repo_cp,        &repo_mount,   &repo_prune,      &repo_forget,
+    &repo_protect,  &repo_unprotect, &repo_gc,      &repo_scrub,
 };
 
 static const struct repo_verb *find_verb(const char *name)
@@ -42,6 +43,46 @@ const char *repo_only_disk(const struct store_point *point, struct err *err)
     return NULL;
 }
 
+/* ---- the key of an encrypted repository: options of every verb, or the environment. Never the
+ * secret itself */
+
+enum { OPT_KEY_FILE = 0x100, OPT_PASSPHRASE_FILE };
+
+static const struct argp_option key_options[] = {
+    {"key-file", OPT_KEY_FILE, "FILE", 0, "The key (default: $OXBOW_KEY_FILE)", 0},
+    {"passphrase-file", OPT_PASSPHRASE_FILE, "FILE", 0,
+     "Or a file whose first line is the passphrase (default: $OXBOW_PASSPHRASE_FILE)", 0},
+    {0},
+};
+
+static error_t parse_key(int key, char *arg, struct argp_state *state)
+{
+    struct repo_call *call = state->input;
+    switch (key) {
+    case OPT_KEY_FILE:
+        call->store_opts.key_file = arg;
+        return 0;
+    case OPT_PASSPHRASE_FILE:
+        call->store_opts.passphrase_file = arg;
+        return 0;
+    default:
+        return ARGP_ERR_UNKNOWN;
+    }
+}
+
+static const struct argp key_argp = {.options = key_options, .parser = parse_key};
+static const struct argp_child children[] = {{&key_argp, 0, "Encrypted repositories:", 1}, {0}};
+
+/* Programs that a verb starts find the same key by the environment. */
+static void settle_key(struct store_opts *opts)
+{
+    if (opts->key_file)
+        (void)setenv(STORE_KEY_FILE_VARIABLE, opts->key_file, 1);
+    if (opts->passphrase_file)
+        (void)setenv(STORE_PASSPHRASE_FILE_VARIABLE, opts->passphrase_file, 1);
+    store_opts_from_environment(opts);
+}
+
 /* ---- the command line of a verb */
 
 struct parsing {
@@ -62,6 +103,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     struct parsing *p = state->input;
     struct repo_call *call = p->call;
     switch (key) {
+    case ARGP_KEY_INIT:
+        state->child_inputs[0] = call;
+        return 0;
     case ARGP_KEY_ARG:
         if (!call->path)
             call->path = arg;
@@ -82,15 +126,14 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 
 static bool run(const struct repo_verb *verb, struct repo_call *call, struct err *err)
 {
-    SCOPED(store) struct store *store = NULL;
-    if (verb->access == REPO_OPENS)
-        store = store_open(call->path, NULL, err);
-    else if (verb->access == REPO_MAKES)
-        store = store_init(call->path, NULL, err);
-    if (!store && verb->access != REPO_LEAVES)
-        return false;
-    call->store = store;
-    return verb->run(call, err);
+    struct store_opts *opts = &call->store_opts;
+    settle_key(opts);
+    opts->keyless = verb->access == REPO_UPKEEP;
+    if (verb->access != REPO_LEAVES)
+        call->store = store_open(call->path, opts, err);
+    bool ok = (call->store || verb->access == REPO_LEAVES) && verb->run(call, err);
+    store_free(call->store);
+    return ok;
 }
 
 static int run_verb(const struct repo_verb *verb, int argc, char **argv)
@@ -100,8 +143,11 @@ static int run_verb(const struct repo_verb *verb, int argc, char **argv)
     snprintf(words, sizeof words, "PATH%s%s", verb->words ? " " : "",
              verb->words ? verb->words : "");
     argv[0] = program; /* what argp calls us in its messages */
-    const struct argp argp = {
-        .options = verb->options, .parser = parse, .args_doc = words, .doc = verb->summary};
+    const struct argp argp = {.options = verb->options,
+                              .parser = parse,
+                              .args_doc = words,
+                              .doc = verb->summary,
+                              .children = children};
     SCOPED_FREE void *opts = xcalloc(1, verb->opts_bytes + 1);
     struct repo_call call = {.opts = opts};
     struct parsing parsing = {.verb = verb, .call = &call};

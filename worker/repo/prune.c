@@ -172,6 +172,7 @@ static bool run(struct repo_call *call, struct err *err)
 
 const struct repo_verb repo_prune = {
     .name = "prune",
+    .access = REPO_UPKEEP,
     .summary = "delete the points that a policy does not keep, and free their space",
     .options = options,
     .opts_bytes = sizeof(struct prune_opts),

@@ -96,6 +96,7 @@ static bool run(struct repo_call *call, struct err *err)
 
 const struct repo_verb repo_scrub = {
     .name = "scrub",
+    .access = REPO_UPKEEP,
     .summary = "read all data, or a share of it; heal what is damaged, or name what it hurts",
     .options = options,
     .opts_bytes = sizeof(struct scrub_opts),

@@ -58,6 +58,7 @@ const struct repo_verb repo_show = {
     .words = "POINT",
     .words_min = 1,
     .words_max = 1,
+    .access = REPO_UPKEEP,
     .options = options,
     .opts_bytes = sizeof(struct show_opts),
     .option = option,

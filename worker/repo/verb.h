@@ -16,9 +16,9 @@ enum { REPO_WORDS_MAX = 64 };
 
 /* What main.c does with PATH before a verb runs. */
 enum repo_access {
-    REPO_OPENS, /* store_open() */
-    REPO_MAKES, /* store_init() */
-    REPO_LEAVES /* nothing: call->store is NULL */
+    REPO_OPENS,  /* store_open(), with the key that the caller gives */
+    REPO_UPKEEP, /* the same; but one that is encrypted may be opened without a key */
+    REPO_LEAVES  /* nothing: call->store is NULL, and freed if the verb sets it */
 };
 
 /* A call of a verb: the command line, read. Everything is borrowed. */
@@ -28,6 +28,7 @@ struct repo_call {
     const char *words[REPO_WORDS_MAX]; /* those after PATH; NULL where not given */
     size_t count;                      /* of words */
     void *opts;                        /* the verb's own struct, zeroed before option() fills it */
+    struct store_opts store_opts;      /* with the key, by option or environment */
 };
 
 struct repo_verb {
@@ -50,9 +51,13 @@ enum { REPO_OPT = 0x200 };
 extern const struct repo_verb repo_init, repo_list, repo_show, repo_export, repo_import,
     repo_verify, repo_ls, repo_cp, repo_mount, repo_prune, repo_forget, repo_protect,
     repo_unprotect, repo_gc, repo_scrub;
+extern const struct repo_verb repo_key_make, repo_key_list, repo_key_add, repo_key_remove;
 
 /* Print `json` to standard output with a line's end, and drop the reference. */
 bool repo_say_json(json_t *json, struct err *err);
+
+/* Make the key file, and say so, if there is nothing of that name. */
+bool repo_key_file_ensure(const char *path, struct err *err);
 
 /* The id of the point's only disk, borrowed. NULL, with bad-argument, when it has several. */
 const char *repo_only_disk(const struct store_point *point, struct err *err);

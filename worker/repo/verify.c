@@ -45,8 +45,9 @@ static bool verify_one(const struct repo_call *call, const char *id, struct err 
     if (ok && o->quick)
         printf("good    %s: maps and structure checked, not the data\n", id);
     else
-        printf("%s %s: %" PRIu64 " bytes checked, %" PRIu64 " damaged\n",
-               ok ? "good   " : "BAD    ", id, result.checked_bytes, result.damaged_bytes);
+        printf("%s %s: %" PRIu64 " bytes checked, %" PRIu64 " damaged%s\n",
+               ok ? "good   " : "BAD    ", id, result.checked_bytes, result.damaged_bytes,
+               result.sums_only ? "; checksums only, for want of a key that may read" : "");
     return ok;
 }
 
@@ -76,6 +77,7 @@ const struct repo_verb repo_verify = {
     .summary = "check everything that a restore needs, of one point or of all",
     .words = "[POINT]",
     .words_max = 1,
+    .access = REPO_UPKEEP,
     .options = options,
     .opts_bytes = sizeof(struct verify_opts),
     .option = option,

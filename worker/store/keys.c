@@ -122,6 +122,20 @@ static bool read_passphrase(const char *path, bool is_new, struct outer *out, st
     return true;
 }
 
+static const char *variable(const char *name)
+{
+    const char *value = getenv(name);
+    return value && value[0] ? value : NULL;
+}
+
+void store_opts_from_environment(struct store_opts *opts)
+{
+    if (opts->key_file || opts->passphrase_file)
+        return;
+    opts->key_file = variable(STORE_KEY_FILE_VARIABLE);
+    opts->passphrase_file = variable(STORE_PASSPHRASE_FILE_VARIABLE);
+}
+
 /* ---- key objects */
 
 static const char *const not_bound[] = {"checksum", "tag", "wrapped", NULL};

@@ -265,13 +265,14 @@ static bool read_frame(struct decoder *d, const struct open_pack *pack,
                        struct err *err)
 {
     const uint8_t *stored = d->stored + FRAME_HEADER_BYTES;
+    if (entry->offset == 0 || entry->stored_len > FRAME_STORED_MAX)
+        return err_set(err, ERR_STORE_CORRUPT, 0, "is gone: it was collected as garbage");
     if (!file_pread_full(pack->fd, d->stored, FRAME_HEADER_BYTES + (size_t)entry->stored_len,
                          entry->offset, err) ||
         !frame_header_decode(d->stored, header, err))
         return false;
     if (header->stored_len != entry->stored_len || header->raw_len != entry->raw_len ||
-        header->chunks != entry->chunks || header->is_sealed != (entry->list != NULL) ||
-        (header->is_sealed && memcmp(header->salt, frame_entry_salt(entry), CRYPT_SALT_BYTES) != 0))
+        header->chunks != entry->chunks || header->is_sealed != (entry->list != NULL))
         return err_set(err, ERR_STORE_CORRUPT, 0, "header and footer disagree");
     return crc32c(stored, header->stored_len) == header->stored_crc ||
            err_set(err, ERR_STORE_CORRUPT, 0, "wrong checksum");
@@ -315,6 +316,8 @@ struct frame *open_pack_frame(struct store *store, const struct open_pack *pack,
                               struct err *err)
 {
     struct frame *frame = NULL;
+    if (!store_needs_key(store, KEY_TO_RESTORE, err))
+        return NULL;
     bool ok = number < pack->footer.n_frames;
     if (ok) {
         const struct frame_entry *entry = &pack->footer.frames[number];
@@ -346,7 +349,8 @@ static bool was_replaced(const struct store *store, const struct open_pack *pack
 struct frame *frame_load(struct store *store, const struct pack_ref *ref, uint16_t number,
                          struct err *err)
 {
-    struct cache_item *item = pack_pin(store, ref, err);
+    struct cache_item *item =
+        store_needs_key(store, KEY_TO_RESTORE, err) ? pack_pin(store, ref, err) : NULL;
     if (!item)
         return NULL;
     struct frame *frame = open_pack_frame(store, pack_of(item), number, err);

@@ -85,6 +85,12 @@ struct store_opts {
     unsigned scrypt_log2_n; /* work factor of new passphrases: default 17 (128 MiB); 14..20 */
 };
 
+/* Where programs look for the key if nothing else is said. */
+#define STORE_KEY_FILE_VARIABLE        "OXBOW_KEY_FILE"
+#define STORE_PASSPHRASE_FILE_VARIABLE "OXBOW_PASSPHRASE_FILE"
+/* If neither file is set, take them from these variables. Borrowed from the environment. */
+void store_opts_from_environment(struct store_opts *opts);
+
 /* Make a new repository in `path`, which is created if missing and must be empty otherwise
  * ("lost+found" is allowed), and open it. Two makers at once: one wins, the other gets exists.
  * NULL on error: exists, and those above. The caller frees with store_free(). */

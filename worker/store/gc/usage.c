@@ -100,9 +100,24 @@ const struct pack_use *usage_at(const struct usage *u, size_t i)
 
 /* ---- a point */
 
+/* Of a sealed map, which has it in clear. */
+static void add_use_table(struct usage *u, const struct manifest *map)
+{
+    for (uint32_t p = 0; p < map->n_packs; p++) {
+        struct pack_use *use = use_of(u, &map->packs[p]);
+        for (uint32_t f = 0; f < map->uses[p].len * 8; f++)
+            if (frame_use_has(&map->uses[p], f))
+                set_bit(use, f);
+    }
+}
+
 static bool add_frames(struct usage *u, struct store_reader *reader, struct err *err)
 {
     uint64_t blocks = disk_blocks(reader->map.size_bytes);
+    if (reader->map.uses) {
+        add_use_table(u, &reader->map);
+        return true;
+    }
     for (uint64_t at = 0; at < blocks; at += WINDOW_BLOCKS) {
         SCOPED_MAP_RECORDS struct map_records records = {0};
         uint64_t n = blocks - at < WINDOW_BLOCKS ? blocks - at : WINDOW_BLOCKS;

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The golden repository, tests/fixtures/store-v1: what version 1 of the format wrote, every later
- * version must read. Never regenerate it to make this test pass: a new version of the format gets a
- * fixture of its own beside it. `store_golden --make DIR` wrote it.
+ * The golden repositories, tests/fixtures/store-v1 and store-v1-encrypted: what version 1 of the
+ * format wrote, every later version must read. Never regenerate one to make this test pass: a new
+ * version of the format gets a fixture of its own beside it. `store_golden --make DIR` wrote the
+ * first, `store_golden --make DIR KEY_FILE PASSPHRASE_FILE` the second.
  */
 #include <fcntl.h>
 #include <stdio.h>
@@ -54,9 +55,9 @@ static bool make_day(struct store *store, const char *id, unsigned day, struct s
     return ok;
 }
 
-static bool make(const char *path, struct err *err)
+static bool make(const char *path, const struct store_opts *opts, struct err *err)
 {
-    SCOPED(store) struct store *store = store_init(path, NULL, err);
+    SCOPED(store) struct store *store = store_init(path, opts, err);
     bool committed;
     if (!store || !make_day(store, "golden.1", 1, NULL, true, err))
         return false;
@@ -73,10 +74,10 @@ static bool make(const char *path, struct err *err)
 
 /* ---- reading it */
 
-static char *fixture(void)
+static char *fixture(const char *name)
 {
     const char *source = getenv("OXBOW_SOURCE_DIR");
-    return xasprintf("%s/tests/fixtures/store-v1", source ? source : ".");
+    return xasprintf("%s/tests/fixtures/%s", source ? source : ".", name);
 }
 
 static void check_point(struct store *store, const char *id, unsigned day)
@@ -99,12 +100,10 @@ static void check_point(struct store *store, const char *id, unsigned day)
     free(b.data);
 }
 
-static void test_golden_repository_is_read(void **state)
+static void check_golden(const char *path, const struct store_opts *opts)
 {
-    (void)state;
     struct err err = ERR_INIT;
-    SCOPED_FREE char *path = fixture();
-    struct store *store = store_open(path, NULL, &err);
+    struct store *store = store_open(path, opts, &err);
     MUST(store, &err);
     struct store_point_list list;
     MUST(store_points_list(store, NULL, &list, &err), &err);
@@ -119,12 +118,41 @@ static void test_golden_repository_is_read(void **state)
     store_free(store);
 }
 
+static void test_golden_repository_is_read(void **state)
+{
+    (void)state;
+    SCOPED_FREE char *path = fixture("store-v1");
+    check_golden(path, NULL);
+}
+
+/* By its key file and by its passphrase. A checkout makes both readable by all, which is refused.
+ */
+static void test_golden_encrypted_repository_is_read(void **state)
+{
+    (void)state;
+    struct err err = ERR_INIT;
+    SCOPED_FREE char *path = fixture("store-v1-encrypted"), *dir = temp_dir();
+    static const char *const names[] = {"key", "passphrase"};
+    char *secrets[2];
+    for (size_t i = 0; i < 2; i++) {
+        SCOPED_FREE char *from = xasprintf("%s.%s", path, names[i]);
+        SCOPED_BUF struct buf text;
+        MUST(file_read_all(AT_FDCWD, from, 4096, &text, &err), &err);
+        secrets[i] = make_secret(dir, names[i], buf_str(&text));
+    }
+    check_golden(path, &(struct store_opts){.key_file = secrets[0]});
+    check_golden(path, &(struct store_opts){.passphrase_file = secrets[1]});
+    free(secrets[0]);
+    free(secrets[1]);
+    remove_tree(dir);
+}
+
 /* Its index is understood: a backup into a copy of it finds the chunks. */
 static void test_golden_index_is_used(void **state)
 {
     (void)state;
     struct err err = ERR_INIT;
-    SCOPED_FREE char *path = fixture(), *dir = temp_dir();
+    SCOPED_FREE char *path = fixture("store-v1"), *dir = temp_dir();
     SCOPED_FREE char *copy = xasprintf("%s/repo", dir);
     struct file_list files = list_files(path);
     for (size_t i = 0; i < files.count; i++) {
@@ -158,15 +186,21 @@ static void test_golden_index_is_used(void **state)
 
 int main(int argc, char **argv)
 {
-    if (argc == 3 && strcmp(argv[1], "--make") == 0) {
+    if ((argc == 3 || argc == 5) && strcmp(argv[1], "--make") == 0) {
         struct err err = ERR_INIT;
-        bool ok = make(argv[2], &err);
+        struct store_opts opts = {.encrypt = argc == 5, .scrypt_log2_n = 14};
+        if (argc == 5) {
+            opts.key_file = argv[3];
+            opts.passphrase_file = argv[4];
+        }
+        bool ok = make(argv[2], &opts, &err);
         if (!ok)
             (void)fprintf(stderr, "%s\n", err.message);
         return ok ? 0 : 1;
     }
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_golden_repository_is_read),
+        cmocka_unit_test(test_golden_encrypted_repository_is_read),
         cmocka_unit_test(test_golden_index_is_used),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
