@@ -9,10 +9,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <zstd.h>
-
 #include "proto/base/file.h"
 #include "worker/store/bytes.h"
+#include "worker/store/framecode.h"
 #include "worker/store/gc/relocate.h"
 
 void pack_path(const uint8_t id[PACK_ID_BYTES], char *out)
@@ -26,11 +25,9 @@ void pack_path(const uint8_t id[PACK_ID_BYTES], char *out)
 
 struct decoder {
     struct decoder *next;
-    ZSTD_DCtx *zstd;
-    struct hasher *hasher;
-    struct envelope envelope; /* of the last sealed frame: a pack has one for all */
-    bool has_envelope;
-    uint8_t stored[FRAME_HEADER_BYTES + FRAME_STORED_MAX];
+    struct frame_coder *coder;
+    struct hasher *hasher; /* NULL without a key */
+    uint8_t bytes[FRAME_BYTES_MAX];
 };
 
 struct decoder_pool {
@@ -54,9 +51,8 @@ void decoder_pool_free(struct decoder_pool *pool)
     while (pool->idle) {
         struct decoder *d = pool->idle;
         pool->idle = d->next;
-        ZSTD_freeDCtx(d->zstd);
+        frame_coder_free(d->coder);
         hasher_free(d->hasher);
-        envelope_wipe(&d->envelope);
         free(d);
     }
     pthread_mutex_destroy(&pool->lock);
@@ -73,11 +69,9 @@ static struct decoder *decoder_take(struct decoder_pool *pool)
     if (d)
         return d;
     d = ALLOC_NEW(struct decoder);
-    d->zstd = ZSTD_createDCtx();
+    d->coder = frame_coder_new(pool->crypt);
     if (!pool->crypt || crypt_can_write(pool->crypt)) /* else it is only for checking sums */
         d->hasher = hasher_new(crypt_id_key(pool->crypt));
-    if (!d->zstd)
-        abort(); /* out of memory */
     return d;
 }
 
@@ -264,52 +258,24 @@ static bool read_frame(struct decoder *d, const struct open_pack *pack,
                        const struct frame_entry *entry, struct frame_header *header,
                        struct err *err)
 {
-    const uint8_t *stored = d->stored + FRAME_HEADER_BYTES;
     if (entry->offset == 0 || entry->stored_len > FRAME_STORED_MAX)
         return err_set(err, ERR_STORE_CORRUPT, 0, "is gone: it was collected as garbage");
-    if (!file_pread_full(pack->fd, d->stored, FRAME_HEADER_BYTES + (size_t)entry->stored_len,
-                         entry->offset, err) ||
-        !frame_header_decode(d->stored, header, err))
+    size_t len = FRAME_HEADER_BYTES + (size_t)entry->stored_len;
+    if (!file_pread_full(pack->fd, d->bytes, len, entry->offset, err) ||
+        !frame_check(d->bytes, len, header, err))
         return false;
-    if (header->stored_len != entry->stored_len || header->raw_len != entry->raw_len ||
-        header->chunks != entry->chunks || header->is_sealed != (entry->list != NULL))
-        return err_set(err, ERR_STORE_CORRUPT, 0, "header and footer disagree");
-    return crc32c(stored, header->stored_len) == header->stored_crc ||
-           err_set(err, ERR_STORE_CORRUPT, 0, "wrong checksum");
+    return (header->raw_len == entry->raw_len && header->chunks == entry->chunks &&
+            header->is_sealed == (entry->list != NULL)) ||
+           err_set(err, ERR_STORE_CORRUPT, 0, "header and footer disagree");
 }
 
-/* Decrypt in place. */
-static bool open_frame(struct decoder *d, const struct crypt *crypt,
-                       const struct frame_header *header, struct err *err)
-{
-    uint8_t *public = d->stored + FRAME_HEADER_BYTES, *text = public + CRYPT_PUBLIC_BYTES;
-    if (!d->has_envelope || memcmp(d->envelope.public, public, CRYPT_PUBLIC_BYTES) != 0)
-        d->has_envelope = envelope_find(crypt, public, &d->envelope);
-    return (d->has_envelope &&
-            envelope_open(crypt, &d->envelope, header->salt,
-                          (struct crypt_aad){d->stored, FRAME_AAD_BYTES}, text,
-                          header->stored_len - CRYPT_PUBLIC_BYTES, text, header->tag)) ||
-           err_set(err, ERR_STORE_CORRUPT, 0, "is not authentic");
-}
-
-static bool decode_frame(struct decoder *d, const struct crypt *crypt, const struct open_pack *pack,
+static bool decode_frame(struct decoder *d, const struct open_pack *pack,
                          const struct frame_entry *entry, uint8_t *raw, struct err *err)
 {
-    const uint8_t *stored = d->stored + FRAME_HEADER_BYTES;
     struct frame_header header;
-    if (!read_frame(d, pack, entry, &header, err) ||
-        (header.is_sealed && !open_frame(d, crypt, &header, err)))
-        return false;
-    size_t len = header.stored_len;
-    if (header.is_sealed) {
-        stored += CRYPT_PUBLIC_BYTES;
-        len -= CRYPT_PUBLIC_BYTES;
-    }
-    if (header.codec == FRAME_RAW)
-        memcpy(raw, stored, header.raw_len);
-    else if (ZSTD_decompressDCtx(d->zstd, raw, header.raw_len, stored, len) != header.raw_len)
-        return err_set(err, ERR_STORE_CORRUPT, 0, "does not decompress");
-    return verify_blocks(d, &pack->footer, entry, raw, err);
+    return read_frame(d, pack, entry, &header, err) &&
+           frame_decode(d->coder, d->bytes, &header, raw, err) &&
+           verify_blocks(d, &pack->footer, entry, raw, err);
 }
 
 struct frame *open_pack_frame(struct store *store, const struct open_pack *pack, uint16_t number,
@@ -324,7 +290,7 @@ struct frame *open_pack_frame(struct store *store, const struct open_pack *pack,
         struct decoder *d = decoder_take(store->decoders);
         frame = xaligned(STORE_BLOCK_BYTES, sizeof *frame + entry->raw_len);
         frame->blocks = entry->raw_len / STORE_BLOCK_BYTES;
-        ok = decode_frame(d, store->crypt, pack, entry, frame->data, err);
+        ok = decode_frame(d, pack, entry, frame->data, err);
         decoder_give(store->decoders, d);
     } else {
         err_set(err, ERR_STORE_CORRUPT, 0, "is not there");
@@ -367,14 +333,10 @@ struct frame *frame_load(struct store *store, const struct pack_ref *ref, uint16
     return frame;
 }
 
-uint32_t frame_check_sums(struct store *store, const struct pack_ref *ref, uint16_t number,
+bool open_pack_check_sums(struct store *store, const struct open_pack *pack, uint16_t number,
                           struct err *err)
 {
-    struct cache_item *item = pack_pin(store, ref, err);
-    if (!item)
-        return 0;
-    const struct open_pack *pack = pack_of(item);
-    struct frame_header header = {0};
+    struct frame_header header;
     bool ok = number < pack->footer.n_frames;
     if (ok) {
         struct decoder *d = decoder_take(store->decoders);
@@ -383,10 +345,21 @@ uint32_t frame_check_sums(struct store *store, const struct pack_ref *ref, uint1
     } else {
         err_set(err, ERR_STORE_CORRUPT, 0, "is not there");
     }
-    if (!ok)
-        err_wrap(err, "'%s' frame %u", pack->path, number);
+    return ok || err_wrap(err, "'%s' frame %u", pack->path, number);
+}
+
+uint32_t frame_check_sums(struct store *store, const struct pack_ref *ref, uint16_t number,
+                          struct err *err)
+{
+    struct cache_item *item = pack_pin(store, ref, err);
+    if (!item)
+        return 0;
+    const struct open_pack *pack = pack_of(item);
+    uint32_t blocks = open_pack_check_sums(store, pack, number, err)
+                          ? pack->footer.frames[number].raw_len / STORE_BLOCK_BYTES
+                          : 0;
     cache_unpin(store->packs, item);
-    return ok ? header.raw_len / STORE_BLOCK_BYTES : 0;
+    return blocks;
 }
 
 struct frame_request {

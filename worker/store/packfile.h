@@ -56,6 +56,9 @@ static inline const struct frame *frame_of(const struct cache_item *item)
 struct frame *frame_load(struct store *store, const struct pack_ref *ref, uint16_t frame,
                          struct err *err);
 
+/* The same of a frame of an open pack. */
+bool open_pack_check_sums(struct store *store, const struct open_pack *pack, uint16_t frame,
+                          struct err *err);
 /* Check a frame as far as that needs no key: its place, its sums. The blocks it has; 0 on error. */
 uint32_t frame_check_sums(struct store *store, const struct pack_ref *ref, uint16_t frame,
                           struct err *err);

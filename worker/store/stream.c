@@ -14,8 +14,6 @@
 #include <inttypes.h>
 #include <string.h>
 
-#include <zstd.h>
-
 #include "proto/base/log.h"
 #include "worker/store/packfile.h"
 #include "worker/store/writer.h"
@@ -63,11 +61,9 @@ struct store_stream *store_stream_begin(struct store_session *session, struct er
     s = ALLOC_NEW(struct store_stream);
     s->session = session;
     s->hasher = hasher_new(crypt_id_key(session->store->crypt));
-    s->zstd = ZSTD_createCCtx();
-    if (!s->zstd)
-        abort(); /* out of memory */
+    s->coder = frame_coder_new(session->store->crypt);
     s->frame = xaligned(STORE_BLOCK_BYTES, FRAME_RAW_MAX);
-    s->encoded = xmalloc(FRAME_HEADER_BYTES + FRAME_STORED_MAX);
+    s->encoded = xmalloc(FRAME_BYTES_MAX);
     s->unit = ALLOC_NEW(struct unit);
     return s;
 }
@@ -91,7 +87,7 @@ void stream_free(struct store_stream *stream)
     pack_writer_free(stream->pack);
     hook_set_done(&stream->hooks);
     hasher_free(stream->hasher);
-    ZSTD_freeCCtx(stream->zstd);
+    frame_coder_free(stream->coder);
     if (stream->unit)
         map_records_done(&stream->unit->records);
     free(stream->unit);
@@ -102,53 +98,16 @@ void stream_free(struct store_stream *stream)
 
 /* ---- frames */
 
-/* Encrypt in place what stands behind the room for the public key. */
-static void seal_frame(struct store_stream *s, struct frame_header *header, size_t len)
-{
-    uint8_t *public = s->encoded + FRAME_HEADER_BYTES, *text = public + CRYPT_PUBLIC_BYTES;
-    const struct envelope *envelope = &s->pack->envelope;
-    memcpy(public, envelope->public, CRYPT_PUBLIC_BYTES);
-    random_bytes(header->salt, sizeof header->salt);
-    header->is_sealed = true;
-    frame_header_encode(header, s->encoded); /* what is authenticated of it */
-    envelope_seal(s->session->store->crypt, envelope, header->salt,
-                  (struct crypt_aad){s->encoded, FRAME_AAD_BYTES}, text, len, text, header->tag);
-}
-
-/* Encode the frame being filled; returns the length with the header. */
-static size_t encode_frame(struct store_stream *s, struct frame_header *header)
-{
-    const struct crypt *crypt = s->session->store->crypt;
-    uint32_t raw_len = s->frame_blocks * STORE_BLOCK_BYTES;
-    uint8_t *stored = s->encoded + FRAME_HEADER_BYTES;
-    size_t more = crypt ? CRYPT_PUBLIC_BYTES : 0;
-    /* Less than 3 % is not worth the decoding. */
-    size_t worth = raw_len - raw_len / 32;
-    size_t len = ZSTD_compressCCtx(s->zstd, stored + more, worth, s->frame, raw_len,
-                                   s->session->store->opts.zstd_level);
-    *header = (struct frame_header){.codec = FRAME_ZSTD};
-    if (ZSTD_isError(len)) {
-        header->codec = FRAME_RAW;
-        memcpy(stored + more, s->frame, raw_len);
-        len = raw_len;
-    }
-    header->stored_len = (uint32_t)(more + len);
-    header->raw_len = raw_len;
-    header->chunks = s->frame_chunks;
-    if (crypt)
-        seal_frame(s, header, len);
-    header->stored_crc = crc32c(stored, header->stored_len);
-    frame_header_encode(header, s->encoded);
-    return FRAME_HEADER_BYTES + header->stored_len;
-}
-
 /* Write out the frame being filled. */
 static bool flush_frame(struct store_stream *s, struct store_stats *stats, struct err *err)
 {
     if (s->frame_blocks == 0)
         return true;
     struct frame_header header;
-    size_t len = encode_frame(s, &header);
+    const struct store *store = s->session->store;
+    size_t len = frame_encode(
+        s->coder, store->opts.zstd_level, store->crypt ? &s->pack->envelope : NULL, s->frame,
+        s->frame_blocks * STORE_BLOCK_BYTES, s->frame_chunks, s->encoded, &header);
     if (!pack_writer_append(s->pack, &header, s->encoded, len, err))
         return false;
     stats->stored_bytes += len;

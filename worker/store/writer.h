@@ -10,6 +10,7 @@
 #include <stdatomic.h>
 
 #include "proto/base/queue.h"
+#include "worker/store/framecode.h"
 #include "worker/store/gc/refer.h"
 #include "worker/store/reader.h"
 #include "worker/store/repo.h"
@@ -74,10 +75,10 @@ struct store_stream {
     struct store_session *session;
     struct store_stream *next; /* in the session's list of idle streams */
     struct hasher *hasher;
-    void *zstd;               /* ZSTD_CCtx */
+    struct frame_coder *coder;
     struct pack_writer *pack; /* NULL until the first new chunk, and after a full one */
     uint8_t *frame;           /* FRAME_RAW_MAX: the blocks of the frame being filled */
-    uint8_t *encoded;         /* FRAME_HEADER_BYTES + FRAME_STORED_MAX */
+    uint8_t *encoded;         /* FRAME_BYTES_MAX */
     uint32_t frame_blocks, frame_chunks;
     struct hook_set hooks; /* of new chunks; pack numbers are the store's */
     struct unit *unit;     /* work space of a call */

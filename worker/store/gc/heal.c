@@ -5,9 +5,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#include <zstd.h>
-
 #include "worker/store/bytes.h"
+#include "worker/store/framecode.h"
 #include "worker/store/gc/relocate.h"
 
 /* ---- the list */
@@ -102,10 +101,11 @@ static bool frame_is_good(struct store *store, const struct open_pack *pack, uin
 }
 
 /* Whether raw bytes are those of the frame: each chunk by its full id. */
-static bool raw_is_right(const struct footer *footer, uint32_t frame, const uint8_t *raw)
+static bool raw_is_right(const struct crypt *crypt, const struct footer *footer, uint32_t frame,
+                         const uint8_t *raw)
 {
     const struct frame_entry *entry = &footer->frames[frame];
-    SCOPED(hasher) struct hasher *hasher = hasher_new();
+    SCOPED(hasher) struct hasher *hasher = hasher_new(crypt_id_key(crypt));
     uint8_t leaves[CHUNK_BLOCKS_MAX * DIGEST_BYTES], id[DIGEST_BYTES];
     for (uint32_t c = entry->first_chunk; c < entry->first_chunk + entry->chunks; c++) {
         struct chunk_entry chunk = footer_chunk(footer, c);
@@ -121,41 +121,36 @@ static bool raw_is_right(const struct footer *footer, uint32_t frame, const uint
     return true;
 }
 
-/* Whether the bytes of a frame that is not sealed are right. */
-static bool bytes_are_right(const struct footer *footer, uint32_t frame, const uint8_t *bytes)
+/* Whether the bytes of a frame are right. They are those in the pack then: what is sealed is opened
+ * in a copy. Without a key that may read, nobody knows. */
+static bool bytes_are_right(const struct store *store, const struct footer *footer, uint32_t frame,
+                            const uint8_t *bytes, size_t len)
 {
     struct frame_header header;
     struct err err = ERR_INIT;
-    const struct frame_entry *entry = &footer->frames[frame];
-    if (!frame_header_decode(bytes, &header, &err) || header.raw_len != entry->raw_len)
+    if (!store_can_restore(store) || !frame_check(bytes, len, &header, &err) ||
+        header.raw_len != footer->frames[frame].raw_len)
         return false;
-    SCOPED_FREE uint8_t *raw = xmalloc(header.raw_len);
-    const uint8_t *stored = bytes + FRAME_HEADER_BYTES;
-    if (header.codec == FRAME_RAW)
-        memcpy(raw, stored, header.raw_len);
-    else if (ZSTD_decompress(raw, header.raw_len, stored, header.stored_len) != header.raw_len)
-        return false;
-    return raw_is_right(footer, frame, raw);
+    SCOPED(frame_coder) struct frame_coder *coder = frame_coder_new(store->crypt);
+    SCOPED_FREE uint8_t *copy = xmalloc(len), *raw = xmalloc(header.raw_len);
+    memcpy(copy, bytes, len);
+    return frame_decode(coder, copy, &header, raw, &err) &&
+           raw_is_right(store->crypt, footer, frame, raw);
 }
 
 /* A frame of these raw bytes, with its header; the caller frees. */
-static uint8_t *encode_raw(const struct frame_entry *entry, const uint8_t *raw, size_t *ret_len)
+static uint8_t *encode_raw(const struct store *store, const struct frame_entry *entry,
+                           const uint8_t *raw, size_t *ret_len)
 {
-    uint8_t *out = xmalloc(FRAME_HEADER_BYTES + (size_t)entry->raw_len);
-    uint8_t *stored = out + FRAME_HEADER_BYTES;
-    size_t len =
-        ZSTD_compress(stored, entry->raw_len - entry->raw_len / 32, raw, entry->raw_len, 3);
-    struct frame_header header = {
-        .codec = FRAME_ZSTD, .raw_len = entry->raw_len, .chunks = entry->chunks};
-    if (ZSTD_isError(len)) {
-        header.codec = FRAME_RAW;
-        memcpy(stored, raw, entry->raw_len);
-        len = entry->raw_len;
-    }
-    header.stored_len = (uint32_t)len;
-    header.stored_crc = crc32c(stored, len);
-    frame_header_encode(&header, out);
-    *ret_len = FRAME_HEADER_BYTES + len;
+    SCOPED(frame_coder) struct frame_coder *coder = frame_coder_new(store->crypt);
+    uint8_t *out = xmalloc(FRAME_BYTES_MAX);
+    struct frame_header header;
+    struct envelope envelope;
+    if (store->crypt)
+        envelope_new(store->crypt, &envelope);
+    *ret_len = frame_encode(coder, store->opts.zstd_level, store->crypt ? &envelope : NULL, raw,
+                            entry->raw_len, entry->chunks, out, &header);
+    envelope_wipe(&envelope);
     return out;
 }
 
@@ -165,7 +160,8 @@ static bool heal_bit(struct healing *h, uint32_t frame)
     size_t len = FRAME_HEADER_BYTES + (size_t)place->stored_len;
     SCOPED_FREE uint8_t *bytes = xmalloc(len);
     if (place->offset == 0 || pread(h->raw.fd, bytes, len, (off_t)place->offset) != (ssize_t)len ||
-        !frame_fix_bit(bytes, len) || !bytes_are_right(&h->pack->footer, frame, bytes))
+        !frame_fix_bit(bytes, len) ||
+        !bytes_are_right(h->store, &h->pack->footer, frame, bytes, len))
         return false;
     h->frames[frame] = TAKE(bytes);
     h->lens[frame] = len;
@@ -260,9 +256,9 @@ static bool heal_from_elsewhere(struct healing *h, const struct usage *usage,
     if (!h->pack->footer.leaves)
         return false; /* no key: blocks cannot be told apart */
     SCOPED_FREE uint8_t *raw = gather(h, usage, list, frame);
-    if (!raw || !raw_is_right(&h->pack->footer, frame, raw))
+    if (!raw || !raw_is_right(h->store->crypt, &h->pack->footer, frame, raw))
         return false;
-    h->frames[frame] = encode_raw(&h->pack->footer.frames[frame], raw, &h->lens[frame]);
+    h->frames[frame] = encode_raw(h->store, &h->pack->footer.frames[frame], raw, &h->lens[frame]);
     return true;
 }
 

@@ -8,6 +8,7 @@
  */
 #pragma once
 
+#include "worker/store/framecode.h"
 #include "worker/store/packfile.h"
 
 /* Where a frame lies now. */
@@ -51,7 +52,6 @@ void raw_pack_close(struct raw_pack *p);
 
 /* The bytes of a frame with its header, both checksums checked. `out` has FRAME_BYTES_MAX; returns
  * their number, 0 on error. */
-enum { FRAME_BYTES_MAX = FRAME_HEADER_BYTES + FRAME_RAW_MAX + 64 };
 size_t raw_pack_frame(const struct raw_pack *p, uint32_t frame, uint8_t *out, struct err *err);
 
 /* ---- rewriting */

@@ -12,6 +12,7 @@
 
 #include "proto/base/clock.h"
 #include "proto/base/log.h"
+#include "worker/store/blob.h"
 #include "worker/store/bytes.h"
 #include "worker/store/gc/collect.h"
 #include "worker/store/gc/damage.h"
@@ -107,10 +108,15 @@ static bool check_frame(struct scrub *s, const struct pack_ref *ref, const struc
         return true; /* compacted away */
     pace(s, FRAME_HEADER_BYTES + (uint64_t)entry->stored_len);
     s->result->frames++;
-    struct frame *data = open_pack_frame(s->store, pack, (uint16_t)frame, &err);
-    if (data) {
-        free(data);
-        return true;
+    if (!store_can_restore(s->store)) { /* as far as that goes without a key */
+        if (open_pack_check_sums(s->store, pack, (uint16_t)frame, &err))
+            return true;
+    } else {
+        struct frame *data = open_pack_frame(s->store, pack, (uint16_t)frame, &err);
+        if (data) {
+            free(data);
+            return true;
+        }
     }
     if (err.code != ERR_STORE_CORRUPT && err.code != ERR_IO)
         return false;
@@ -208,6 +214,27 @@ static void hurt_by(struct damage *d, const char *disk, uint64_t len, const stru
     damage_add(d, &range);
 }
 
+/* Of a sealed map without a key: it is not known which part of the disk the frame is. */
+static void hurt_by_use_table(const struct scrub *s, const struct manifest *map, const char *disk,
+                              struct damage *d)
+{
+    for (size_t i = 0; i < s->bad.count; i++) {
+        const struct bad_frame *bad = &s->bad.items[i];
+        for (uint32_t p = 0; p < map->n_packs && !bad->is_healed; p++) {
+            if (memcmp(map->packs[p].id, bad->ref.id, PACK_ID_BYTES) != 0 ||
+                !(bad->whole_pack || frame_use_has(&map->uses[p], bad->frame)))
+                continue;
+            struct damage_range range = {.len = map->size_bytes,
+                                         .has_frame = true,
+                                         .ref = map->packs[p],
+                                         .frame = bad->frame};
+            (void)snprintf(range.disk, sizeof range.disk, "%s", disk);
+            memcpy(range.why, bad->why, sizeof range.why);
+            damage_add(d, &range);
+        }
+    }
+}
+
 static bool uses_bad_pack(const struct scrub *s, const struct manifest *map)
 {
     for (size_t i = 0; i < s->bad.count; i++)
@@ -227,6 +254,10 @@ static void check_disk(const struct scrub *s, struct store_point *point,
         return hurt_by(d, id, disk->disk.size_bytes, &err);
     if (!whole_map && !uses_bad_pack(s, &reader->map))
         return;
+    if (s->store->crypt && !crypt_can_write(s->store->crypt)) {
+        hurt_by_use_table(s, &reader->map, id, d);
+        return;
+    }
     uint64_t blocks = disk_blocks(reader->map.size_bytes);
     for (uint64_t at = 0; at < blocks; at += WINDOW_BLOCKS) {
         SCOPED_MAP_RECORDS struct map_records records = {0};
@@ -242,8 +273,12 @@ static void check_blobs(const struct store_point *point, struct damage *d)
     for (size_t i = 0; i < point->record.n_blobs; i++) {
         struct err err = ERR_INIT;
         SCOPED_BUF struct buf bytes;
-        if (!store_point_blob(point, point->record.blobs[i].name, &bytes, &err) &&
-            err.code != ERR_PERMISSION)
+        const struct record_blob *blob = &point->record.blobs[i];
+        buf_init(&bytes, BLOB_FILE_MAX);
+        bool ok = store_can_restore(point->store)
+                      ? store_point_blob(point, blob->name, &bytes, &err)
+                      : point_blob_read(point, blob, &bytes, &err);
+        if (!ok && err.code != ERR_PERMISSION)
             hurt_by(d, "", point->record.blobs[i].size_bytes, &err);
     }
 }
