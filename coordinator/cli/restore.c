@@ -12,6 +12,7 @@ enum {
     KEY_NAME,
     KEY_CLUSTER,
     KEY_STORAGE_DOMAIN,
+    KEY_DISK,
     KEY_CONFIG_FROM,
     KEY_NICS,
     KEY_START,
@@ -35,6 +36,10 @@ static const struct argp_option options[] = {
      .key = KEY_STORAGE_DOMAIN,
      .arg = "SD",
      .doc = "Storage domain (name or id) for its disks; default: where each disk was"},
+    {.name = "disk",
+     .key = KEY_DISK,
+     .arg = "DISK",
+     .doc = "Only this disk of the restore point (id or alias); may be given several times"},
     {.name = "zone",
      .key = KEY_ZONE,
      .arg = "ZONE",
@@ -129,6 +134,8 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     case KEY_STORAGE_DOMAIN:
         return args_set(state, "--storage-domain", arg, WIRE_NAME_MAX,
                         &args->options.storage_domain);
+    case KEY_DISK:
+        return args_add(state, "--disk", arg, &args->options.disks);
     case KEY_ZONE:
         return args_zone(state, arg, &args->message.zone);
     case ARGP_KEY_END:
@@ -163,12 +170,19 @@ bool restore_parse(int argc, char **argv, unsigned argp_flags, struct restore_ar
     return true;
 }
 
+void restore_args_done(struct restore_args *args)
+{
+    free(args->options.disks.v);
+}
+
 static int run(int argc, char **argv)
 {
     struct restore_args args;
     if (!restore_parse(argc, argv, 0, &args))
         return CLI_USAGE;
-    return job_run(&args.job, FLOW_JOB, WIRE_RESTORE, &args.message);
+    int code = job_run(&args.job, FLOW_JOB, WIRE_RESTORE, &args.message);
+    restore_args_done(&args);
+    return code;
 }
 
 const struct cli_verb verb_restore = {

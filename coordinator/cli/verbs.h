@@ -26,6 +26,7 @@ struct restore_args {
     struct wire_restore_opts options;
 };
 bool restore_parse(int argc, char **argv, unsigned argp_flags, struct restore_args *ret);
+void restore_args_done(struct restore_args *args);
 
 struct list_args {
     struct query_args query;

@@ -138,6 +138,7 @@ struct wire_restore_opts {
     enum wire_config config; /* default ovf */
     enum wire_nics nics;     /* default unplugged */
     bool start;
+    struct wire_strings disks; /* only these (id or alias); none = all */
 };
 
 struct wire_restore {

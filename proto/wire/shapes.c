@@ -106,6 +106,8 @@ static const struct shape_field restore_opts_fields[] = {
          "Make the VM from the saved OVF or from the saved vm.json."),
     ENUM(wire_restore_opts, nics, shape_nics_words, "Network cards of the new VM."),
     BOOL(wire_restore_opts, start, "Start it when done."),
+    STRINGS(wire_restore_opts, disks, WIRE_SELECT_MAX, WIRE_NAME_MAX,
+            "Only these disks of the restore point (id or alias); absent = all."),
 };
 #define ONE_OF(a, b) "{\"oneOf\":[" GIVEN(a, "string") "," GIVEN(b, "string") "]}"
 const struct shape shape_restore_opts =

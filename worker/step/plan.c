@@ -184,12 +184,44 @@ static bool check_room(const struct task_run *run, const struct restore *r, stru
     return true;
 }
 
+static bool is_named(const struct point_disk *d, const char *name)
+{
+    return strcmp(d->id, name) == 0 || (d->alias && strcmp(d->alias, name) == 0);
+}
+
+static bool is_wanted(const struct restore *r, const struct point_disk *d)
+{
+    const struct wire_strings *only = &r->opts->disks;
+    for (size_t i = 0; i < only->count; i++) {
+        if (is_named(d, only->v[i]))
+            return true;
+    }
+    return only->count == 0;
+}
+
+/* Every disk that was asked for is in the point. */
+static bool check_wanted(const struct restore *r, struct err *err)
+{
+    const struct wire_strings *only = &r->opts->disks;
+    for (size_t i = 0; i < only->count; i++) {
+        bool found = false;
+        for (size_t k = 0; k < r->meta.disk_count; k++)
+            found = found || is_named(&r->meta.disks[k], only->v[i]);
+        if (!found)
+            return err_set(err, ERR_NOT_FOUND, 0, "the restore point has no disk '%s'", only->v[i]);
+    }
+    return true;
+}
+
 static bool plan_disks(struct task_run *run, struct restore *r, struct err *err)
 {
-    if (!ovirt_storage_domains_list(run->session, r->site.datacenter_id, &r->domains, err))
+    if (!check_wanted(r, err) ||
+        !ovirt_storage_domains_list(run->session, r->site.datacenter_id, &r->domains, err))
         return false;
     r->disks = xcalloc(r->meta.disk_count, sizeof *r->disks);
     for (size_t i = 0; i < r->meta.disk_count; i++) {
+        if (!is_wanted(r, &r->meta.disks[i]))
+            continue;
         struct restore_disk *d = &r->disks[r->disk_count++];
         d->from = &r->meta.disks[i];
         d->domain = choose_domain(r, d->from, err);

@@ -120,7 +120,7 @@ static void restore(void **state)
 {
     (void)state;
     struct line l = line_of("p1 --name new --cluster c --storage-domain s --vm-config json --nics "
-                            "none --start --zone z --deadline 1m --key k");
+                            "none --start --zone z --deadline 1m --key k --disk d1 --disk d2");
     struct restore_args args;
     assert_true(restore_parse(l.count, l.words, FLAGS, &args));
     assert_string_equal(args.options.point, "p1");
@@ -133,7 +133,10 @@ static void restore(void **state)
     assert_true(args.options.start);
     assert_string_equal(args.message.zone, "z");
     assert_int_equal(args.message.deadline_s, 60);
+    assert_int_equal(args.options.disks.count, 2);
+    assert_string_equal(args.options.disks.v[1], "d2");
     assert_encodes(WIRE_RESTORE, &args.message);
+    restore_args_done(&args);
     line_done(&l);
 
     l = line_of("--vm web1 --name new");
