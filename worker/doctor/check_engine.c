@@ -267,64 +267,87 @@ static enum finding_level check_roles(struct doctor *d, struct buf *say)
     return FINDING_OK;
 }
 
+/* A permit, what for, and where it must be held at least. */
+enum purpose { FOR_BACKUP, FOR_RESTORE, FOR_TRANSFER };
 static const struct permit_row {
     const char *name; /* as the API calls it */
-    bool backup;      /* else for a restore */
+    enum purpose purpose;
+    enum ovirt_permit_scope scope;
 } needed[] = {
-    {"manipulate_vm_snapshots", true},
-    {"configure_vm_storage", true},
-    {"attach_disk", true},
-    {"create_vm", false},
-    {"delete_vm", false},
-    {"edit_vm_properties", false},
-    {"configure_vm_network", false},
-    {"import_export_vm", false},
-    {"create_disk", false},
-    {"delete_disk", false},
-    {"attach_disk_profile", false},
-    {"run_vm", false},
+    {"manipulate_vm_snapshots", FOR_BACKUP, OVIRT_PERMIT_FULLY},
+    {"configure_vm_storage", FOR_BACKUP, OVIRT_PERMIT_FULLY},
+    {"attach_disk", FOR_BACKUP, OVIRT_PERMIT_FULLY},
+    {"create_vm", FOR_RESTORE, OVIRT_PERMIT_FULLY},
+    {"delete_vm", FOR_RESTORE, OVIRT_PERMIT_FULLY},
+    {"edit_vm_properties", FOR_RESTORE, OVIRT_PERMIT_FULLY},
+    {"configure_vm_network", FOR_RESTORE, OVIRT_PERMIT_FULLY},
+    {"import_export_vm", FOR_RESTORE, OVIRT_PERMIT_FULLY},
+    {"create_disk", FOR_RESTORE, OVIRT_PERMIT_FULLY},
+    {"delete_disk", FOR_RESTORE, OVIRT_PERMIT_FULLY},
+    {"attach_disk_profile", FOR_RESTORE, OVIRT_PERMIT_FULLY},
+    {"run_vm", FOR_RESTORE, OVIRT_PERMIT_FULLY},
+    {"edit_disk_properties", FOR_TRANSFER, OVIRT_PERMIT_FULLY},
+    {"create_disk", FOR_TRANSFER, OVIRT_PERMIT_SYSTEM},
 };
 
-static enum finding_level check_permits(struct doctor *d, struct buf *say, bool backup)
+struct lacks {
+    struct buf missing, partly; /* names, joined */
+};
+
+static void gather_lacks(const struct ovirt_permits *p, enum purpose purpose, struct lacks *ret)
 {
-    const struct ovirt_permits *p = &d->engine.permits;
-    SCOPED_BUF struct buf missing, partly;
-    buf_init(&missing, SAY_BYTES / 2);
-    buf_init(&partly, SAY_BYTES / 2);
-    if (p->count == 0) {
+    buf_init(&ret->missing, SAY_BYTES / 2);
+    buf_init(&ret->partly, SAY_BYTES / 2);
+    for (size_t i = 0; i < ARRAY_LEN(needed); i++) {
+        const struct permit_row *n = &needed[i];
+        enum ovirt_permit_scope scope = ovirt_permits_scope(p, n->name);
+        if (n->purpose != purpose || scope >= n->scope)
+            continue;
+        struct buf *list = scope == OVIRT_PERMIT_NOWHERE ? &ret->missing : &ret->partly;
+        (void)buf_printf(list, "%s%s", list->len ? ", " : "", n->name);
+    }
+}
+
+static enum finding_level check_permits(struct doctor *d, struct buf *say, enum purpose purpose)
+{
+    static const char *const purposes[] = {"backups", "restores", "image transfers"};
+    const char *what = purposes[purpose];
+    if (d->engine.permits.count == 0) {
         (void)buf_printf(say, "not known: see engine.roles");
         return FINDING_SKIPPED;
     }
-    for (size_t i = 0; i < ARRAY_LEN(needed); i++) {
-        enum ovirt_permit_scope scope = ovirt_permits_scope(p, needed[i].name);
-        struct buf *list = scope == OVIRT_PERMIT_NOWHERE  ? &missing
-                           : scope == OVIRT_PERMIT_PARTLY ? &partly
-                                                          : NULL;
-        if (needed[i].backup == backup && list)
-            (void)buf_printf(list, "%s%s", list->len ? ", " : "", needed[i].name);
+    struct lacks lacks;
+    gather_lacks(&d->engine.permits, purpose, &lacks);
+    enum finding_level level = FINDING_OK;
+    if (lacks.missing.len) {
+        (void)buf_printf(say, "missing for %s: %s", what, buf_str(&lacks.missing));
+        level = FINDING_FAILURE;
+    } else if (lacks.partly.len) {
+        (void)buf_printf(say, "for %s, not held everywhere: %s", what, buf_str(&lacks.partly));
+        level = FINDING_WARNING;
+    } else {
+        (void)buf_printf(say, "all that %s need", what);
     }
-    const char *what = backup ? "backups" : "restores";
-    if (missing.len) {
-        (void)buf_printf(say, "missing for %s: %s", what, buf_str(&missing));
-        return FINDING_FAILURE;
-    }
-    if (partly.len) {
-        (void)buf_printf(say, "for %s, held on a part of the data center only: %s", what,
-                         buf_str(&partly));
-        return FINDING_WARNING;
-    }
-    (void)buf_printf(say, "all that %s need", what);
-    return FINDING_OK;
+    buf_done(&lacks.missing);
+    buf_done(&lacks.partly);
+    return level;
 }
 
 static enum finding_level check_backup_permits(struct doctor *d, struct buf *say)
 {
-    return check_permits(d, say, true);
+    return check_permits(d, say, FOR_BACKUP);
 }
 
 static enum finding_level check_restore_permits(struct doctor *d, struct buf *say)
 {
-    return check_permits(d, say, false);
+    return check_permits(d, say, FOR_RESTORE);
+}
+
+/* Most backups do without. */
+static enum finding_level check_transfer_permits(struct doctor *d, struct buf *say)
+{
+    enum finding_level level = check_permits(d, say, FOR_TRANSFER);
+    return level == FINDING_FAILURE ? FINDING_WARNING : level;
 }
 
 /* --- Storage domains ------------------------------------------------------------------------- */
@@ -396,6 +419,10 @@ static const struct check rows[] = {
     {"engine.roles", check_roles, ROLES_ADVICE, "engine.datacenter", false},
     {"engine.permits-backup", check_backup_permits, ROLES_ADVICE, "engine.roles", false},
     {"engine.permits-restore", check_restore_permits, ROLES_ADVICE, "engine.roles", false},
+    {"engine.permits-transfer", check_transfer_permits,
+     "give the account edit_disk_properties on the data center and DiskCreator on the system: else "
+     "large disks are not mapped first, and --path imageio fails",
+     "engine.roles", false},
     {"engine.storage", check_storage,
      "activate it, or make room: while a VM is backed up its snapshot grows there",
      "engine.datacenter", false},

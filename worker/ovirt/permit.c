@@ -26,7 +26,7 @@ static enum ovirt_permit_scope scope_of(const json_t *permission, const char *da
         if (member_ref_id(permission, others[i]))
             return OVIRT_PERMIT_NOWHERE; /* of one object: says nothing of the others */
     }
-    return OVIRT_PERMIT_FULLY; /* no object: the system */
+    return OVIRT_PERMIT_SYSTEM; /* no object */
 }
 
 static void add(struct ovirt_permits *p, const char *name, enum ovirt_permit_scope scope)

@@ -14,7 +14,8 @@
 enum ovirt_permit_scope {
     OVIRT_PERMIT_NOWHERE,
     OVIRT_PERMIT_PARTLY, /* on some cluster or storage domain of the data center */
-    OVIRT_PERMIT_FULLY,  /* on the system, the data center, or its only cluster */
+    OVIRT_PERMIT_FULLY,  /* on the data center, or its only cluster */
+    OVIRT_PERMIT_SYSTEM, /* on the system */
 };
 
 struct ovirt_permit {

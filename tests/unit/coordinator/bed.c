@@ -1,9 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "tests/unit/coordinator/bed.h"
 
-#include <dirent.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "coordinator/outgoing.h"
 
@@ -41,11 +39,8 @@ struct bed *bed_new(const char *zone, ...)
 {
     log_set_level(getenv("OXBOW_TEST_DEBUG") ? LOG_LEVEL_DEBUG : LOG_LEVEL_ERROR);
     struct bed *bed = ALLOC_NEW(struct bed);
-    /* Memory where there is some: the ledger syncs after every batch. */
-    bool shm = access("/dev/shm", W_OK) == 0;
-    snprintf(bed->dir, sizeof bed->dir, "%s/oxb-bed.XXXXXX", shm ? "/dev/shm" : "/tmp");
-    assert_non_null(mkdtemp(bed->dir));
-    bed->ledger = xasprintf("%s/ledger.db", bed->dir);
+    temp_dir_make_in_memory(&bed->dir); /* the ledger syncs after every batch */
+    bed->ledger = xasprintf("%s/ledger.db", bed->dir.path);
     bed->clock = (struct bed_clock){{&ops}, 1000000, INT64_C(1796000000000)};
     bed->surplus = 2;
     bed->conf = (struct coordinator_conf){
@@ -67,19 +62,6 @@ struct bed *bed_new(const char *zone, ...)
     return bed;
 }
 
-static void remove_dir(const char *path)
-{
-    DIR *dir = opendir(path);
-    struct dirent *entry;
-    while (dir && (entry = readdir(dir))) {
-        SCOPED_FREE char *name = xasprintf("%s/%s", path, entry->d_name);
-        (void)unlink(name);
-    }
-    if (dir)
-        closedir(dir);
-    (void)rmdir(path);
-}
-
 void bed_free(struct bed *bed)
 {
     if (!bed)
@@ -87,7 +69,7 @@ void bed_free(struct bed *bed)
     desk_free(bed->desk);
     bed_drop(bed);
     free(bed->sent);
-    remove_dir(bed->dir);
+    temp_dir_remove(&bed->dir);
     free(bed->ledger);
     free(bed);
 }

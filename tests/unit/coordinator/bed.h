@@ -19,6 +19,7 @@
 #include "coordinator/desk.h"
 #include "proto/base/id.h"
 #include "proto/wire/topology.h"
+#include "tests/unit/temp_dir.h"
 
 /* Wire structs are one for both directions, so their strings are not const; encoding only reads. */
 #define S(text) ((char *)(uintptr_t)(text))
@@ -34,7 +35,7 @@ struct bed_clock {
 };
 
 struct bed {
-    char dir[64];
+    struct temp_dir dir;
     char *ledger;
     struct coordinator_conf conf;
     struct conf_zone zones[8];

@@ -13,19 +13,19 @@
 
 #include "coordinator/conf.h"
 #include "proto/base/file.h"
+#include "tests/unit/temp_dir.h"
 
 #define BROKER "broker: {user: u, password_file: /x}\n"
 #define ZONES  "zones: [{name: dc1}]\n"
 
 static struct coordinator_conf *load(const char *text, struct err *err)
 {
-    char name[] = "/tmp/oxb-conf.XXXXXX";
-    int fd = mkstemp(name);
-    assert_true(fd >= 0);
-    assert_true(file_write_full(fd, text, strlen(text), err));
-    close(fd);
-    struct coordinator_conf *conf = coordinator_conf_load(name, err);
-    unlink(name);
+    struct temp_dir dir;
+    temp_dir_make(&dir);
+    SCOPED_FREE char *path = xasprintf("%s/coordinator.yaml", dir.path);
+    assert_true(file_write_atomic(AT_FDCWD, path, text, strlen(text), 0600, err));
+    struct coordinator_conf *conf = coordinator_conf_load(path, err);
+    temp_dir_remove(&dir);
     return conf;
 }
 

@@ -11,9 +11,10 @@
 #include <cmocka.h>
 
 #include "proto/base/file.h"
+#include "tests/unit/temp_dir.h"
 #include "worker/conf.h"
 
-static char dir[] = "/tmp/oxbow-conf.XXXXXX";
+static struct temp_dir dir;
 
 static const char base[] = "name: w1\n"
                            "zone: dc1\n"
@@ -24,7 +25,7 @@ static const char base[] = "name: w1\n"
 
 static struct worker_conf *load(const char *extra, bool need_broker, struct err *err)
 {
-    SCOPED_FREE char *path = xasprintf("%s/w.yaml", dir);
+    SCOPED_FREE char *path = xasprintf("%s/w.yaml", dir.path);
     SCOPED_FREE char *text = xasprintf("%s%s", base, extra);
     struct err write = ERR_INIT;
     assert_true(file_write_atomic(AT_FDCWD, path, text, strlen(text), 0600, &write));
@@ -82,7 +83,7 @@ static void test_missing_and_bad_values(void **state)
          "repository: {path: /r}\n",
          "https"},
     };
-    SCOPED_FREE char *path = xasprintf("%s/bad.yaml", dir);
+    SCOPED_FREE char *path = xasprintf("%s/bad.yaml", dir.path);
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         struct err err = ERR_INIT;
         assert_true(
@@ -109,18 +110,15 @@ static void test_the_sample_parses(void **state)
 static int make_dir(void **state)
 {
     (void)state;
-    return mkdtemp(dir) ? 0 : -1;
+    temp_dir_make(&dir);
+    return 0;
 }
 
 static int remove_dir(void **state)
 {
     (void)state;
-    static const char *const names[] = {"w.yaml", "bad.yaml"};
-    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
-        SCOPED_FREE char *path = xasprintf("%s/%s", dir, names[i]);
-        (void)unlink(path);
-    }
-    return rmdir(dir);
+    temp_dir_remove(&dir);
+    return 0;
 }
 
 int main(void)

@@ -13,12 +13,13 @@
 
 #include "coordinator/cli/connect.h"
 #include "proto/base/file.h"
+#include "tests/unit/temp_dir.h"
 
-static char folder[64];
+static struct temp_dir folder;
 
 static char *path(const char *name)
 {
-    return xasprintf("%s/%s", folder, name);
+    return xasprintf("%s/%s", folder.path, name);
 }
 
 static void put(const char *name, const char *text, mode_t mode)
@@ -32,9 +33,7 @@ static void put(const char *name, const char *text, mode_t mode)
 static int set_up(void **state)
 {
     (void)state;
-    snprintf(folder, sizeof folder, "/tmp/oxbow-connect.XXXXXX");
-    if (!mkdtemp(folder))
-        return 1;
+    temp_dir_make(&folder);
     SCOPED_FREE char *home = path("home/.config/oxbow");
     SCOPED_FREE char *home_dir = path("home");
     struct err err = ERR_INIT;
@@ -52,17 +51,7 @@ static int set_up(void **state)
 static int tear_down(void **state)
 {
     (void)state;
-    const char *const names[] = {"secret", "open", "empty", "a.yaml",
-                                 "home/.config/oxbow/oxbow.yaml"};
-    const char *const folders[] = {"home/.config/oxbow", "home/.config", "home", ""};
-    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
-        SCOPED_FREE char *p = path(names[i]);
-        (void)unlink(p);
-    }
-    for (size_t i = 0; i < ARRAY_LEN(folders); i++) {
-        SCOPED_FREE char *p = path(folders[i]);
-        (void)rmdir(p);
-    }
+    temp_dir_remove(&folder);
     return 0;
 }
 

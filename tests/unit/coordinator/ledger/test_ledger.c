@@ -21,34 +21,25 @@
 #include "coordinator/ledger/schema.h"
 #include "proto/base/buf.h"
 #include "proto/base/file.h"
+#include "tests/unit/temp_dir.h"
 
 #define S(text) ((char *)(uintptr_t)(text))
 
-static char dir[64];
+static struct temp_dir dir;
 static char *path;
 
 static int set_up(void **state)
 {
     (void)state;
-    snprintf(dir, sizeof dir, "/tmp/oxb-ledger.XXXXXX");
-    if (!mkdtemp(dir))
-        return -1;
-    path = xasprintf("%s/ledger.db", dir);
+    temp_dir_make(&dir);
+    path = xasprintf("%s/ledger.db", dir.path);
     return 0;
 }
 
 static int tear_down(void **state)
 {
     (void)state;
-    DIR *d = opendir(dir);
-    struct dirent *entry;
-    while (d && (entry = readdir(d))) {
-        SCOPED_FREE char *name = xasprintf("%s/%s", dir, entry->d_name);
-        (void)unlink(name);
-    }
-    if (d)
-        closedir(d);
-    rmdir(dir);
+    temp_dir_remove(&dir);
     free(path);
     return 0;
 }
@@ -300,7 +291,7 @@ static void the_fixture_is_what_version_1_made(void **state)
     struct err err = ERR_INIT;
     struct db *db = db_open(path, &err);
     assert_true(schema_prepare_to(db, path, 1, &err));
-    SCOPED_FREE char *other = xasprintf("%s/fixture.db", dir);
+    SCOPED_FREE char *other = xasprintf("%s/fixture.db", dir.path);
     char *saved = path;
     path = other;
     run_sql_file("ledger-v1.sql");

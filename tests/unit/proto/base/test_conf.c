@@ -11,6 +11,7 @@
 
 #include "proto/base/conf.h"
 #include "proto/base/file.h"
+#include "tests/unit/temp_dir.h"
 
 struct sample {
     char *name;
@@ -28,7 +29,8 @@ static const cyaml_schema_value_t schema = {
     CYAML_VALUE_MAPPING(CYAML_FLAG_POINTER, struct sample, fields),
 };
 
-static char path[] = "/tmp/oxbow-conf.XXXXXX";
+static struct temp_dir dir;
+static char path[TEMP_DIR_BYTES + 16];
 
 static struct sample *load(const char *text, struct err *err)
 {
@@ -109,10 +111,8 @@ static void test_dump(void **state)
 
 int main(void)
 {
-    int fd = mkstemp(path);
-    if (fd < 0)
-        return 1;
-    close(fd);
+    temp_dir_make(&dir);
+    snprintf(path, sizeof path, "%s/conf.yaml", dir.path);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_good),
         cmocka_unit_test(test_refusals_say_where),
@@ -120,6 +120,6 @@ int main(void)
         cmocka_unit_test(test_dump),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
-    unlink(path);
+    temp_dir_remove(&dir);
     return failed;
 }

@@ -14,34 +14,22 @@
 #include <cmocka.h>
 
 #include "proto/base/file.h"
+#include "tests/unit/temp_dir.h"
 
-/* Each test in a folder of its own. */
+/* Each test in a folder of its own; its path is the state. */
+static struct temp_dir folder;
+
 static int set_up(void **state)
 {
-    char *dir = xstrdup("/tmp/oxbow-file.XXXXXX");
-    *state = mkdtemp(dir);
-    return *state ? 0 : -1;
-}
-
-static void remove_tree(int at, const char *name)
-{
-    int fd = openat(at, name, O_RDONLY | O_DIRECTORY);
-    if (fd >= 0) {
-        DIR *d = fdopendir(fd);
-        struct dirent *e;
-        while ((e = readdir(d)) != NULL) {
-            if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0)
-                remove_tree(dirfd(d), e->d_name);
-        }
-        closedir(d);
-    }
-    unlinkat(at, name, fd >= 0 ? AT_REMOVEDIR : 0);
+    temp_dir_make(&folder);
+    *state = folder.path;
+    return 0;
 }
 
 static int tear_down(void **state)
 {
-    remove_tree(AT_FDCWD, *state);
-    free(*state);
+    (void)state;
+    temp_dir_remove(&folder);
     return 0;
 }
 

@@ -24,6 +24,7 @@
 #include "proto/base/alloc.h"
 #include "proto/base/buf.h"
 #include "proto/base/file.h"
+#include "tests/unit/temp_dir.h"
 
 enum { SEEN_MAX = 256, REQUEST_MAX = 1 << 20 };
 
@@ -34,7 +35,7 @@ struct fake_clock {
 
 struct fake_engine {
     struct MHD_Daemon *daemon;
-    char dir[64];
+    struct temp_dir dir;
     char *ca_file, *password_file, *url;
     char *key_pem, *cert_pem;
     struct fake_clock clock;
@@ -263,11 +264,10 @@ struct fake_engine *fake_engine_new(const struct fake_line *script)
     f->token = 1;
     f->clock = (struct fake_clock){.clock = {.ops = &fake_clock_ops}, .now_ms = 1000000};
     assert_int_equal(pthread_mutex_init(&f->lock, NULL), 0);
-    (void)snprintf(f->dir, sizeof f->dir, "/tmp/oxbow-unit-XXXXXX");
-    assert_non_null(mkdtemp(f->dir));
+    temp_dir_make(&f->dir);
     make_certificate(f);
-    f->ca_file = xasprintf("%s/ca.pem", f->dir);
-    f->password_file = xasprintf("%s/password", f->dir);
+    f->ca_file = xasprintf("%s/ca.pem", f->dir.path);
+    f->password_file = xasprintf("%s/password", f->dir.path);
     write_file(f->ca_file, f->cert_pem);
     write_file(f->password_file, "secret&=% \n");
     f->daemon = MHD_start_daemon(MHD_USE_TLS | MHD_USE_INTERNAL_POLLING_THREAD, 0, NULL, NULL,
@@ -291,9 +291,7 @@ void fake_engine_check(struct fake_engine *f)
 void fake_engine_free(struct fake_engine *f)
 {
     MHD_stop_daemon(f->daemon);
-    (void)unlink(f->ca_file);
-    (void)unlink(f->password_file);
-    (void)rmdir(f->dir);
+    temp_dir_remove(&f->dir);
     free(f->ca_file);
     free(f->password_file);
     free(f->url);
@@ -387,7 +385,7 @@ struct engine *fake_engine_client(struct fake_engine *f)
 
 const char *fake_engine_dir(const struct fake_engine *f)
 {
-    return f->dir;
+    return f->dir.path;
 }
 
 int64_t fake_engine_now_ms(const struct fake_engine *f)

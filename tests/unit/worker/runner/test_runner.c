@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The runner with real tasks (list: needs a repository only), driven through its two queues as the
  * broker thread does. */
-#include <ftw.h>
 #include <poll.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -13,6 +12,7 @@
 
 #include <cmocka.h>
 
+#include "tests/unit/temp_dir.h"
 #include "worker/runner/runner.h"
 #include "worker/store/store.h"
 
@@ -21,7 +21,7 @@
 enum { NOTE_LIMIT_MS = 20000 };
 
 struct place {
-    char dir[40];
+    struct temp_dir dir;
     struct store *store;
     struct worker_env env;
     struct runner *runner;
@@ -30,10 +30,9 @@ struct place {
 static int setup(void **state)
 {
     struct place *p = ALLOC_NEW(struct place);
-    snprintf(p->dir, sizeof p->dir, "/tmp/oxbow-runner.XXXXXX");
-    assert_non_null(mkdtemp(p->dir));
+    temp_dir_make(&p->dir);
     struct err err = ERR_INIT;
-    SCOPED_FREE char *path = xasprintf("%s/repo", p->dir);
+    SCOPED_FREE char *path = xasprintf("%s/repo", p->dir.path);
     p->store = store_init(path, NULL, &err);
     if (!p->store)
         fail_msg("%s", err.message);
@@ -44,20 +43,12 @@ static int setup(void **state)
     return 0;
 }
 
-static int remove_entry(const char *path, const struct stat *st, int type, struct FTW *where)
-{
-    (void)st;
-    (void)type;
-    (void)where;
-    return remove(path);
-}
-
 static int teardown(void **state)
 {
     struct place *p = *state;
     runner_free(p->runner);
     store_free(p->store);
-    (void)nftw(p->dir, remove_entry, 8, FTW_DEPTH | FTW_PHYS);
+    temp_dir_remove(&p->dir);
     free(p);
     return 0;
 }

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Finding devices in a folder of the test's own, with the names that udev gives. */
-#include <dirent.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <setjmp.h>
@@ -11,6 +10,7 @@
 
 #include <cmocka.h>
 
+#include "tests/unit/temp_dir.h"
 #include "tests/unit/worker/fake_run.h"
 #include "worker/step/device.h"
 
@@ -18,16 +18,15 @@
 
 struct place {
     struct fake_run fake;
-    char dir[40];
+    struct temp_dir dir;
 };
 
 static int setup(void **state)
 {
     struct place *p = ALLOC_NEW(struct place);
     fake_run_init(&p->fake);
-    snprintf(p->dir, sizeof p->dir, "/tmp/oxbow-device.XXXXXX");
-    assert_non_null(mkdtemp(p->dir));
-    p->fake.settings.device_dir = p->dir;
+    temp_dir_make(&p->dir);
+    p->fake.settings.device_dir = p->dir.path;
     p->fake.settings.device_wait_s = 30;
     *state = p;
     return 0;
@@ -36,14 +35,7 @@ static int setup(void **state)
 static int teardown(void **state)
 {
     struct place *p = *state;
-    DIR *dir = opendir(p->dir);
-    struct dirent *e;
-    while (dir && (e = readdir(dir))) {
-        if (e->d_name[0] != '.')
-            (void)unlinkat(dirfd(dir), e->d_name, 0);
-    }
-    closedir(dir);
-    (void)rmdir(p->dir);
+    temp_dir_remove(&p->dir);
     fake_run_done(&p->fake);
     free(p);
     return 0;
@@ -51,7 +43,7 @@ static int teardown(void **state)
 
 static void make(const struct place *p, const char *name, off_t bytes)
 {
-    SCOPED_FREE char *path = xasprintf("%s/%s", p->dir, name);
+    SCOPED_FREE char *path = xasprintf("%s/%s", p->dir.path, name);
     SCOPED_FD int fd = open(path, O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
     assert_true(fd >= 0);
     assert_int_equal(ftruncate(fd, bytes), 0);
@@ -59,7 +51,7 @@ static void make(const struct place *p, const char *name, off_t bytes)
 
 static void expect(const struct place *p, const char *name)
 {
-    SCOPED_FREE char *found = device_find(p->dir, DISK);
+    SCOPED_FREE char *found = device_find(p->dir.path, DISK);
     assert_non_null(found);
     assert_string_equal(strrchr(found, '/') + 1, name);
 }
@@ -67,10 +59,10 @@ static void expect(const struct place *p, const char *name)
 static void test_most_exact_name_first(void **state)
 {
     struct place *p = *state;
-    assert_null(device_find(p->dir, DISK));
+    assert_null(device_find(p->dir.path, DISK));
     make(p, "sdb", 4096);
     make(p, "virtio-5a4a3f2e-1b2c-4d5e-9", 4096); /* another disk */
-    assert_null(device_find(p->dir, DISK));
+    assert_null(device_find(p->dir.path, DISK));
     make(p, "ata-QEMU_HARDDISK_5a4a3f2e-1b2c-4d5e-8", 4096);
     expect(p, "ata-QEMU_HARDDISK_5a4a3f2e-1b2c-4d5e-8");
     make(p, "scsi-0QEMU_QEMU_HARDDISK_5a4a3f2e-1b2c-4d5e-8", 4096);
@@ -145,7 +137,7 @@ static void test_what_is_no_device(void **state)
     struct place *p = *state;
     struct err err = ERR_INIT;
     uint64_t bytes = 7;
-    assert_false(device_size(p->dir, &bytes, &err));
+    assert_false(device_size(p->dir.path, &bytes, &err));
     assert_int_equal(bytes, 7);
     err_clear(&err);
     assert_false(device_size("/nonexistent/x", &bytes, &err));

@@ -13,7 +13,7 @@
 char *temp_dir(void)
 {
     const char *base = getenv("TMPDIR");
-    char *path = xasprintf("%s/oxbow-store-XXXXXX", base ? base : "/tmp");
+    char *path = xasprintf("%s/oxbow-store-XXXXXX", base ? base : P_tmpdir);
     assert_non_null(mkdtemp(path));
     return path;
 }
