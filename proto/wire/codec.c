@@ -267,51 +267,58 @@ static bool decode_member_object(const struct shape_field *f, const json_t *json
     return decode_object(f->shape, json, object, at, err);
 }
 
-static bool decode_array(const struct shape_field *f, const json_t *json, void *message,
-                         const struct place *at, struct err *err)
+/* Room for the items of a list, zeroed and in its place in the message. NULL when there are none;
+ * when there are too many `err` is set. */
+static void *open_list(const struct shape_field *f, size_t count, size_t item_bytes, void *message,
+                       const struct place *at, struct err *err)
 {
-    if (!json_is_array(json))
-        return wrong_kind(err, at, "an array", json);
-    size_t count = json_array_size(json);
-    if (!check_count(f, count, at, err))
-        return false;
-    if (count == 0)
-        return true;
-    char *v = xcalloc(count, f->shape->bytes);
+    if (!check_count(f, count, at, err) || count == 0)
+        return NULL;
+    void *v = xcalloc(count, item_bytes);
     set_pointer(message, f->offset, v);
     set_size(message, f->count_offset, count);
-    for (size_t i = 0; i < count; i++) {
-        const json_t *item = json_array_get(json, i);
-        struct place place = {.parent = at, .index = i};
-        if (!json_is_object(item))
-            return wrong_kind(err, &place, "an object", item);
-        if (!decode_object(f->shape, item, v + i * f->shape->bytes, &place, err))
-            return false;
-    }
+    return v;
+}
+
+/* One item of an array into its place. */
+typedef bool (*decode_item_fn)(const struct shape_field *f, const json_t *json, void *ret,
+                               const struct place *at, struct err *err);
+
+static bool decode_object_item(const struct shape_field *f, const json_t *json, void *ret,
+                               const struct place *at, struct err *err)
+{
+    if (!json_is_object(json))
+        return wrong_kind(err, at, "an object", json);
+    return decode_object(f->shape, json, ret, at, err);
+}
+
+static bool decode_string_item(const struct shape_field *f, const json_t *json, void *ret,
+                               const struct place *at, struct err *err)
+{
+    if (!json_is_string(json))
+        return wrong_kind(err, at, "a string", json);
+    if (!check_length(json_string_value(json), 1, f->item_max, at, err))
+        return false;
+    set_pointer(ret, 0, xstrdup(json_string_value(json)));
     return true;
 }
 
-static bool decode_strings(const struct shape_field *f, const json_t *json, void *message,
-                           const struct place *at, struct err *err)
+static bool decode_array(const struct shape_field *f, const json_t *json, void *message,
+                         const struct place *at, struct err *err)
 {
+    bool of_strings = f->kind == SHAPE_STRINGS;
+    size_t item_bytes = of_strings ? sizeof(char *) : f->shape->bytes;
+    decode_item_fn decode_item = of_strings ? decode_string_item : decode_object_item;
     if (!json_is_array(json))
         return wrong_kind(err, at, "an array", json);
     size_t count = json_array_size(json);
-    if (!check_count(f, count, at, err))
-        return false;
-    if (count == 0)
-        return true;
-    char **v = xcalloc(count, sizeof *v);
-    set_pointer(message, f->offset, v);
-    set_size(message, f->count_offset, count);
+    char *v = open_list(f, count, item_bytes, message, at, err);
+    if (!v)
+        return count == 0;
     for (size_t i = 0; i < count; i++) {
-        const json_t *item = json_array_get(json, i);
         struct place place = {.parent = at, .index = i};
-        if (!json_is_string(item))
-            return wrong_kind(err, &place, "a string", item);
-        if (!check_length(json_string_value(item), 1, f->item_max, &place, err))
+        if (!decode_item(f, json_array_get(json, i), v + i * item_bytes, &place, err))
             return false;
-        v[i] = xstrdup(json_string_value(item));
     }
     return true;
 }
@@ -322,13 +329,9 @@ static bool decode_handles(const struct shape_field *f, const json_t *json, void
     if (!json_is_object(json))
         return wrong_kind(err, at, "an object", json);
     size_t count = json_object_size(json);
-    if (!check_count(f, count, at, err))
-        return false;
-    if (count == 0)
-        return true;
-    struct wire_handle *v = xcalloc(count, sizeof *v);
-    set_pointer(message, f->offset, v);
-    set_size(message, f->count_offset, count);
+    struct wire_handle *v = open_list(f, count, sizeof *v, message, at, err);
+    if (!v)
+        return count == 0;
     const char *name;
     json_t *value;
     json_object_foreach ((json_t *)(uintptr_t)json, name, value) {
@@ -361,9 +364,8 @@ static bool decode_field(const struct shape_field *f, const json_t *json, void *
     case SHAPE_OBJECT:
         return decode_member_object(f, json, message, at, err);
     case SHAPE_ARRAY:
-        return decode_array(f, json, message, at, err);
     case SHAPE_STRINGS:
-        return decode_strings(f, json, message, at, err);
+        return decode_array(f, json, message, at, err);
     case SHAPE_HANDLES:
         return decode_handles(f, json, message, at, err);
     }
@@ -462,9 +464,19 @@ static json_t *encode_enum(const struct shape_field *f, const void *message)
     return json_string(f->words[value]);
 }
 
+static json_t *encode_item(const struct shape_field *f, const char *item, const struct place *at,
+                           struct err *err)
+{
+    if (f->kind == SHAPE_ARRAY)
+        return encode_object(f->shape, item, at, err);
+    const char *text = get_pointer(item, 0);
+    return check_length(text, 1, f->item_max, at, err) ? encode_text(text, at, err) : NULL;
+}
+
 static json_t *encode_array(const struct shape_field *f, const void *message,
                             const struct place *at, struct err *err)
 {
+    size_t item_bytes = f->kind == SHAPE_STRINGS ? sizeof(char *) : f->shape->bytes;
     const char *v = get_pointer(message, f->offset);
     size_t count = get_size(message, f->count_offset);
     if (!check_count(f, count, at, err))
@@ -472,28 +484,7 @@ static json_t *encode_array(const struct shape_field *f, const void *message,
     json_t *array = json_array();
     for (size_t i = 0; i < count; i++) {
         struct place place = {.parent = at, .index = i};
-        json_t *item = encode_object(f->shape, v + i * f->shape->bytes, &place, err);
-        if (!item) {
-            json_decref(array);
-            return NULL;
-        }
-        json_array_append_new(array, item);
-    }
-    return array;
-}
-
-static json_t *encode_strings(const struct shape_field *f, const void *message,
-                              const struct place *at, struct err *err)
-{
-    char *const *v = get_pointer(message, f->offset);
-    size_t count = get_size(message, f->count_offset);
-    if (!check_count(f, count, at, err))
-        return NULL;
-    json_t *array = json_array();
-    for (size_t i = 0; i < count; i++) {
-        struct place place = {.parent = at, .index = i};
-        json_t *item =
-            check_length(v[i], 1, f->item_max, &place, err) ? encode_text(v[i], &place, err) : NULL;
+        json_t *item = encode_item(f, v + i * item_bytes, &place, err);
         if (!item) {
             json_decref(array);
             return NULL;
@@ -573,9 +564,8 @@ static json_t *encode_field(const struct shape_field *f, const void *message,
     case SHAPE_OBJECT:
         return encode_object(f->shape, get_pointer(message, f->offset), at, err);
     case SHAPE_ARRAY:
-        return encode_array(f, message, at, err);
     case SHAPE_STRINGS:
-        return encode_strings(f, message, at, err);
+        return encode_array(f, message, at, err);
     case SHAPE_HANDLES:
         return encode_handles(f, message, at, err);
     }

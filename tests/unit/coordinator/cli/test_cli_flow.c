@@ -121,6 +121,7 @@ static void end(struct world *w)
     flow_free(w->flow);
     buf_done(&w->log);
 }
+#define SCOPED_WORLD __attribute__((cleanup(end), unused))
 
 static void assert_log(struct world *w, const char *expected)
 {
@@ -169,12 +170,30 @@ static void reply(struct world *w, const char *name, const char *json)
 #define POINT_PAGE(n)                                                                              \
     "{\"request\":\"@\",\"page\":" n ",\"items\":{\"points\":[{\"id\":\"p" n "\"}]}}"
 
+/* How most of them begin: connected at once, and waiting for the end. */
+static void begin_job(struct world *w)
+{
+    begin(w, FLOW_JOB, true, 0);
+    flow_connected(w->flow, 0);
+}
+
+static void begin_query(struct world *w)
+{
+    begin(w, FLOW_QUERY, true, 0);
+    flow_connected(w->flow, 0);
+}
+
+static void begin_job_accepted(struct world *w)
+{
+    begin_job(w);
+    reply(w, "accepted", ACCEPTED);
+}
+
 static void a_job(void **state)
 {
     (void)state;
-    struct world w;
-    begin(&w, FLOW_JOB, true, 0);
-    flow_connected(w.flow, 0);
+    SCOPED_WORLD struct world w;
+    begin_job(&w);
     assert_log(&w, "send:backup");
     assert_false(flow_is_sent(w.flow));
     flow_confirmed(w.flow, w.token, MQ_CONFIRMED);
@@ -192,7 +211,6 @@ static void a_job(void **state)
     assert_log(&w, "accepted progress:vm1 outcome:vm1 outcome:vm2 finished:partly");
     assert_int_equal(flow_end(w.flow), FLOW_FINISHED);
     assert_int_equal(flow_exit_code(w.flow), CLI_PARTLY);
-    end(&w);
 }
 
 static void exit_codes(void **state)
@@ -208,85 +226,73 @@ static void exit_codes(void **state)
         {"cancelled", CLI_CANCELLED},
     };
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
-        struct world w;
-        begin(&w, FLOW_JOB, true, 0);
-        flow_connected(w.flow, 0);
+        SCOPED_WORLD struct world w;
+        begin_job(&w);
         SCOPED_FREE char *json =
             xasprintf("{\"request\":\"@\",\"kind\":\"backup\",\"status\":\"%s\"}", cases[i].status);
         reply(&w, "finished", json);
         assert_int_equal(flow_exit_code(w.flow), cases[i].code);
         assert_string_equal(flow_status(w.flow), cases[i].status);
-        end(&w);
     }
 }
 
 static void replies_to_others_are_ignored(void **state)
 {
     (void)state;
-    struct world w;
-    begin(&w, FLOW_JOB, true, 0);
-    flow_connected(w.flow, 0);
+    SCOPED_WORLD struct world w;
+    begin_job(&w);
     reply_to(&w, OTHER, "accepted", ACCEPTED, 0);
     reply_to(&w, NULL, "finished", FINISHED("backup", "succeeded", "0"), 0);
     assert_log(&w, "send:backup");
     assert_int_equal(flow_end(w.flow), FLOW_GOING);
-    end(&w);
 }
 
 static void refused(void **state)
 {
     (void)state;
-    struct world w;
-    begin(&w, FLOW_JOB, true, 0);
-    flow_connected(w.flow, 0);
+    SCOPED_WORLD struct world w;
+    begin_job(&w);
     reply(&w, "refused", NOT_FOUND);
     assert_log(&w, "send:backup refused:not-found");
     assert_int_equal(flow_exit_code(w.flow), CLI_REFUSED);
     assert_string_equal(flow_error(w.flow)->message, "no such request");
-    end(&w);
 }
 
 static void no_wait(void **state)
 {
     (void)state;
-    struct world w;
+    SCOPED_WORLD struct world w;
     begin(&w, FLOW_JOB, false, 0);
     flow_connected(w.flow, 0);
     reply(&w, "accepted", ACCEPTED);
     assert_int_equal(flow_end(w.flow), FLOW_ACCEPTED);
     assert_int_equal(flow_exit_code(w.flow), CLI_SUCCEEDED);
-    end(&w);
 }
 
 static void unroutable_nacked_and_unsendable(void **state)
 {
     (void)state;
-    struct world w;
-    begin(&w, FLOW_JOB, true, 0);
-    flow_connected(w.flow, 0);
+    SCOPED_WORLD struct world w;
+    begin_job(&w);
     flow_confirmed(w.flow, w.token, MQ_RETURNED);
     assert_int_equal(flow_end(w.flow), FLOW_UNSENT);
     assert_int_equal(flow_error(w.flow)->code, ERR_UNROUTABLE);
     assert_int_equal(flow_exit_code(w.flow), CLI_BROKER);
-    end(&w);
 
-    begin(&w, FLOW_JOB, true, 0);
-    flow_connected(w.flow, 0);
+    begin_job(&w);
     flow_confirmed(w.flow, w.token, MQ_NACKED);
     assert_int_equal(flow_exit_code(w.flow), CLI_BROKER);
-    end(&w);
 
     begin(&w, FLOW_JOB, true, 0);
     w.refuse_publish = true;
     flow_connected(w.flow, 0);
     assert_int_equal(flow_exit_code(w.flow), CLI_USAGE);
-    end(&w);
 }
 
 static void time_is_up(void **state)
 {
     (void)state;
-    struct world w;
+    SCOPED_WORLD struct world w;
     begin(&w, FLOW_JOB, true, 5000);
     flow_connected(w.flow, 0);
     flow_tick(w.flow, 4999);
@@ -294,15 +300,13 @@ static void time_is_up(void **state)
     flow_tick(w.flow, 5000);
     assert_int_equal(flow_end(w.flow), FLOW_TIMED_OUT);
     assert_int_equal(flow_exit_code(w.flow), CLI_TIMED_OUT);
-    end(&w);
 }
 
 static void nobody_takes_it(void **state)
 {
     (void)state;
-    struct world w;
-    begin(&w, FLOW_JOB, true, 0);
-    flow_connected(w.flow, 0);
+    SCOPED_WORLD struct world w;
+    begin_job(&w);
     flow_confirmed(w.flow, w.token, MQ_CONFIRMED);
     flow_tick(w.flow, 9999);
     assert_log(&w, "send:backup");
@@ -315,22 +319,19 @@ static void nobody_takes_it(void **state)
     reply(&w, "accepted", ACCEPTED);
     flow_tick(w.flow, 200000);
     assert_log(&w, "accepted");
-    end(&w);
 }
 
 /* The earlier request with the same key goes on under its own id. */
 static void a_known_key(void **state)
 {
     (void)state;
-    struct world w;
-    begin(&w, FLOW_JOB, true, 0);
-    flow_connected(w.flow, 0);
+    SCOPED_WORLD struct world w;
+    begin_job(&w);
     reply(&w, "accepted", "{\"request\":\"" OTHER "\",\"duplicate\":true}");
     assert_string_equal(flow_request_id(w.flow), OTHER);
     reply_to(&w, OTHER, "outcome", OUTCOME(1, "succeeded"), 0);
     reply_to(&w, w.sent_id, "finished", FINISHED("backup", "succeeded", "0"), 0);
     assert_log(&w, "send:backup accepted:duplicate outcome:vm1 finished:succeeded");
-    end(&w);
 }
 
 static void lose(struct world *w)
@@ -349,9 +350,8 @@ static void lose(struct world *w)
 static void a_job_over_a_reconnect(void **state)
 {
     (void)state;
-    struct world w;
-    begin(&w, FLOW_JOB, true, 0);
-    flow_connected(w.flow, 0);
+    SCOPED_WORLD struct world w;
+    begin_job(&w);
     flow_confirmed(w.flow, w.token, MQ_CONFIRMED);
     reply(&w, "accepted", ACCEPTED);
     reply(&w, "outcome", OUTCOME(1, "succeeded"));
@@ -371,17 +371,14 @@ static void a_job_over_a_reconnect(void **state)
     flow_tick(w.flow, 60000); /* no status any more */
     reply(&w, "finished", FINISHED("backup", "partly", "0"));
     assert_log(&w, "outcome:vm2 finished:partly");
-    end(&w);
 }
 
 /* It does not: its status tells. */
 static void a_job_followed_by_its_status(void **state)
 {
     (void)state;
-    struct world w;
-    begin(&w, FLOW_JOB, true, 0);
-    flow_connected(w.flow, 0);
-    reply(&w, "accepted", ACCEPTED);
+    SCOPED_WORLD struct world w;
+    begin_job_accepted(&w);
     reply(&w, "outcome", OUTCOME(1, "succeeded"));
     lose(&w);
     flow_connected(w.flow, 0);
@@ -413,16 +410,13 @@ static void a_job_followed_by_its_status(void **state)
     reply(&w, "finished", FINISHED("status", "succeeded", "1"));
     assert_log(&w, "send:status outcome:vm2 send:status finished:partly");
     assert_int_equal(flow_exit_code(w.flow), CLI_PARTLY);
-    end(&w);
 }
 
 static void a_status_without_answer_is_sent_again(void **state)
 {
     (void)state;
-    struct world w;
-    begin(&w, FLOW_JOB, true, 0);
-    flow_connected(w.flow, 0);
-    reply(&w, "accepted", ACCEPTED);
+    SCOPED_WORLD struct world w;
+    begin_job_accepted(&w);
     lose(&w);
     flow_connected(w.flow, 1000);
     flow_tick(w.flow, 1000);
@@ -430,15 +424,13 @@ static void a_status_without_answer_is_sent_again(void **state)
     assert_log(&w, "send:backup accepted notice notice send:status");
     flow_tick(w.flow, 21000);
     assert_log(&w, "send:status");
-    end(&w);
 }
 
 static void a_lost_request_is_sent_again(void **state)
 {
     (void)state;
-    struct world w;
-    begin(&w, FLOW_JOB, true, 0);
-    flow_connected(w.flow, 0);
+    SCOPED_WORLD struct world w;
+    begin_job(&w);
     flow_confirmed(w.flow, w.token, MQ_CONFIRMED);
     lose(&w);
     flow_connected(w.flow, 0);
@@ -452,16 +444,14 @@ static void a_lost_request_is_sent_again(void **state)
     reply(&w, "accepted", ACCEPTED);
     reply(&w, "finished", FINISHED("backup", "succeeded", "0"));
     assert_log(&w, "accepted finished:succeeded");
-    end(&w);
 }
 
 /* A rebuilt broker has no queue before its coordinator is there again. */
 static void a_request_sent_again_too_early(void **state)
 {
     (void)state;
-    struct world w;
-    begin(&w, FLOW_JOB, true, 0);
-    flow_connected(w.flow, 0);
+    SCOPED_WORLD struct world w;
+    begin_job(&w);
     flow_confirmed(w.flow, w.token, MQ_CONFIRMED);
     lose(&w);
     flow_connected(w.flow, 0);
@@ -480,16 +470,14 @@ static void a_request_sent_again_too_early(void **state)
     assert_log(&w, "notice send:status send:status send:status notice send:backup");
     reply(&w, "finished", FINISHED("backup", "succeeded", "0"));
     assert_int_equal(flow_exit_code(w.flow), CLI_SUCCEEDED);
-    end(&w);
 }
 
 /* Not before the broker has confirmed it: it may be on its way. */
 static void an_unconfirmed_request_is_not_doubled(void **state)
 {
     (void)state;
-    struct world w;
-    begin(&w, FLOW_JOB, true, 0);
-    flow_connected(w.flow, 0);
+    SCOPED_WORLD struct world w;
+    begin_job(&w);
     lose(&w);
     flow_connected(w.flow, 0);
     for (int64_t now = 1000; now <= 40000; now += 4000) {
@@ -498,16 +486,13 @@ static void an_unconfirmed_request_is_not_doubled(void **state)
     }
     assert_null(strstr(buf_str(&w.log) + 1, "send:backup"));
     assert_int_equal(flow_end(w.flow), FLOW_GOING);
-    end(&w);
 }
 
 static void an_accepted_job_that_vanishes(void **state)
 {
     (void)state;
-    struct world w;
-    begin(&w, FLOW_JOB, true, 0);
-    flow_connected(w.flow, 0);
-    reply(&w, "accepted", ACCEPTED);
+    SCOPED_WORLD struct world w;
+    begin_job_accepted(&w);
     lose(&w);
     flow_connected(w.flow, 0);
     for (int64_t now = 1000; now <= 9000; now += 4000) {
@@ -517,13 +502,12 @@ static void an_accepted_job_that_vanishes(void **state)
     assert_int_equal(flow_end(w.flow), FLOW_BROKEN);
     assert_int_equal(flow_exit_code(w.flow), CLI_FAILED);
     assert_int_equal(flow_error(w.flow)->code, ERR_NOT_FOUND);
-    end(&w);
 }
 
 static void no_wait_over_a_reconnect(void **state)
 {
     (void)state;
-    struct world w;
+    SCOPED_WORLD struct world w;
     begin(&w, FLOW_JOB, false, 0);
     flow_connected(w.flow, 0);
     flow_confirmed(w.flow, w.token, MQ_CONFIRMED);
@@ -536,15 +520,13 @@ static void no_wait_over_a_reconnect(void **state)
     }
     assert_log(&w, "send:backup notice notice send:status send:backup notice send:status accepted");
     assert_int_equal(flow_end(w.flow), FLOW_ACCEPTED);
-    end(&w);
 }
 
 static void a_query(void **state)
 {
     (void)state;
-    struct world w;
-    begin(&w, FLOW_QUERY, true, 0);
-    flow_connected(w.flow, 0);
+    SCOPED_WORLD struct world w;
+    begin_query(&w);
     reply(&w, "accepted", ACCEPTED);
     reply(&w, "page", POINT_PAGE("2"));
     reply(&w, "page", POINT_PAGE("1"));
@@ -552,15 +534,13 @@ static void a_query(void **state)
     reply(&w, "finished", FINISHED("list", "succeeded", "2"));
     assert_log(&w, "send:list accepted page:2 page:1 finished:succeeded");
     assert_int_equal(flow_exit_code(w.flow), CLI_SUCCEEDED);
-    end(&w);
 }
 
 static void a_query_over_a_reconnect(void **state)
 {
     (void)state;
-    struct world w;
-    begin(&w, FLOW_QUERY, true, 0);
-    flow_connected(w.flow, 0);
+    SCOPED_WORLD struct world w;
+    begin_query(&w);
     reply(&w, "page", POINT_PAGE("1"));
     lose(&w);
     flow_connected(w.flow, 1000);
@@ -568,30 +548,26 @@ static void a_query_over_a_reconnect(void **state)
     reply(&w, "page", POINT_PAGE("1"));
     reply(&w, "finished", FINISHED("list", "succeeded", "1"));
     assert_log(&w, "send:list page:1 notice notice restarted send:list page:1 finished:succeeded");
-    end(&w);
 }
 
 static void pages_behind_the_last_reply(void **state)
 {
     (void)state;
-    struct world w;
-    begin(&w, FLOW_QUERY, true, 0);
-    flow_connected(w.flow, 0);
+    SCOPED_WORLD struct world w;
+    begin_query(&w);
     reply(&w, "page", POINT_PAGE("2"));
     reply(&w, "finished", FINISHED("list", "succeeded", "2"));
     assert_int_equal(flow_end(w.flow), FLOW_GOING);
     reply(&w, "page", POINT_PAGE("1"));
     assert_log(&w, "send:list page:2 page:1 finished:succeeded");
     assert_int_equal(flow_exit_code(w.flow), CLI_SUCCEEDED);
-    end(&w);
 }
 
 static void pages_that_never_come(void **state)
 {
     (void)state;
-    struct world w;
-    begin(&w, FLOW_QUERY, true, 0);
-    flow_connected(w.flow, 0);
+    SCOPED_WORLD struct world w;
+    begin_query(&w);
     reply(&w, "page", POINT_PAGE("2"));
     reply(&w, "finished", FINISHED("list", "succeeded", "2"));
     flow_tick(w.flow, 9999);
@@ -600,13 +576,12 @@ static void pages_that_never_come(void **state)
     assert_int_equal(flow_end(w.flow), FLOW_FINISHED);
     assert_int_equal(flow_exit_code(w.flow), CLI_FAILED);
     assert_non_null(strstr(flow_error(w.flow)->message, "1 of 2 pages"));
-    end(&w);
 }
 
 static void following(void **state)
 {
     (void)state;
-    struct world w;
+    SCOPED_WORLD struct world w;
     begin(&w, FLOW_FOLLOW, true, 0);
     assert_string_equal(flow_request_id(w.flow), OTHER);
     flow_connected(w.flow, 0);
@@ -616,7 +591,6 @@ static void following(void **state)
     reply(&w, "finished", FINISHED("status", "succeeded", "1"));
     assert_log(&w, "finished:cancelled");
     assert_int_equal(flow_exit_code(w.flow), CLI_CANCELLED);
-    end(&w);
 
     begin(&w, FLOW_FOLLOW, true, 0);
     flow_connected(w.flow, 0);
@@ -624,7 +598,6 @@ static void following(void **state)
     reply(&w, "refused", NOT_FOUND);
     assert_int_equal(flow_end(w.flow), FLOW_BROKEN);
     assert_int_equal(flow_error(w.flow)->code, ERR_NOT_FOUND);
-    end(&w);
 }
 
 int main(void)
