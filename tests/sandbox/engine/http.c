@@ -175,14 +175,14 @@ static void serve_service(struct engine *e, struct request *r, const struct exch
 
 /* --- Faults --------------------------------------------------------------------------------- */
 
-/* Whatever was sent or not: the peer sees a reset when the connection is closed. */
-static void reset_at_close(struct MHD_Connection *conn)
+/* The peer sees a TCP reset at once: what is still to come (TLS's farewell, FIN) goes nowhere. */
+static void reset_now(struct MHD_Connection *conn)
 {
     const union MHD_ConnectionInfo *info =
         MHD_get_connection_info(conn, MHD_CONNECTION_INFO_CONNECTION_FD);
-    struct linger at_once = {.l_onoff = 1, .l_linger = 0};
+    struct sockaddr none = {.sa_family = AF_UNSPEC};
     if (info)
-        (void)setsockopt(info->connect_fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
+        (void)connect(info->connect_fd, &none, sizeof none);
 }
 
 /* Acts on a fault. True: the connection is to be cut. */
@@ -209,7 +209,7 @@ static bool apply_fault(struct engine *e, struct request *r, const struct fault 
         return true;
     case FAULT_RESET:
         (void)engine_sleep(e, fault->delay_ms);
-        reset_at_close(r->conn);
+        reset_now(r->conn);
         return true;
     case FAULT_HANG:
         /* Until the rule is taken away, which leaves `fault` dangling: use only `rule`. */

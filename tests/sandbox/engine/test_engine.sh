@@ -247,7 +247,36 @@ call GET /clusters --max-time 1
 check "a hanging call" test "$status" = 000
 control DELETE /faults >/dev/null
 expect 200 GET /clusters
+fault '{"path":"/clusters","action":"reset"}'
+check "a reset connection" grep -q -i 'reset' <(curl -sS --cacert "$box/ca.pem" -H "Authorization: Bearer $token" \
+    -H 'Accept: application/json' "$url/api/clusters" 2>&1)
+expect 200 GET /clusters
 say "faults"
+
+# --- An engine that restarts, a VM that migrates, a lock of somebody else, a domain that fills -------
+control POST /engine '{"up":false}' >/dev/null
+call GET /vms
+check "nobody listens" test "$status" = 000
+control POST /engine '{"up":true}' >/dev/null
+expect 401 GET /vms # no token survives
+take_token
+expect 200 GET /vms
+control POST /vms/web02 '{"action":"migrate","ms":1500}' >/dev/null
+check "it migrates" is_status "/vms/$web2" .status migrating
+expect 409 POST "/vms/$web2/snapshots" -d '{"description":"m","persist_memorystate":"false"}'
+says 'because the VM is in migrating status'
+wait_until 20 "it has migrated" is_status "/vms/$web2" .status up
+control POST /vms/web02 '{"locked":true}' >/dev/null
+expect 409 POST "/vms/$web2/snapshots" -d '{"description":"l","persist_memorystate":"false"}'
+says 'Related operation is currently in progress'
+control POST /vms/web02 '{"locked":false}' >/dev/null
+check "an unlocked VM is not unlocked again" test "$(control POST /vms/web02 '{"locked":false}' 2>/dev/null | jq 'has("error")')" = true
+size=$(call GET '/storagedomains?search=name%3Ddata1'; get '.storage_domain[0] | (.available | tonumber) + (.used | tonumber)')
+control POST /storagedomains/data1 '{"available_bytes":5000000}' >/dev/null
+free=$(call GET '/storagedomains?search=name%3Ddata1'; get '.storage_domain[0].available')
+check "a domain with so much left" test "$free" -le 5000000
+control POST /storagedomains/data1 "{\"size_bytes\":$size}" >/dev/null
+say "restart, migration, lock, space"
 
 # --- Freeze: the guest stands still ------------------------------------------------------------------
 expect 409 POST "/vms/$cold/freezefilesystems" -d '{}'
