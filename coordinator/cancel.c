@@ -15,6 +15,7 @@ static bool stop_running(struct core *core, struct task *t, enum task_stop stop,
     if (t->stop != TASK_STOP_NO)
         return true; /* it was told already */
     t->stop = stop;
+    t->stop_ms = core->now_ms;
     log_info("task_stop", LOG_STR("task", t->id), LOG_STR("vm", t->vm_name),
              LOG_STR("worker", t->worker), LOG_STR("reason", reason));
     return outgoing_stop(core, t, reason, err) && ledger_task_save(core->ledger, t, err);

@@ -19,6 +19,10 @@ enum {
     DEFAULT_DEADLINE_S = 24 * 3600,
     DEFAULT_KEEP_DAYS = 30,
     KEEP_MAX_DAYS = 3650,
+    DEFAULT_STOP_LIMIT_S = 1800,
+    STOP_LIMIT_MIN_S = 10,
+    DEFAULT_SWEEP_S = 3600,
+    SWEEP_MAX_S = 30 * 24 * 3600,
     TEXT_MAX = 4096,
 };
 
@@ -53,6 +57,10 @@ static const cyaml_schema_field_t log_fields[] = {
     OPTIONAL_TEXT("format", struct conf_log, format),
     CYAML_FIELD_END,
 };
+static const cyaml_schema_field_t janitor_fields[] = {
+    CYAML_FIELD_INT_PTR("every_s", CYAML_FLAG_OPTIONAL, struct conf_janitor, every_s),
+    CYAML_FIELD_END,
+};
 static const cyaml_schema_field_t top_fields[] = {
     CYAML_FIELD_MAPPING("broker", CYAML_FLAG_DEFAULT, struct coordinator_conf, broker,
                         BROKER_CONF_FIELDS),
@@ -66,7 +74,11 @@ static const cyaml_schema_field_t top_fields[] = {
     CYAML_FIELD_INT_PTR("offer_surplus", CYAML_FLAG_OPTIONAL, struct coordinator_conf,
                         offer_surplus),
     OPTIONAL_INT("deadline_s", deadline_s),
+    OPTIONAL_INT("stop_limit_s", stop_limit_s),
     OPTIONAL_INT("keep_days", keep_days),
+    CYAML_FIELD_MAPPING("janitor", CYAML_FLAG_OPTIONAL, struct coordinator_conf, janitor,
+                        janitor_fields),
+    OPTIONAL_TEXT("metrics_file", struct coordinator_conf, metrics_file),
     CYAML_FIELD_MAPPING("log", CYAML_FLAG_OPTIONAL, struct coordinator_conf, log, log_fields),
     CYAML_FIELD_END,
 };
@@ -102,7 +114,12 @@ static void fill_defaults(struct coordinator_conf *conf)
         *conf->offer_surplus = DEFAULT_SURPLUS;
     }
     default_int(&conf->deadline_s, DEFAULT_DEADLINE_S);
+    default_int(&conf->stop_limit_s, DEFAULT_STOP_LIMIT_S);
     default_int(&conf->keep_days, DEFAULT_KEEP_DAYS);
+    if (!conf->janitor.every_s) {
+        conf->janitor.every_s = xmalloc(sizeof *conf->janitor.every_s);
+        *conf->janitor.every_s = DEFAULT_SWEEP_S;
+    }
     default_text(&conf->log.level, "info");
     default_text(&conf->log.format, "logfmt");
 }
@@ -121,7 +138,9 @@ static bool check_numbers(const struct coordinator_conf *conf, const char *path,
         {"max_attempts", conf->max_attempts, 1, ATTEMPTS_MAX},
         {"offer_surplus", *conf->offer_surplus, 0, SURPLUS_MAX},
         {"deadline_s", conf->deadline_s, 1, WIRE_DEADLINE_MAX_S},
+        {"stop_limit_s", conf->stop_limit_s, STOP_LIMIT_MIN_S, WIRE_DEADLINE_MAX_S},
         {"keep_days", conf->keep_days, 1, KEEP_MAX_DAYS},
+        {"janitor.every_s", *conf->janitor.every_s, 0, SWEEP_MAX_S},
     };
     for (size_t i = 0; i < ARRAY_LEN(rules); i++) {
         if (rules[i].value < rules[i].min || rules[i].value > rules[i].max)

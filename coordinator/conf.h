@@ -28,6 +28,9 @@ struct conf_limits {
     int max_running;
     struct conf_lanes per_lane;
 };
+struct conf_janitor {
+    int *every_s; /* between two sweeps of a zone; 0 = never by itself. Never NULL after loading */
+};
 struct conf_log {
     char *level, *format;
 };
@@ -42,7 +45,10 @@ struct coordinator_conf {
     int max_attempts;
     int *offer_surplus; /* offers beyond the free slots; never NULL after loading */
     int deadline_s;     /* of a task whose request names none */
+    int stop_limit_s;   /* how long a task that was told to stop may go on */
     int keep_days;      /* finished requests stay so long */
+    struct conf_janitor janitor;
+    char *metrics_file; /* NULL = none */
     struct conf_log log;
 };
 

@@ -40,6 +40,7 @@ struct core {
      * full time from here on. */
     int64_t connected_ms;
     struct checkup *checkups; /* under way: checkup.h */
+    bool metrics_failed;      /* the metrics file could not be written, and it was said */
     bool admission_due;       /* something happened that may let a waiting task run */
     struct fleeting *fleeting;
     size_t fleeting_count;

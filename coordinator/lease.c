@@ -159,6 +159,8 @@ static bool claim_running(struct core *core, struct task *t, const struct wire_c
     if (claim->fence != 0 && claim->fence != t->fence)
         return outgoing_deny(core, claim, message_id, "the lease is lost", err);
     struct lease *lease = lease_find(core->leases, t->id);
+    if (lease && lease->given_up)
+        return outgoing_deny(core, claim, message_id, "it was told to stop and did not", err);
     if (claim->fence == 0 && !same_message)
         return claim_again(core, t, lease, claim, message_id, err);
     if (lease)
@@ -228,6 +230,31 @@ bool lease_presence(struct core *core, const struct wire_presence *p, struct err
     for (struct lease *lease = lease_first(core->leases); lease; lease = lease_next(lease)) {
         if (strcmp(lease->worker, p->worker) == 0 && !is_listed(p, lease))
             lease->misses++;
+    }
+    return true;
+}
+
+/* --- Stopping that does not end --- */
+static bool give_up(struct core *core, const struct task *t, struct lease *lease, struct err *err)
+{
+    log_warn("task_does_not_stop", LOG_STR("task", t->id), LOG_STR("vm", t->vm_name),
+             LOG_STR("worker", t->worker), LOG_STR("step", t->step),
+             LOG_I64("told_ms_ago", core->now_ms - t->stop_ms));
+    lease->given_up = true;
+    const struct wire_claim claim = {.task = t->id, .worker = t->worker, .attempt = t->attempt};
+    return outgoing_deny(core, &claim, NULL, "it was told to stop and did not", err);
+}
+
+bool lease_give_up_stopped(struct core *core, struct err *err)
+{
+    int64_t before_ms = core->now_ms - (int64_t)core->conf->stop_limit_s * 1000;
+    SCOPED_TASKS struct task_list list = {0};
+    if (!ledger_task_stopped(core->ledger, before_ms, &list, err))
+        return false;
+    for (size_t i = 0; i < list.count; i++) {
+        struct lease *lease = lease_find(core->leases, list.v[i].id);
+        if (lease && !lease->given_up && !give_up(core, &list.v[i], lease, err))
+            return false;
     }
     return true;
 }

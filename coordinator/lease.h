@@ -30,6 +30,10 @@ void lease_renew_task(struct core *core, const char *task, int64_t now_ms);
  * row is lost once its worker's own time is over. */
 bool lease_presence(struct core *core, const struct wire_presence *p, struct err *err);
 
+/* Tasks that were told to stop and go on for more than conf->stop_limit_s: their workers are told
+ * that the task is theirs no longer, and nothing renews the lease any more. */
+bool lease_give_up_stopped(struct core *core, struct err *err);
+
 /* Take tasks away whose lease has run out. */
 bool lease_expire(struct core *core, struct err *err);
 /* When the next lease may run out; 0 = none. */

@@ -67,6 +67,8 @@ struct lease *lease_begin(struct lease_table *t, const char *task, const char *w
 
 void lease_renew(struct lease_table *t, struct lease *lease, int64_t now_ms)
 {
+    if (lease->given_up)
+        return;
     lease->renewed_ms = now_ms;
     lease->heard = true;
     lease->misses = 0;

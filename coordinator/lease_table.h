@@ -25,8 +25,9 @@ struct lease {
     char *worker;
     int64_t fence;
     int64_t renewed_ms;
-    bool heard; /* since it began: its run is known to exist */
-    int misses; /* presences of its worker, in a row, that did not list it */
+    bool heard;    /* since it began: its run is known to exist */
+    bool given_up; /* nothing renews it any more */
+    int misses;    /* presences of its worker, in a row, that did not list it */
     int64_t bytes_done, bytes_total, rate_bps;
     int64_t progress_ms; /* when progress was last told; 0 = never */
 };
@@ -41,6 +42,7 @@ struct lease *lease_begin(struct lease_table *t, const char *task, const char *w
                           int64_t fence, int64_t now_ms);
 /* NULL when the task holds none. Borrowed until it ends. */
 struct lease *lease_find(const struct lease_table *t, const char *task);
+/* Nothing happens to one that was given up. */
 void lease_renew(struct lease_table *t, struct lease *lease, int64_t now_ms);
 /* Nothing happens when there is none. */
 void lease_end(struct lease_table *t, const char *task);

@@ -124,3 +124,22 @@ bool plan_list(struct core *core, struct request *r, const void *message, struct
     };
     return add_per_zone(core, r, b->zone, &spec, err) && work_settle(core, r, err);
 }
+
+/* --- sweep --- */
+bool plan_check_sweep(struct core *core, const void *message, struct err *why)
+{
+    const struct wire_sweep *b = message;
+    return check_zone(core, b->zone, why);
+}
+
+bool plan_sweep(struct core *core, struct request *r, const void *message, struct err *err)
+{
+    const struct wire_sweep *b = message;
+    struct work_spec spec = {
+        .role = TASK_MAIN,
+        .kind = "sweep",
+        .lane = LANE_UPKEEP,
+        .deadline_s = core->conf->deadline_s,
+    };
+    return add_per_zone(core, r, b->zone, &spec, err) && work_settle(core, r, err);
+}

@@ -8,6 +8,7 @@
 #include "coordinator/leftovers.h"
 #include "coordinator/outgoing.h"
 #include "coordinator/select.h"
+#include "coordinator/sweep.h"
 #include "coordinator/work.h"
 
 int64_t result_retry_ms(const char *retry, int64_t failures, bool cleanup)
@@ -74,6 +75,23 @@ static bool end_with(struct core *core, struct task *t, enum task_state state,
     return work_end(core, t, &how, err);
 }
 
+/* With what was left out here beside what the worker warned of. */
+static bool succeed_selection(struct core *core, struct task *t, const struct wire_result *result,
+                              int64_t pages, struct err *err)
+{
+    SCOPED_SELECT_WARNINGS struct wire_warnings own = {0};
+    if (!select_take_pages(core, t, pages, &own, err))
+        return false;
+    size_t count = result->warnings.count + own.count;
+    SCOPED_FREE struct wire_warning *all = xcalloc(count + 1, sizeof *all);
+    for (size_t i = 0; i < count; i++)
+        all[i] = i < own.count ? own.v[i] : result->warnings.v[i - own.count];
+    struct wire_result whole = *result;
+    whole.warnings.v = all;
+    whole.warnings.count = count < WIRE_WARNINGS_MAX ? count : WIRE_WARNINGS_MAX;
+    return end_with(core, t, TASK_SUCCEEDED, NULL, &whole, err);
+}
+
 /* Use the pages of a listing. A page that never came (it was refused) fails the task: half a
  * listing must not pass for a whole one. */
 static bool succeed_listing(struct core *core, struct task *t, const struct wire_result *result,
@@ -93,8 +111,10 @@ static bool succeed_listing(struct core *core, struct task *t, const struct wire
         t->failures++;
         return end_with(core, t, TASK_FAILED, &error, result, err);
     }
-    bool ok = t->role == TASK_SELECT ? select_take_pages(core, t, have, err)
-                                     : relay_pages(core, t, have, err);
+    if (t->role == TASK_SELECT)
+        return succeed_selection(core, t, result, have, err);
+    bool ok = strcmp(t->kind, "sweep") == 0 ? sweep_take_pages(core, t, have, err)
+                                            : relay_pages(core, t, have, err);
     return ok && end_with(core, t, TASK_SUCCEEDED, NULL, result, err);
 }
 
@@ -121,7 +141,8 @@ static bool succeed(struct core *core, struct task *t, const struct wire_result 
 {
     if (t->role == TASK_CLEANUP)
         return succeed_cleanup(core, t, result, err);
-    if (strcmp(t->kind, "inventory") == 0 || strcmp(t->kind, "list") == 0)
+    if (strcmp(t->kind, "inventory") == 0 || strcmp(t->kind, "list") == 0 ||
+        strcmp(t->kind, "sweep") == 0)
         return succeed_listing(core, t, result, err);
     return end_with(core, t, TASK_SUCCEEDED, NULL, result, err);
 }

@@ -45,18 +45,18 @@ static bool is_named(const struct wire_select *select, const char *id, const cha
     return false;
 }
 
-/* The VM that a worker of this zone runs in. "All" and the like do not mean it: a worker in the
- * middle of its work cannot be snapshotted in a useful way. Who wants it names it. */
-static bool is_proxy(const struct worker_list *workers, const char *zone, const char *id,
-                     const char *name)
+/* The worker of this zone that runs in the VM, or NULL. "All" and the like do not mean such a VM: a
+ * worker in the middle of its work cannot be snapshotted in a useful way. Who wants it names it. */
+static const char *worker_in(const struct worker_list *workers, const char *zone, const char *id,
+                             const char *name)
 {
     for (size_t i = 0; i < workers->count; i++) {
         const struct worker *w = &workers->v[i];
         if (w->proxy && strcmp(w->zone, zone) == 0 &&
             (strcasecmp(w->proxy, id) == 0 || strcmp(w->proxy, name) == 0))
-            return true;
+            return w->name;
     }
-    return false;
+    return NULL;
 }
 
 /* What the VMs of a page are held against. */
@@ -64,7 +64,23 @@ struct picking {
     const struct task *select;
     const struct wire_backup *backup;
     struct worker_list workers;
+    struct wire_warnings *warnings;
 };
+
+static void warn_left_out(const struct picking *p, const struct request *r, const char *vm,
+                          const char *worker)
+{
+    log_info("proxy_left_out", LOG_STR("request", r->id), LOG_STR("vm", vm),
+             LOG_STR("worker", worker));
+    struct wire_warnings *w = p->warnings;
+    w->v = xreallocarray(w->v, w->count + 1, sizeof *w->v);
+    w->v[w->count++] = (struct wire_warning){
+        .code = xstrdup("vm-excluded"),
+        .message = xasprintf("VM %s is left out: worker %s runs in it, and would freeze itself; to "
+                             "back it up all the same, name it",
+                             vm, worker),
+    };
+}
 
 static bool add_vm(struct core *core, struct request *r, const struct picking *p,
                    const struct wire_vm_item *item, struct err *err)
@@ -77,9 +93,9 @@ static bool add_vm(struct core *core, struct request *r, const struct picking *p
         return false;
     if (known || contains(&b->select->exclude, item->name))
         return true;
-    if (is_proxy(&p->workers, select->zone, id, item->name) &&
-        !is_named(b->select, id, item->name)) {
-        log_info("proxy_left_out", LOG_STR("request", r->id), LOG_STR("vm", item->name));
+    const char *worker = worker_in(&p->workers, select->zone, id, item->name);
+    if (worker && !is_named(b->select, id, item->name)) {
+        warn_left_out(p, r, item->name, worker);
         return true;
     }
     const struct work_spec spec = {
@@ -116,7 +132,18 @@ static bool take_page(struct core *core, struct request *r, const struct picking
     return ok;
 }
 
-bool select_take_pages(struct core *core, const struct task *t, int64_t pages, struct err *err)
+void select_warnings_done(struct wire_warnings *warnings)
+{
+    for (size_t i = 0; i < warnings->count; i++) {
+        free(warnings->v[i].code);
+        free(warnings->v[i].message);
+    }
+    free(warnings->v);
+    *warnings = (struct wire_warnings){0};
+}
+
+bool select_take_pages(struct core *core, const struct task *t, int64_t pages,
+                       struct wire_warnings *ret_warnings, struct err *err)
 {
     SCOPED_REQUEST struct request r = {0};
     if (!ledger_request_get(core->ledger, t->request, &r, err))
@@ -124,7 +151,7 @@ bool select_take_pages(struct core *core, const struct task *t, int64_t pages, s
     struct wire_message m = {0};
     if (!decode_backup(core, &r, &m, err))
         return false;
-    struct picking p = {.select = t, .backup = m.as};
+    struct picking p = {.select = t, .backup = m.as, .warnings = ret_warnings};
     bool ok = ledger_worker_list(core->ledger, &p.workers, err);
     for (int64_t page = 1; page <= pages && ok; page++)
         ok = take_page(core, &r, &p, page, err);

@@ -10,8 +10,13 @@
 
 #include "coordinator/core.h"
 
-/* Make tasks of the pages that a selection task gathered. Changes and saves the request. */
-bool select_take_pages(struct core *core, const struct task *t, int64_t pages, struct err *err);
+/* Make tasks of the pages that a selection task gathered. Changes and saves the request. What was
+ * left out of a broad selection is told in `ret_warnings` (zeroed before;
+ * select_warnings_done()). */
+bool select_take_pages(struct core *core, const struct task *t, int64_t pages,
+                       struct wire_warnings *ret_warnings, struct err *err);
+void select_warnings_done(struct wire_warnings *warnings);
+#define SCOPED_SELECT_WARNINGS __attribute__((cleanup(select_warnings_done), unused))
 
 /* All selection tasks of `r` have ended. Calls `missing` for each id or name that was asked for and
  * that no task stands for. */

@@ -2,6 +2,7 @@
 /* Status requests are answered from the ledger at once and leave no trace in it. */
 #include <string.h>
 
+#include "coordinator/gauges.h"
 #include "coordinator/outgoing.h"
 #include "coordinator/plan.h"
 #include "coordinator/work.h"
@@ -20,9 +21,11 @@ bool status_check(struct core *core, const void *message, struct err *why)
     if (!s->request)
         return true;
     SCOPED_REQUEST struct request r = {0};
-    if (!ledger_request_get(core->ledger, s->request, &r, why))
+    SCOPED_TASK struct task t = {0};
+    if (!ledger_request_get(core->ledger, s->request, &r, why) ||
+        (!r.id && !ledger_task_get(core->ledger, s->request, &t, why)))
         return false;
-    return r.id || err_set(why, ERR_NOT_FOUND, 0, "no request %s", s->request);
+    return r.id || t.id || err_set(why, ERR_NOT_FOUND, 0, "no request or task %s", s->request);
 }
 
 static bool send_items(struct core *core, struct answer *a, const struct wire_item_list *items,
@@ -89,6 +92,16 @@ static bool send_workers(struct core *core, struct answer *a, struct err *err)
     return ok;
 }
 
+/* --- Gauges --- */
+static bool send_gauges(struct core *core, struct answer *a, struct err *err)
+{
+    SCOPED_GAUGES struct gauges g = {0};
+    if (!gauges_read(core, &g, err))
+        return false;
+    const struct wire_item_list items = {.gauges = g.v, .gauges_count = g.count};
+    return send_items(core, a, &items, err);
+}
+
 /* --- Tasks --- */
 static struct wire_task_item task_item(const struct core *core, const struct task *t,
                                        struct wire_error *error)
@@ -142,11 +155,67 @@ static bool send_tasks(struct core *core, struct answer *a, const char *request,
     }
 }
 
+static struct wire_attempt_item attempt_item(const struct task *t, const struct attempt *a,
+                                             struct wire_error *error)
+{
+    static char none[] = "";
+    bool runs = a->ended == NULL;
+    if (a->code)
+        *error = (struct wire_error){
+            .code = a->code,
+            .retry = (char *)(uintptr_t)err_retry_name(err_retry(err_code_from_name(a->code))),
+            .message = a->message ? a->message : none,
+        };
+    return (struct wire_attempt_item){
+        .task = t->id,
+        .attempt = a->attempt,
+        .fence = a->fence,
+        .worker = a->worker,
+        .time_ms = a->granted_ms,
+        .ended_ms = a->ended_ms,
+        .step = runs ? t->step : a->step,
+        .ended = a->ended,
+        .error = a->code ? error : NULL,
+    };
+}
+
+static bool send_attempts(struct core *core, struct answer *a, const struct task *t,
+                          struct err *err)
+{
+    struct attempt_list list;
+    if (!ledger_attempt_list(core->ledger, t->id, &list, err))
+        return false;
+    struct wire_attempt_item *v = xcalloc(list.count + 1, sizeof *v);
+    struct wire_error *errors = xcalloc(list.count + 1, sizeof *errors);
+    for (size_t i = 0; i < list.count; i++)
+        v[i] = attempt_item(t, &list.v[i], &errors[i]);
+    const struct wire_item_list items = {.attempts = v, .attempts_count = list.count};
+    bool ok = send_items(core, a, &items, err);
+    free(v);
+    free(errors);
+    attempt_list_done(&list);
+    return ok;
+}
+
+/* One task and its history. */
+static bool send_task(struct core *core, struct answer *a, const char *id, struct err *err)
+{
+    SCOPED_TASK struct task t = {0};
+    struct wire_error error;
+    if (!ledger_task_get(core->ledger, id, &t, err))
+        return false;
+    struct wire_task_item item = task_item(core, &t, &error);
+    const struct wire_item_list items = {.tasks = &item, .tasks_count = 1};
+    return send_items(core, a, &items, err) && send_attempts(core, a, &t, err);
+}
+
 static bool send_one(struct core *core, struct answer *a, const char *id, struct err *err)
 {
     SCOPED_REQUEST struct request r = {0};
     if (!ledger_request_get(core->ledger, id, &r, err))
         return false;
+    if (!r.id)
+        return send_task(core, a, id, err);
     struct wire_request_item item = request_item(&r);
     const struct wire_item_list items = {.requests = &item, .requests_count = 1};
     return send_items(core, a, &items, err) && send_tasks(core, a, id, err);
@@ -159,7 +228,7 @@ bool status_answer(struct core *core, const char *request_id, const void *messag
     struct answer a = {.request = request_id, .queue = queue, .correlation_id = correlation_id};
     bool ok = s->request ? send_one(core, &a, s->request, err)
                          : send_requests(core, &a, s->limit ? s->limit : REQUESTS_DEFAULT, err) &&
-                               send_workers(core, &a, err);
+                               send_workers(core, &a, err) && send_gauges(core, &a, err);
     if (!ok)
         return false;
     static char kind[] = "status", succeeded[] = "succeeded";

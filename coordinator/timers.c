@@ -5,15 +5,20 @@
 
 #include "coordinator/admission.h"
 #include "coordinator/checkup.h"
+#include "coordinator/gauges.h"
 #include "coordinator/lease.h"
 #include "coordinator/plan.h"
+#include "coordinator/sweep.h"
 
 enum {
     OFFERS_EVERY_MS = 30 * 1000,
     WORKERS_EVERY_MS = 5 * 1000,
     RETENTION_EVERY_MS = 600 * 1000,
-    RETENTION_AGAIN_MS = 1000, /* when there is more to forget */
+    RETENTION_AGAIN_MS = 1000,  /* when there is more to forget */
+    FIRST_SWEEP_MS = 10 * 1000, /* after the start: workers are there by then */
+    METRICS_EVERY_MS = 15 * 1000,
     PRUNE_AT_ONCE = 50,
+    INTERNAL_KEEP_MS = 24 * 3600 * 1000, /* requests of our own making */
     WORKER_FORGET_MS = 7 * 24 * 3600 * 1000,
 };
 
@@ -119,6 +124,8 @@ static bool run_workers(struct core *core, struct timers *t, struct err *err)
     t->workers_ms = core->now_ms + WORKERS_EVERY_MS;
     if (core->connected_ms < 0)
         return true;
+    if (!lease_give_up_stopped(core, err))
+        return false;
     struct worker_list list;
     if (!ledger_worker_list(core->ledger, &list, err))
         return false;
@@ -144,7 +151,9 @@ static bool run_retention(struct core *core, struct timers *t, struct err *err)
         return true;
     int64_t keep_ms = (int64_t)core->conf->keep_days * 24 * 3600 * 1000;
     int64_t count = 0;
-    if (!ledger_request_prune(core->ledger, core->now_ms - keep_ms, PRUNE_AT_ONCE, &count, err))
+    int64_t internal_ms = keep_ms < INTERNAL_KEEP_MS ? keep_ms : INTERNAL_KEEP_MS;
+    if (!ledger_request_prune(core->ledger, core->now_ms - keep_ms, core->now_ms - internal_ms,
+                              PRUNE_AT_ONCE, &count, err))
         return false;
     if (count > 0)
         log_info("requests_forgotten", LOG_I64("count", count));
@@ -168,13 +177,53 @@ static bool run_checkups(struct core *core, struct timers *t, struct err *err)
     return checkup_expire(core, err);
 }
 
+/* --- Sweeps --- */
+static int64_t sweep_due_ms(const struct core *core, const struct timers *t)
+{
+    if (*core->conf->janitor.every_s == 0 || core->connected_ms < 0)
+        return 0;
+    return t->sweep_ms ? t->sweep_ms : core->connected_ms + FIRST_SWEEP_MS;
+}
+
+static bool next_sweep(struct core *core, const struct timers *t, int64_t *ret, struct err *err)
+{
+    (void)err;
+    *ret = sweep_due_ms(core, t);
+    return true;
+}
+
+static bool run_sweep(struct core *core, struct timers *t, struct err *err)
+{
+    int64_t due_ms = sweep_due_ms(core, t);
+    if (due_ms == 0 || core->now_ms < due_ms)
+        return true;
+    t->sweep_ms = core->now_ms + (int64_t)*core->conf->janitor.every_s * 1000;
+    return sweep_begin(core, err);
+}
+
+/* --- Metrics --- */
+static bool next_metrics(struct core *core, const struct timers *t, int64_t *ret, struct err *err)
+{
+    (void)err;
+    *ret = !core->conf->metrics_file ? 0 : t->metrics_ms ? t->metrics_ms : core->now_ms;
+    return true;
+}
+
+static bool run_metrics(struct core *core, struct timers *t, struct err *err)
+{
+    if (!core->conf->metrics_file || core->now_ms < t->metrics_ms)
+        return true;
+    t->metrics_ms = core->now_ms + METRICS_EVERY_MS;
+    return gauges_write(core, core->conf->metrics_file, err);
+}
+
 static const struct {
     bool (*next)(struct core *core, const struct timers *t, int64_t *ret, struct err *err);
     bool (*run)(struct core *core, struct timers *t, struct err *err);
 } timers[] = {
     {next_lease, run_leases},     {next_retry, run_retries},   {next_deadline, run_deadlines},
     {next_offers, run_offers},    {next_workers, run_workers}, {next_retention, run_retention},
-    {next_checkup, run_checkups},
+    {next_checkup, run_checkups}, {next_sweep, run_sweep},     {next_metrics, run_metrics},
 };
 
 bool timers_next_ms(struct core *core, const struct timers *t, int64_t *ret_ms, struct err *err)

@@ -15,6 +15,8 @@ struct timers {
     int64_t offers_ms;    /* next look at old offers */
     int64_t workers_ms;   /* next look for lost workers */
     int64_t retention_ms; /* next look for old requests */
+    int64_t metrics_ms;   /* next writing of the metrics file */
+    int64_t sweep_ms;     /* next sweep of our own; 0 = the first one is not due yet */
 };
 
 /* The earliest time at which timers_run() has something to do; never 0. */

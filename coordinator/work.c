@@ -379,8 +379,9 @@ static bool end_task(struct core *core, struct request *r, struct task *t,
         text_set(&t->point, how->result->point);
         text_set(&t->new_vm, how->result->new_vm);
     }
-    if (was_running && !close_attempt(core, t, how->abandoned ? "lost" : task_state_name(t->state),
-                                      &t->error, err))
+    if (was_running &&
+        !(how->abandoned ? close_attempt(core, t, "lost", NULL, err)
+                         : close_attempt(core, t, task_state_name(t->state), &t->error, err)))
         return false;
     int64_t left = 0;
     if (!keep_leftovers(core, t, how, err) || !ledger_items_delete(core->ledger, t->id, err) ||

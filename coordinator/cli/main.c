@@ -12,7 +12,7 @@
 
 static const struct cli_verb *const verbs[] = {
     &verb_backup, &verb_restore,   &verb_list,   &verb_status,
-    &verb_cancel, &verb_inventory, &verb_doctor,
+    &verb_cancel, &verb_inventory, &verb_doctor, &verb_sweep,
 };
 
 static const struct cli_verb *find_verb(const char *name)

@@ -363,3 +363,151 @@ void report_workers(const struct wire_worker_item *v, size_t count, int width, b
     }
     table_render(t, width, utf8, out);
 }
+
+/* --- Attempts and traces ---------------------------------------------------------------------- */
+static void add_note(struct buf *out, const char *who, const char *text, const char *code,
+                     bool utf8)
+{
+    (void)text_add_clean(out, who, utf8);
+    (void)buf_printf(out, ": ");
+    (void)text_add_clean(out, text, utf8);
+    if (code) {
+        (void)buf_printf(out, " (");
+        (void)text_add_clean(out, code, utf8);
+        (void)buf_printf(out, ")");
+    }
+    (void)buf_printf(out, "\n");
+}
+
+void report_attempts(const struct wire_attempt_item *v, size_t count, int width, bool utf8,
+                     int64_t now_wall_ms, struct buf *out)
+{
+    static const struct table_column columns[] = {
+        {"ATTEMPT", TABLE_RIGHT, 0}, {"WORKER", TABLE_LEFT, 6}, {"FENCE", TABLE_RIGHT, 0},
+        {"BEGAN", TABLE_LEFT, 0},    {"TOOK", TABLE_RIGHT, 0},  {"LAST STEP", TABLE_LEFT, 0},
+        {"ENDED", TABLE_LEFT, 0},
+    };
+    if (count == 0)
+        return;
+    SCOPED(table) struct table *t = table_new(columns, ARRAY_LEN(columns));
+    for (size_t i = 0; i < count; i++) {
+        char text[FORMAT_BYTES];
+        cell_number(t, v[i].attempt);
+        table_cell(t, v[i].worker);
+        cell_number(t, v[i].fence);
+        cell_time(t, v[i].time_ms);
+        format_duration((v[i].ended_ms ? v[i].ended_ms : now_wall_ms) - v[i].time_ms, text);
+        table_cell(t, text);
+        table_cell(t, v[i].step);
+        table_cell(t, v[i].ended ? v[i].ended : "it runs");
+    }
+    table_render(t, width, utf8, out);
+    for (size_t i = 0; i < count; i++) {
+        char who[FORMAT_BYTES];
+        if (!v[i].error)
+            continue;
+        snprintf(who, sizeof who, "attempt %" PRId64, v[i].attempt);
+        add_note(out, who, v[i].error->message, v[i].error->code, utf8);
+    }
+}
+
+void report_traces(const struct wire_trace_item *v, size_t count, int width, bool utf8,
+                   int64_t now_wall_ms, struct buf *out)
+{
+    static const struct table_column columns[] = {
+        {"VERDICT", TABLE_LEFT, 0}, {"KIND", TABLE_LEFT, 0}, {"ZONE", TABLE_LEFT, 4},
+        {"VM", TABLE_LEFT, 8},      {"AGE", TABLE_RIGHT, 0}, {"ID", TABLE_LEFT, 0},
+        {"TASK", TABLE_LEFT, 0},    {"WHY", TABLE_LEFT, 10},
+    };
+    if (count == 0)
+        return;
+    SCOPED(table) struct table *t = table_new(columns, ARRAY_LEN(columns));
+    for (size_t i = 0; i < count; i++) {
+        table_cell(t, v[i].verdict);
+        table_cell(t, v[i].kind);
+        table_cell(t, v[i].zone);
+        table_cell(t, v[i].vm_name ? v[i].vm_name : v[i].vm);
+        if (v[i].time_ms)
+            cell_age(t, v[i].time_ms, now_wall_ms);
+        else
+            table_cell(t, NULL);
+        table_cell(t, v[i].id ? v[i].id : v[i].vm);
+        table_cell(t, v[i].task);
+        table_cell(t, v[i].message);
+    }
+    table_render(t, width, utf8, out);
+}
+
+/* --- Gauges ----------------------------------------------------------------------------------- */
+/* The sum over all lanes; -1 when there is none. */
+static int64_t gauge_of(const struct wire_gauge_item *v, size_t count, const char *name,
+                        const char *zone)
+{
+    int64_t sum = -1;
+    for (size_t i = 0; i < count; i++) {
+        bool here = zone ? v[i].zone && strcmp(v[i].zone, zone) == 0 : v[i].zone == NULL;
+        if (here && strcmp(v[i].name, name) == 0)
+            sum = (sum < 0 ? 0 : sum) + v[i].value;
+    }
+    return sum;
+}
+
+static void add_age(struct buf *out, const char *before, int64_t age_s, const char *after)
+{
+    char text[FORMAT_BYTES];
+    format_duration(age_s * 1000, text);
+    (void)buf_printf(out, "%s%s%s", before, text, after);
+}
+
+static void add_zone(const struct wire_gauge_item *v, size_t count, const char *zone, bool utf8,
+                     struct buf *out)
+{
+    (void)buf_printf(out, "zone ");
+    (void)text_add_clean(out, zone, utf8);
+    (void)buf_printf(out, ": %" PRId64 " tasks run, %" PRId64 " wait",
+                     gauge_of(v, count, "tasks_running", zone),
+                     gauge_of(v, count, "tasks_waiting", zone));
+    int64_t age_s = gauge_of(v, count, "sweep_age_seconds", zone);
+    if (age_s < 0) {
+        (void)buf_printf(out, "; not swept yet\n");
+        return;
+    }
+    int64_t snapshots = gauge_of(v, count, "snapshots", zone);
+    add_age(out, "; ", age_s, " ago: ");
+    (void)buf_printf(out, "%" PRId64 " snapshots of ours", snapshots);
+    if (snapshots > 0)
+        add_age(out, " (the oldest ", gauge_of(v, count, "snapshot_oldest_age_seconds", zone),
+                " old)");
+    (void)buf_printf(
+        out, ", %" PRId64 " disks on proxies, %" PRId64 " left behind, %" PRId64 " foreign\n",
+        gauge_of(v, count, "proxy_disks", zone), gauge_of(v, count, "left_behind", zone),
+        gauge_of(v, count, "foreign", zone));
+}
+
+static bool is_first_of_zone(const struct wire_gauge_item *v, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (v[i].zone && strcmp(v[i].zone, v[n].zone) == 0)
+            return false;
+    }
+    return true;
+}
+
+void report_gauges(const struct wire_gauge_item *v, size_t count, bool utf8, struct buf *out)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (v[i].zone && is_first_of_zone(v, i))
+            add_zone(v, count, v[i].zone, utf8, out);
+    }
+    int64_t cleanups = gauge_of(v, count, "cleanups_open", NULL);
+    int64_t quarantined = gauge_of(v, count, "quarantined", NULL);
+    if (cleanups > 0) {
+        (void)buf_printf(out, "%" PRId64 " clean-ups are open", cleanups);
+        add_age(out, ", the oldest for ", gauge_of(v, count, "cleanup_oldest_age_seconds", NULL),
+                "\n");
+    }
+    if (quarantined > 0)
+        (void)buf_printf(out,
+                         "%" PRId64 " tasks were given up after too many attempts (quarantined)\n",
+                         quarantined);
+}

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The words for results: how a VM's backup or restore ended, how a request ended, and the tables of
- * restore points, VMs, requests, tasks and workers. Pure functions. Threads: reentrant.
+ * restore points, VMs, requests, tasks, attempts, traces and workers. Pure functions. Threads:
+ * reentrant.
  */
 #pragma once
 
@@ -23,5 +24,11 @@ void report_requests(const struct wire_request_item *v, size_t count, int width,
                      int64_t now_wall_ms, struct buf *out);
 void report_tasks(const struct wire_task_item *v, size_t count, int width, bool utf8,
                   struct buf *out);
+void report_attempts(const struct wire_attempt_item *v, size_t count, int width, bool utf8,
+                     int64_t now_wall_ms, struct buf *out);
+void report_traces(const struct wire_trace_item *v, size_t count, int width, bool utf8,
+                   int64_t now_wall_ms, struct buf *out);
+/* Not a table: a line for each zone, and one for trouble when there is some. */
+void report_gauges(const struct wire_gauge_item *v, size_t count, bool utf8, struct buf *out);
 void report_workers(const struct wire_worker_item *v, size_t count, int width, bool utf8,
                     int64_t now_wall_ms, struct buf *out);

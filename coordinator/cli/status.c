@@ -13,13 +13,14 @@ enum { KEY_WATCH = 0x400, KEY_LIMIT, LIMIT_MAX = 1000 };
 static const struct argp_option options[] = {
     {.name = "watch",
      .key = KEY_WATCH,
-     .doc = "Follow REQUEST until it has ended, as if it had been sent from here; the exit code is "
+     .doc = "Follow the request ID until it has ended, as if it had been sent from here; the exit "
+            "code is "
             "the request's",
      .group = 1},
     {.name = "limit",
      .key = KEY_LIMIT,
      .arg = "N",
-     .doc = "Without REQUEST: show the newest N requests (default 50)",
+     .doc = "Without ID: show the newest N requests (default 50)",
      .group = 1},
     {0},
 };
@@ -46,8 +47,8 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         return 0;
     case ARGP_KEY_ARG:
         if (!args->message.request)
-            return args_uuid(state, "REQUEST", arg, &args->message.request);
-        argp_error(state, "only one REQUEST at a time (second one: '%s')", arg);
+            return args_uuid(state, "ID", arg, &args->message.request);
+        argp_error(state, "only one ID at a time (second one: '%s')", arg);
         return EINVAL;
     case KEY_WATCH:
         args->watch = true;
@@ -57,7 +58,8 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     case ARGP_KEY_END:
         if (!args->watch || args->message.request)
             return 0;
-        argp_error(state, "--watch needs a REQUEST; for the overview use 'watch oxbow status'");
+        argp_error(state,
+                   "--watch needs the ID of a request; for the overview use 'watch oxbow status'");
         return EINVAL;
     default:
         return ARGP_ERR_UNKNOWN;
@@ -68,8 +70,9 @@ static const struct argp_child children[] = {{.argp = &job_argp}, {0}};
 static const struct argp argp = {
     .options = options,
     .parser = parse,
-    .args_doc = "[REQUEST]",
-    .doc = "Show the workers and the newest requests, or one request with its tasks.",
+    .args_doc = "[ID]",
+    .doc = "Show the workers, the newest requests and what is left anywhere; or one request with "
+           "its tasks; or one task with its attempts.",
     .children = children,
 };
 
@@ -96,6 +99,12 @@ static void print(struct wire_item_list *items, const struct output_style *style
     if (items->requests_count && items->tasks_count)
         (void)buf_printf(out, "\n");
     report_tasks(items->tasks, items->tasks_count, style->width, style->utf8, out);
+    if (items->tasks_count && items->attempts_count)
+        (void)buf_printf(out, "\n");
+    report_attempts(items->attempts, items->attempts_count, style->width, style->utf8, now, out);
+    if (items->gauges_count && (items->workers_count || items->requests_count))
+        (void)buf_printf(out, "\n");
+    report_gauges(items->gauges, items->gauges_count, style->utf8, out);
 }
 
 static int run(int argc, char **argv)

@@ -61,6 +61,12 @@ struct doctor_args {
 };
 bool doctor_parse(int argc, char **argv, unsigned argp_flags, struct doctor_args *ret);
 
+struct sweep_args {
+    struct query_args query;
+    struct wire_sweep message;
+};
+bool sweep_parse(int argc, char **argv, unsigned argp_flags, struct sweep_args *ret);
+
 /* --- Shared by the parsers -------------------------------------------------------------------- */
 /* Each says what is wrong by argp_error() and returns EINVAL, or 0. argv strings are not const in
  * the wire structs; nobody writes through them. */

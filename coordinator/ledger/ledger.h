@@ -80,6 +80,7 @@ struct request {
     int64_t pages;                               /* page replies sent */
     struct ledger_error error;
     char *finished; /* body of the last reply */
+    bool internal;  /* of our own making: not listed, and forgotten sooner */
 };
 void request_done(struct request *r);
 #define SCOPED_REQUEST __attribute__((cleanup(request_done), unused))
@@ -103,13 +104,13 @@ bool ledger_request_by_key(struct ledger *l, const char *kind, const char *key, 
 bool ledger_request_by_message(struct ledger *l, const char *message_id, const char *correlation_id,
                                const char *kind, const char *body, struct request *ret,
                                struct err *err);
-/* The newest first. */
+/* The newest first; internal ones are left out. */
 bool ledger_request_newest(struct ledger *l, int64_t limit, struct request_list *ret,
                            struct err *err);
-/* Forget up to `limit` requests that finished before `before_ms`, with all that hangs on them.
- * Those with an open clean-up stay. */
-bool ledger_request_prune(struct ledger *l, int64_t before_ms, int64_t limit, int64_t *ret_count,
-                          struct err *err);
+/* Forget up to `limit` requests that finished before `before_ms` (internal ones: before
+ * `internal_before_ms`), with all that hangs on them. Those with an open clean-up stay. */
+bool ledger_request_prune(struct ledger *l, int64_t before_ms, int64_t internal_before_ms,
+                          int64_t limit, int64_t *ret_count, struct err *err);
 
 /* Where replies go. At most LEDGER_REPLY_TO_MAX per request: the newest stay. */
 enum { LEDGER_REPLY_TO_MAX = 16 };
@@ -131,6 +132,8 @@ enum task_role {
     TASK_MAIN,    /* what was asked for */
     TASK_SELECT,  /* finds out which VMs a backup request means */
     TASK_CLEANUP, /* removes what another task left behind */
+    TASK_ADOPTED, /* known by its traces only: it ended before this ledger began, or was forgotten
+                   */
 };
 enum task_state {
     TASK_WAITING,
@@ -176,6 +179,7 @@ struct task {
     char *outcome; /* body of the outcome reply, once ended */
     char *avoid;   /* a worker that failed and said "elsewhere" */
     int64_t avoided;
+    int64_t stop_ms; /* when it was first told to stop; 0 = it was not */
 };
 void task_done(struct task *t);
 #define SCOPED_TASK __attribute__((cleanup(task_done), unused))
@@ -201,6 +205,9 @@ bool ledger_task_of_request(struct ledger *l, const char *request, int64_t after
 bool ledger_task_open_of_request(struct ledger *l, const char *request, struct task_list *ret,
                                  struct err *err);
 bool ledger_task_running(struct ledger *l, struct task_list *ret, struct err *err);
+/* Running tasks that were first told to stop at that time or before. */
+bool ledger_task_stopped(struct ledger *l, int64_t before_ms, struct task_list *ret,
+                         struct err *err);
 /* The open clean-up for what a task left behind; `ret` stays zeroed when there is none. */
 bool ledger_task_cleanup_of(struct ledger *l, const char *task, struct task *ret, struct err *err);
 /* How many clean-ups are open, and since when the oldest is; 0 = there is none. */
@@ -250,6 +257,9 @@ bool ledger_load(struct ledger *l, struct load_list *ret, struct err *err);
 struct attempt {
     int64_t attempt, fence;
     char *worker;
+    int64_t granted_ms, ended_ms; /* 0 = it runs */
+    char *step;                   /* the last one heard of; NULL while it runs */
+    char *ended, *code, *message; /* NULL = it runs, or went well */
 };
 struct attempt_list {
     struct attempt *v;
@@ -317,6 +327,49 @@ bool ledger_cancel_wait_add(struct ledger *l, const char *request, const char *t
 /* The cancel requests that wait for this task; ids, the caller frees each and the array. */
 bool ledger_cancel_wait_of(struct ledger *l, const char *task, char ***ret_ids, size_t *ret_count,
                            struct err *err);
+
+/* --- Sweeps and gauges ----------------------------------------------------------------------- */
+/* What the last sweep of a zone counted. */
+struct sweep {
+    int64_t n;
+    char *zone;
+    int64_t at_ms;
+    int64_t snapshots, oldest_ms; /* of ours; when the oldest one was made, 0 = there is none */
+    int64_t attachments;          /* disks of ours on proxies */
+    int64_t half_made;            /* VMs and disks of restores */
+    int64_t left_behind;          /* of all these, of tasks that have ended */
+    int64_t foreign_things;
+};
+void sweep_done(struct sweep *s);
+#define SCOPED_SWEEP __attribute__((cleanup(sweep_done), unused))
+struct sweep_list {
+    struct sweep *v;
+    size_t count;
+};
+void sweep_list_done(struct sweep_list *list);
+/* Adds it when n is 0. */
+bool ledger_sweep_save(struct ledger *l, struct sweep *s, struct err *err);
+/* Leaves `ret` zeroed when there is none. */
+bool ledger_sweep_get(struct ledger *l, const char *zone, struct sweep *ret, struct err *err);
+bool ledger_sweep_list(struct ledger *l, struct sweep_list *ret, struct err *err);
+/* Whether a sweep of this zone is open. */
+bool ledger_sweep_is_open(struct ledger *l, const char *zone, bool *ret, struct err *err);
+
+/* Tasks by zone, lane and state (waiting, offered, running); clean-ups count too. */
+struct crowd {
+    char *zone, *lane;
+    int64_t waiting, running; /* offered ones wait */
+};
+struct crowd_list {
+    struct crowd *v;
+    size_t count;
+};
+void crowd_list_done(struct crowd_list *list);
+bool ledger_crowd(struct ledger *l, struct crowd_list *ret, struct err *err);
+/* Open clean-ups, and when the oldest was made (0 = there is none). */
+bool ledger_cleanups(struct ledger *l, int64_t *ret_count, int64_t *ret_oldest_ms, struct err *err);
+/* Tasks that were given up after too many attempts and are still in the ledger. */
+bool ledger_quarantined(struct ledger *l, int64_t *ret, struct err *err);
 
 /* --- Workers --------------------------------------------------------------------------------- */
 enum worker_state { WORKER_UP, WORKER_DRAINING, WORKER_LOST };

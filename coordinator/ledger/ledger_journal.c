@@ -7,8 +7,14 @@
 /* --- Attempts --- */
 void attempt_list_done(struct attempt_list *list)
 {
-    for (size_t i = 0; i < list->count; i++)
-        free(list->v[i].worker);
+    for (size_t i = 0; i < list->count; i++) {
+        struct attempt *a = &list->v[i];
+        free(a->worker);
+        free(a->step);
+        free(a->ended);
+        free(a->code);
+        free(a->message);
+    }
     free(list->v);
     *list = (struct attempt_list){0};
 }
@@ -26,10 +32,11 @@ bool ledger_attempt_end(struct ledger *l, const struct task *t, const char *ende
                         const struct ledger_error *error, int64_t now_ms, struct err *err)
 {
     return db_exec(l->db,
-                   "UPDATE attempt SET ended = ?, ended_ms = ?, err_code = ?, err_message = ?"
-                   " WHERE task = ? AND attempt = ?",
-                   DB_ARGS(DB_T(ended), DB_I(now_ms), DB_T(error ? error->code : NULL),
-                           DB_T(error ? error->message : NULL), DB_T(t->id), DB_I(t->attempt)),
+                   "UPDATE attempt SET ended = ?, ended_ms = ?, step = ?, err_code = ?,"
+                   " err_message = ? WHERE task = ? AND attempt = ?",
+                   DB_ARGS(DB_T(ended), DB_I(now_ms), DB_T(t->step),
+                           DB_T(error ? error->code : NULL), DB_T(error ? error->message : NULL),
+                           DB_T(t->id), DB_I(t->attempt)),
                    err);
 }
 
@@ -39,7 +46,8 @@ bool ledger_attempt_list(struct ledger *l, const char *task, struct attempt_list
     *ret = (struct attempt_list){0};
     SCOPED_ROWS struct db_rows rows = DB_ROWS_INIT;
     if (!db_query(l->db, &rows,
-                  "SELECT attempt, fence, worker FROM attempt WHERE task = ? ORDER BY attempt",
+                  "SELECT attempt, fence, worker, granted_ms, ended_ms, step, ended, err_code,"
+                  " err_message FROM attempt WHERE task = ? ORDER BY attempt",
                   DB_ARGS(DB_T(task)), err))
         return false;
     while (db_next(&rows, err)) {
@@ -47,6 +55,12 @@ bool ledger_attempt_list(struct ledger *l, const char *task, struct attempt_list
         a->attempt = db_int(&rows, 0);
         a->fence = db_int(&rows, 1);
         a->worker = xstrdup(db_text(&rows, 2));
+        a->granted_ms = db_int(&rows, 3);
+        a->ended_ms = db_int(&rows, 4);
+        a->step = xstrdup_or_null(db_text(&rows, 5));
+        a->ended = xstrdup_or_null(db_text(&rows, 6));
+        a->code = xstrdup_or_null(db_text(&rows, 7));
+        a->message = xstrdup_or_null(db_text(&rows, 8));
     }
     if (!err_is_set(err))
         return true;

@@ -34,6 +34,7 @@ static const struct db_field fields[] = {
     {"pages", AT(pages), DB_FIELD_INT, NULL},
     ERROR_FIELDS(struct request),
     {"finished", AT(finished), DB_FIELD_TEXT, NULL},
+    {"internal", AT(internal), DB_FIELD_BOOL, NULL},
 };
 #undef AT
 static const struct db_table table = {"request", sizeof(struct request), fields, ARRAY_LEN(fields)};
@@ -122,7 +123,7 @@ bool ledger_request_newest(struct ledger *l, int64_t limit, struct request_list 
 {
     *ret = (struct request_list){0};
     SCOPED_ROWS struct db_rows rows = DB_ROWS_INIT;
-    if (!db_query(l->db, &rows, "SELECT * FROM request ORDER BY n DESC LIMIT ?",
+    if (!db_query(l->db, &rows, "SELECT * FROM request WHERE internal = 0 ORDER BY n DESC LIMIT ?",
                   DB_ARGS(DB_I(limit)), err))
         return false;
     while (db_next(&rows, err)) {
@@ -135,15 +136,16 @@ bool ledger_request_newest(struct ledger *l, int64_t limit, struct request_list 
     return false;
 }
 
-bool ledger_request_prune(struct ledger *l, int64_t before_ms, int64_t limit, int64_t *ret_count,
-                          struct err *err)
+bool ledger_request_prune(struct ledger *l, int64_t before_ms, int64_t internal_before_ms,
+                          int64_t limit, int64_t *ret_count, struct err *err)
 {
     if (!db_exec(l->db,
                  "DELETE FROM request WHERE n IN (SELECT n FROM request r"
-                 " WHERE finished_ms > 0 AND finished_ms < ? AND NOT EXISTS (SELECT 1 FROM task t"
+                 " WHERE finished_ms > 0 AND finished_ms < CASE internal WHEN 0 THEN ?1 ELSE ?2 END"
+                 " AND NOT EXISTS (SELECT 1 FROM task t"
                  "  WHERE t.request = r.id AND t.state IN ('waiting', 'offered', 'running'))"
-                 " LIMIT ?)",
-                 DB_ARGS(DB_I(before_ms), DB_I(limit)), err))
+                 " LIMIT ?3)",
+                 DB_ARGS(DB_I(before_ms), DB_I(internal_before_ms), DB_I(limit)), err))
         return false;
     *ret_count = db_changes(l->db);
     return true;

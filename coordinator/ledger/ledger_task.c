@@ -6,7 +6,7 @@
 
 static const char *const states[] = {"waiting", "offered",   "running", "succeeded",
                                      "failed",  "cancelled", NULL};
-static const char *const roles[] = {"main", "select", "cleanup", NULL};
+static const char *const roles[] = {"main", "select", "cleanup", "adopted", NULL};
 static const char *const stops[] = {"no", "cancel", "deadline", NULL};
 
 const char *task_state_name(enum task_state state)
@@ -51,6 +51,7 @@ static const struct db_field fields[] = {
     {"outcome", AT(outcome), DB_FIELD_TEXT, NULL},
     {"avoid", AT(avoid), DB_FIELD_TEXT, NULL},
     {"avoided", AT(avoided), DB_FIELD_INT, NULL},
+    {"stop_ms", AT(stop_ms), DB_FIELD_INT, NULL},
 };
 #undef AT
 static const struct db_table table = {"task", sizeof(struct task), fields, ARRAY_LEN(fields)};
@@ -129,7 +130,7 @@ bool ledger_task_open_of_request(struct ledger *l, const char *request, struct t
                                  struct err *err)
 {
     return get_list(l,
-                    "SELECT * FROM task WHERE request = ? AND role <> 'cleanup'"
+                    "SELECT * FROM task WHERE request = ? AND role NOT IN ('cleanup', 'adopted')"
                     " AND state IN ('waiting', 'offered', 'running') ORDER BY n",
                     DB_ARGS(DB_T(request)), ret, err);
 }
@@ -138,6 +139,15 @@ bool ledger_task_running(struct ledger *l, struct task_list *ret, struct err *er
 {
     return get_list(l, "SELECT * FROM task WHERE state = 'running' ORDER BY n", DB_NO_ARGS, ret,
                     err);
+}
+
+bool ledger_task_stopped(struct ledger *l, int64_t before_ms, struct task_list *ret,
+                         struct err *err)
+{
+    return get_list(l,
+                    "SELECT * FROM task WHERE state = 'running' AND stop <> 'no'"
+                    " AND stop_ms > 0 AND stop_ms <= ? ORDER BY n",
+                    DB_ARGS(DB_I(before_ms)), ret, err);
 }
 
 bool ledger_task_cleanup_of(struct ledger *l, const char *task, struct task *ret, struct err *err)

@@ -132,7 +132,24 @@ static const char version_2[] = "ALTER TABLE task ADD COLUMN avoid TEXT;"
                                 "ALTER TABLE task ADD COLUMN avoided INTEGER NOT NULL DEFAULT 0;"
                                 "ALTER TABLE worker ADD COLUMN proxy TEXT;";
 
-static const char *const steps[SCHEMA_VERSION] = {version_1, version_2};
+/* Sweeps that the coordinator makes by itself, and what the last one of each zone counted. When a
+ * task was first told to stop. How far an attempt came. */
+static const char version_3[] =
+    "ALTER TABLE request ADD COLUMN internal INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE task ADD COLUMN stop_ms INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE attempt ADD COLUMN step TEXT;"
+    "CREATE TABLE sweep("
+    " n INTEGER PRIMARY KEY,"
+    " zone TEXT NOT NULL UNIQUE,"
+    " at_ms INTEGER NOT NULL,"
+    " snapshots INTEGER NOT NULL, oldest_ms INTEGER NOT NULL,"
+    " attachments INTEGER NOT NULL, half_made INTEGER NOT NULL,"
+    " left_behind INTEGER NOT NULL, foreign_things INTEGER NOT NULL);"
+    "CREATE INDEX task_kind ON task(kind, zone) WHERE kind = 'sweep'"
+    " AND state IN ('waiting', 'offered', 'running');"
+    "CREATE INDEX task_quarantined ON task(err_code) WHERE err_code = 'quarantined';";
+
+static const char *const steps[SCHEMA_VERSION] = {version_1, version_2, version_3};
 
 static bool check_foreign(struct db *db, const char *path, int64_t version, struct err *err)
 {

@@ -183,6 +183,7 @@ static void run(const char *folder, int tasks, int batch)
     SCOPED_FREE char *ledger = xasprintf("%s/bench-%d.db", folder, (int)getpid());
     struct conf_zone zone = {S("dc1"), 100000};
     int surplus = 0;
+    int never = 0;
     struct coordinator_conf conf = {.ledger = ledger,
                                     .zones = &zone,
                                     .zones_count = 1,
@@ -190,6 +191,8 @@ static void run(const char *folder, int tasks, int batch)
                                     .lease_s = 60,
                                     .max_attempts = 5,
                                     .offer_surplus = &surplus,
+                                    .stop_limit_s = 1800,
+                                    .janitor = {&never},
                                     .deadline_s = 86400,
                                     .keep_days = 30};
     struct bench b = {.desk = desk_new(&conf, clock_system(), &err), .batch = batch};

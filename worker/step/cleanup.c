@@ -10,14 +10,19 @@
 #include "worker/ovirt/snapshot.h"
 #include "worker/ovirt/transfer.h"
 #include "worker/ovirt/vm.h"
+#include "worker/step/holders.h"
 #include "worker/step/made.h"
 #include "worker/step/thaw.h"
+#include "worker/store/store.h"
 
 enum { DETACH_LIMIT_MS = 15 * 60 * 1000 };
 
 struct cleanup {
     bool vm_stands; /* the restore was complete: its disks are the user's */
     bool vm_open;   /* nobody knows */
+    bool vm_gone;   /* the half-made VM was removed: what it held is nobody's */
+    bool has_holders;
+    struct holders holders; /* read when the first disk needs it */
 };
 
 void *cleanup_new(struct task_run *run, struct err *err)
@@ -33,7 +38,11 @@ void *cleanup_new(struct task_run *run, struct err *err)
 
 void cleanup_free(void *state)
 {
-    free(state);
+    struct cleanup *c = state;
+    if (!c)
+        return;
+    holders_done(&c->holders);
+    free(c);
 }
 
 static bool clean_transfer(struct task_run *run, const struct wire_leftover *l, struct err *err)
@@ -89,14 +98,53 @@ static bool clean_vm(struct task_run *run, const struct wire_leftover *l, struct
     const char *vm = l->id ? l->id : l->vm;
     if (!vm)
         return err_set(err, ERR_BAD_MESSAGE, 0, "a VM needs an id");
-    if (made_vm_remove(run, vm, run->offer->cleanup_task, err))
-        return true;
     struct cleanup *c = run->state;
+    if (made_vm_remove(run, vm, run->offer->cleanup_task, err)) {
+        c->vm_gone = true;
+        return true;
+    }
     if (err->code == ERR_REFUSED)
         c->vm_stands = true;
     else
         c->vm_open = true;
     return false;
+}
+
+static bool is_listed(const struct task_run *run, const char *vm, const char *disk)
+{
+    const struct wire_leftovers *left = &run->offer->cleanup;
+    for (size_t i = 0; i < left->count; i++) {
+        const struct wire_leftover *l = &left->v[i];
+        if (strcmp(l->kind, "attachment") == 0 && l->vm && l->id && strcmp(l->vm, vm) == 0 &&
+            strcmp(l->id, disk) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* The mark on a disk may outlive its restore: when the worker died between the two, or the engine
+ * would not change the description. So a disk that hangs on a VM is not removed: it is that VM's,
+ * unless the VM is the restore's own half-made one, or a proxy that it is yet to be detached from.
+ */
+static bool check_unheld(struct task_run *run, const char *disk, struct err *err)
+{
+    struct cleanup *c = run->state;
+    if (!c->has_holders && !holders_read(run, NULL, &c->holders, err))
+        return err_wrap(err, "look for VMs that hold disk %s", disk);
+    c->has_holders = true;
+    size_t at = SIZE_MAX;
+    const struct holder *h;
+    while ((h = holders_of(&c->holders, disk, &at))) {
+        const struct holder_vm *vm = &c->holders.vms[h->vm];
+        if (is_listed(run, vm->id, disk) ||
+            marker_is_ours(vm->description, run->offer->cleanup_task))
+            return err_set(err, ERR_CONFLICT, 0, "disk %s is not removed before it is off VM %s",
+                           disk, vm->id);
+        return err_set(err, ERR_REFUSED, 0,
+                       "disk %s is not removed: VM %s has it, so its restore was complete", disk,
+                       vm->id);
+    }
+    return true;
 }
 
 static bool clean_disk(struct task_run *run, const struct wire_leftover *l, struct err *err)
@@ -109,7 +157,29 @@ static bool clean_disk(struct task_run *run, const struct wire_leftover *l, stru
                        l->id);
     if (c->vm_open)
         return err_set(err, ERR_CONFLICT, 0, "disk %s is not removed before its VM", l->id);
+    if (!c->vm_gone && !check_unheld(run, l->id, err))
+        return false;
     return made_disk_remove(run, l->id, run->offer->cleanup_task, err);
+}
+
+/* Nobody writes it any more: say so, for ever. What it has stored is garbage then, and is collected
+ * as such. One that has committed after all stands. */
+static bool clean_session(struct task_run *run, const struct wire_leftover *l, struct err *err)
+{
+    if (!l->id)
+        return err_set(err, ERR_BAD_MESSAGE, 0, "a session needs an id");
+    if (!run->store)
+        return err_set(err, ERR_BAD_CONFIG, 0, "this worker has no repository");
+    SCOPED_FREE char *prefix = xasprintf("%s.", run->offer->cleanup_task);
+    if (strncmp(l->id, prefix, strlen(prefix)) != 0)
+        return err_set(err, ERR_REFUSED, 0, "session %s is not one of task %s", l->id,
+                       run->offer->cleanup_task);
+    bool committed = false;
+    if (!run_before_mutation(run, err) || !store_session_revoke(run->store, l->id, &committed, err))
+        return false;
+    if (committed)
+        log_info("session_committed_after_all", LOG_STR("session", l->id));
+    return true;
 }
 
 static const struct {
@@ -120,6 +190,7 @@ static const struct {
     {"transfer", clean_transfer}, {"attachment", clean_attachment},
     {"snapshot", clean_snapshot}, {"vm", clean_vm},
     {"disk", clean_disk},
+    {"session", clean_session},
 };
 
 /* True when it is gone, or not ours to remove. */

@@ -10,9 +10,6 @@
 
 enum { COPYING_EVERY_MS = 2000, SLEEP_PIECE_MS = 250 };
 
-#define MARKER           "oxbow task="
-#define MARKER_RESTORING "oxbow restoring task="
-
 void run_done(struct task_run *run)
 {
     handles_done(&run->handles);
@@ -175,12 +172,12 @@ void run_warn_err(struct task_run *run, const char *disk, const struct err *err)
 
 char *run_marker(const struct task_run *run)
 {
-    return xasprintf(MARKER "%s fence=%" PRId64, run->offer->task, run->fence);
+    return xasprintf(MARKER_SNAPSHOT "%s fence=%" PRId64, run->offer->task, run->fence);
 }
 
 char *run_marker_restoring(const struct task_run *run)
 {
-    return xasprintf(MARKER_RESTORING "%s fence=%" PRId64, run->offer->task, run->fence);
+    return xasprintf(MARKER_RESTORE "%s fence=%" PRId64, run->offer->task, run->fence);
 }
 
 /* The part after the marker's beginning, or NULL. */
@@ -188,10 +185,10 @@ static const char *marker_rest(const char *description)
 {
     if (!description)
         return NULL;
-    if (strncmp(description, MARKER, strlen(MARKER)) == 0)
-        return description + strlen(MARKER);
-    if (strncmp(description, MARKER_RESTORING, strlen(MARKER_RESTORING)) == 0)
-        return description + strlen(MARKER_RESTORING);
+    if (strncmp(description, MARKER_SNAPSHOT, strlen(MARKER_SNAPSHOT)) == 0)
+        return description + strlen(MARKER_SNAPSHOT);
+    if (strncmp(description, MARKER_RESTORE, strlen(MARKER_RESTORE)) == 0)
+        return description + strlen(MARKER_RESTORE);
     return NULL;
 }
 
@@ -207,23 +204,31 @@ static int64_t parse_rest(const char *rest, char task[ID_BYTES])
         return -1;
     const char *digits = rest + len + 7;
     size_t n = strspn(digits, "0123456789");
-    if (n == 0 || n > 18 || digits[n] != '\0')
+    if (n == 0 || n > 15 || digits[n] != '\0')
         return -1;
     return strtoll(digits, NULL, 10);
 }
 
-bool marker_is_ours(const char *description, const char *task)
+bool marker_parse(const char *description, char *task, int64_t *ret_fence)
 {
     const char *rest = marker_rest(description);
-    char found[ID_BYTES];
-    if (!rest || parse_rest(rest, found) < 0)
+    int64_t fence = rest ? parse_rest(rest, task) : -1;
+    if (fence < 0)
         return false;
-    return !task || strcmp(task, found) == 0;
+    *ret_fence = fence;
+    return true;
+}
+
+bool marker_is_ours(const char *description, const char *task)
+{
+    char found[ID_BYTES];
+    int64_t fence;
+    return marker_parse(description, found, &fence) && (!task || strcmp(task, found) == 0);
 }
 
 int64_t marker_fence(const char *description)
 {
-    const char *rest = marker_rest(description);
     char found[ID_BYTES];
-    return rest ? parse_rest(rest, found) : -1;
+    int64_t fence;
+    return marker_parse(description, found, &fence) ? fence : -1;
 }

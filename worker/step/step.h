@@ -169,6 +169,11 @@ void run_warn_err(struct task_run *run, const char *disk, const struct err *err)
  * frees. And the one of a VM that is being restored. */
 char *run_marker(const struct task_run *run);
 char *run_marker_restoring(const struct task_run *run);
+/* What these begin with. */
+#define MARKER_SNAPSHOT "oxbow task="
+#define MARKER_RESTORE  "oxbow restoring task="
+/* Task and fence of a description that is exactly one of our markers. `task` holds ID_BYTES. */
+bool marker_parse(const char *description, char *task, int64_t *ret_fence);
 /* True when a description is one of our markers; with `task` not NULL, of that task only. */
 bool marker_is_ours(const char *description, const char *task);
 /* Fence in a marker, or -1. */

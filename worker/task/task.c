@@ -6,7 +6,7 @@
 #include "proto/base/alloc.h"
 
 static const struct task_kind *const kinds[] = {
-    &task_backup, &task_restore, &task_inventory, &task_list, &task_cleanup,
+    &task_backup, &task_restore, &task_inventory, &task_list, &task_cleanup, &task_sweep,
 };
 
 const struct task_kind *task_kind_find(const char *name)

@@ -9,7 +9,7 @@
 #include "worker/step/step.h"
 
 struct task_kind {
-    const char *name; /* of the offer: backup | restore | inventory | list | cleanup */
+    const char *name; /* of the offer: backup | restore | inventory | list | cleanup | sweep */
     enum lane lane;
     bool needs_engine, needs_store;
     const struct step *steps;
@@ -30,3 +30,4 @@ extern const struct task_kind task_restore;
 extern const struct task_kind task_inventory;
 extern const struct task_kind task_list;
 extern const struct task_kind task_cleanup;
+extern const struct task_kind task_sweep;

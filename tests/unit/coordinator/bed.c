@@ -51,7 +51,9 @@ struct bed *bed_new(const char *zone, ...)
         .max_attempts = 3,
         .offer_surplus = &bed->surplus,
         .deadline_s = 7200,
+        .stop_limit_s = 1800,
         .keep_days = 30,
+        .janitor = {&bed->sweep_s}, /* 0 unless a test sets it */
     };
     va_list args;
     va_start(args, zone);
@@ -454,7 +456,7 @@ static struct tally tally_of(struct bed *bed, const char *request)
     for (size_t i = 0; i < tasks.count; i++) {
         const struct task *t = &tasks.v[i];
         bool open = task_is_open(t->state);
-        if (t->role == TASK_CLEANUP)
+        if (t->role == TASK_CLEANUP || t->role == TASK_ADOPTED)
             continue;
         tally.open += open;
         tally.selecting += open && t->role == TASK_SELECT;

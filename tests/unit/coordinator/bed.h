@@ -39,7 +39,7 @@ struct bed {
     char *ledger;
     struct coordinator_conf conf;
     struct conf_zone zones[8];
-    int surplus;
+    int surplus, sweep_s;
     struct bed_clock clock;
     struct desk *desk;
     struct sent *sent;

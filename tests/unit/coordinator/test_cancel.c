@@ -277,10 +277,12 @@ static void status_of_everything(void **state)
     assert_string_equal(workers->workers[0].name, "w1");
     assert_int_equal(workers->workers[0].running, 1);
     assert_int_equal(workers->workers[0].slots, 12);
-    SCOPED_SENT struct sent s3 = bed_take(bed, WIRE_FINISHED);
-    const struct wire_finished *f = s3.m.as;
+    SCOPED_SENT struct sent s3 = bed_take(bed, WIRE_PAGE);
+    assert_true(((const struct wire_page *)s3.m.as)->items->gauges_count > 0);
+    SCOPED_SENT struct sent s4 = bed_take(bed, WIRE_FINISHED);
+    const struct wire_finished *f = s4.m.as;
     assert_string_equal(f->kind, "status");
-    assert_int_equal(f->pages, 2);
+    assert_int_equal(f->pages, 3);
     assert_int_equal(bed->count, 0);
 }
 

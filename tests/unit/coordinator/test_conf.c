@@ -40,6 +40,9 @@ static void defaults_are_filled_in(void **state)
     assert_int_equal(conf->lease_s, 60);
     assert_int_equal(conf->max_attempts, 5);
     assert_int_equal(*conf->offer_surplus, 2);
+    assert_int_equal(*conf->janitor.every_s, 3600);
+    assert_int_equal(conf->stop_limit_s, 1800);
+    assert_null(conf->metrics_file);
     assert_int_equal(conf->zones_count, 1);
     assert_string_equal(conf->log.level, "info");
     assert_int_equal(coordinator_conf_zone(conf, "dc1"), 0);
@@ -54,6 +57,7 @@ static void values_are_taken(void **state)
     struct coordinator_conf *conf =
         load(BROKER "zones: [{name: a, max_running: 3}, {name: b}]\n"
                     "ledger: /l\nlease_s: 7\nmax_attempts: 2\noffer_surplus: 0\ndeadline_s: 9\n"
+                    "stop_limit_s: 20\njanitor: {every_s: 0}\nmetrics_file: /m\n"
                     "keep_days: 4\nlimits: {max_running: 8, per_lane: {restore: 1, backup: 2, "
                     "upkeep: 3}}\nlog: {level: debug, format: json}\n",
              &err);
@@ -66,6 +70,9 @@ static void values_are_taken(void **state)
     assert_int_equal(conf->limits.per_lane.upkeep, 3);
     assert_int_equal(*conf->offer_surplus, 0);
     assert_int_equal(conf->keep_days, 4);
+    assert_int_equal(*conf->janitor.every_s, 0);
+    assert_int_equal(conf->stop_limit_s, 20);
+    assert_string_equal(conf->metrics_file, "/m");
     assert_string_equal(conf->log.format, "json");
 }
 
@@ -121,6 +128,8 @@ static void faults_are_named(void **state)
         {BROKER ZONES "offer_surplus: -1\n", "offer_surplus"},
         {BROKER ZONES "deadline_s: 99999999\n", "deadline_s"},
         {BROKER ZONES "keep_days: -5\n", "keep_days"},
+        {BROKER ZONES "stop_limit_s: 3\n", "stop_limit_s"},
+        {BROKER ZONES "janitor: {every_s: -1}\n", "janitor.every_s"},
         {BROKER ZONES "limits: {max_running: -2}\n", "max_running"},
         {BROKER ZONES "log: {level: loud}\n", "loud"},
         {BROKER ZONES "log: {format: xml}\n", "xml"},
@@ -152,6 +161,8 @@ static void the_sample_is_good(void **state)
     assert_int_equal(*conf->offer_surplus, *plain->offer_surplus);
     assert_int_equal(conf->deadline_s, plain->deadline_s);
     assert_int_equal(conf->keep_days, plain->keep_days);
+    assert_int_equal(conf->stop_limit_s, plain->stop_limit_s);
+    assert_int_equal(*conf->janitor.every_s, *plain->janitor.every_s);
     assert_string_equal(conf->ledger, plain->ledger);
 }
 

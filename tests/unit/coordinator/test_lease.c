@@ -610,9 +610,76 @@ static void a_leaving_worker_is_forgotten_a_draining_one_gets_nothing(void **sta
     assert_int_equal(w2.n, 0);
 }
 
+/* A worker that is told to stop, goes on, and keeps saying so. */
+static void who_does_not_stop_loses_the_task(void **state)
+{
+    (void)state;
+    SCOPED(bed) struct bed *bed = bed_new("dc1", NULL);
+    bed->conf.stop_limit_s = 300;
+    char request[ID_BYTES];
+    struct hold h = bed_backup_one(bed, "w1", request);
+    bed_claim(bed, &h, "w1");
+    bed_step(bed, &h, "snapshot", "handle", "snapshot", "s1", NULL);
+    const struct wire_cancel c = {.task = h.task};
+    bed_request(bed, WIRE_CANCEL, &c, &(struct bed_props){.reply_to = "canceller"});
+    const struct wire_running running = {h.task, h.fence};
+    for (int i = 0; i < 9; i++) { /* within the limit it may tidy up */
+        bed_wait(bed, 32 * 1000);
+        bed_copying(bed, &h, i, 100);
+        bed_presence_running(bed, "w1", "dc1", 4, &running, 1);
+        assert_int_equal(bed_count(bed, WIRE_DENY), 0);
+    }
+    assert_int_equal(state_of(bed, &h), TASK_RUNNING);
+    bed_wait(bed, 20 * 1000);
+    SCOPED_SENT struct sent deny = bed_take_for(bed, WIRE_DENY, "worker.w1");
+    assert_string_equal(((const struct wire_deny *)deny.m.as)->task, h.task);
+    bed_claim_denied(bed, &h, "w1", h.fence);
+    for (int i = 0; i < 4; i++) { /* nothing renews it any more */
+        assert_int_equal(state_of(bed, &h), TASK_RUNNING);
+        bed_wait(bed, 32 * 1000);
+        bed_step(bed, &h, "copy", "started", "snapshot", "s1", NULL);
+        bed_presence_running(bed, "w1", "dc1", 4, &running, 1);
+    }
+    assert_int_equal(state_of(bed, &h), TASK_CANCELLED);
+    SCOPED_SENT struct sent offer = bed_take(bed, WIRE_OFFER);
+    const struct wire_offer *o = offer.m.as;
+    assert_string_equal(o->kind, "cleanup");
+    assert_string_equal(o->cleanup.v[0].id, "s1");
+    assert_int_equal(bed_count(bed, WIRE_DENY), 0);
+    bed_check(bed);
+}
+
+/* A restart knows since when it was told. */
+static void the_stop_limit_survives_a_restart(void **state)
+{
+    (void)state;
+    SCOPED(bed) struct bed *bed = bed_new("dc1", NULL);
+    bed->conf.stop_limit_s = 300;
+    char request[ID_BYTES];
+    struct hold h = bed_backup_one(bed, "w1", request);
+    bed_claim(bed, &h, "w1");
+    const struct wire_cancel c = {.task = h.task};
+    bed_request(bed, WIRE_CANCEL, &c, NULL);
+    const struct wire_running running = {h.task, h.fence};
+    bed_wait(bed, 60 * 1000);
+    bed_presence_running(bed, "w1", "dc1", 4, &running, 1);
+    bed->clock.mono_ms += 250 * 1000;
+    bed->clock.wall_ms += 250 * 1000;
+    bed_restart(bed);
+    bed_drop(bed);
+    bed_wait(bed, 6 * 1000);
+    assert_int_equal(bed_count(bed, WIRE_DENY), 1);
+    /* What it says at last still counts while nobody else has the task. */
+    bed_result(bed, &h, "cancelled");
+    assert_int_equal(state_of(bed, &h), TASK_CANCELLED);
+    bed_check(bed);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(who_does_not_stop_loses_the_task),
+        cmocka_unit_test(the_stop_limit_survives_a_restart),
         cmocka_unit_test(only_one_worker_gets_a_task),
         cmocka_unit_test(a_doubled_claim_gets_the_same_grant),
         cmocka_unit_test(a_second_claim_before_any_step_is_not_answered),

@@ -298,6 +298,14 @@ static void proxies_are_left_out(void **state)
     struct hold one = bed_offer(bed), four = bed_offer(bed);
     assert_string_equal(one.vm, "vm-1");
     assert_string_equal(four.vm, "vm-4");
+    SCOPED_SENT struct sent outcome = bed_take(bed, WIRE_OUTCOME);
+    const struct wire_outcome *told = outcome.m.as;
+    assert_string_equal(told->kind, "inventory");
+    assert_string_equal(told->status, "succeeded");
+    assert_int_equal(told->warnings.count, 2);
+    assert_string_equal(told->warnings.v[0].code, "vm-excluded");
+    assert_non_null(strstr(told->warnings.v[0].message, "name-2"));
+    assert_non_null(strstr(told->warnings.v[1].message, "worker w2"));
     assert_int_equal(bed_count(bed, WIRE_OFFER), 0);
     char *names[] = {S("name-2")}, *ids[] = {S("vm-3")};
     struct wire_select select = {.all = true, .names = {names, 1}, .ids = {ids, 1}};
@@ -309,6 +317,7 @@ static void proxies_are_left_out(void **state)
     struct hold two = bed_offer(bed), three = bed_offer(bed); /* the others are busy */
     assert_string_equal(two.vm, "vm-2");
     assert_string_equal(three.vm, "vm-3");
+    assert_int_equal(bed_count(bed, WIRE_OUTCOME), 0);
     bed_check(bed);
 }
 

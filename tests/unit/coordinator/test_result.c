@@ -486,6 +486,86 @@ static void success_at_the_last_moment_counts(void **state)
     bed_check(bed);
 }
 
+static void a_deadline_ends_the_wait_for_the_next_attempt(void **state)
+{
+    (void)state;
+    SCOPED(bed) struct bed *bed = bed_new("dc1", NULL);
+    bed->conf.deadline_s = 200;
+    struct hold h = running_backup(bed);
+    bed_fail(bed, &h, ERR_NO_SPACE, NULL); /* again in 60 s */
+    assert_int_equal(bed_count(bed, WIRE_OUTCOME), 0);
+    bed_wait(bed, 59 * 1000);
+    assert_int_equal(bed_count(bed, WIRE_OFFER), 0);
+    bed_wait(bed, 2 * 1000);
+    h = bed_offer(bed);
+    bed_claim(bed, &h, "w1");
+    bed_fail(bed, &h, ERR_NO_SPACE, NULL); /* again in 120 s: 19 s before the deadline */
+    assert_int_equal(bed_count(bed, WIRE_OUTCOME), 0);
+    bed_claim_denied(bed, &h, "w1", 0);
+    bed_wait(bed, 118 * 1000);
+    assert_int_equal(bed_count(bed, WIRE_OFFER), 0); /* waiting */
+    bed_wait(bed, 22 * 1000);
+    SCOPED_SENT struct sent s = {0};
+    const struct wire_outcome *o = take_outcome(bed, &s);
+    assert_string_equal(o->status, "failed");
+    assert_string_equal(o->error->code, "timeout");
+    bed_check(bed);
+}
+
+static void a_lost_task_past_its_deadline_is_cleaned_up_not_tried_again(void **state)
+{
+    (void)state;
+    SCOPED(bed) struct bed *bed = bed_new("dc1", NULL);
+    bed->conf.deadline_s = 50;
+    struct hold h = running_backup(bed);
+    bed_step(bed, &h, "snapshot", "handle", "snapshot", "s1", NULL);
+    bed_wait(bed, 51 * 1000);
+    assert_int_equal(bed_count(bed, WIRE_STOP), 1);
+    bed_wait(bed, 70 * 1000);
+    SCOPED_SENT struct sent s = {0};
+    const struct wire_outcome *o = take_outcome(bed, &s);
+    assert_string_equal(o->error->code, "timeout");
+    assert_true(o->cleanup_open);
+    SCOPED_SENT struct sent offer = bed_take(bed, WIRE_OFFER);
+    const struct wire_offer *c = offer.m.as;
+    assert_string_equal(c->kind, "cleanup");
+    assert_int_equal(c->deadline_s, 0); /* it may take as long as it takes */
+    struct hold cleanup = {.attempt = 1};
+    snprintf(cleanup.task, sizeof cleanup.task, "%s", c->task);
+    bed_claim(bed, &cleanup, "w1");
+    const struct wire_running running = {cleanup.task, cleanup.fence};
+    for (int i = 0; i < 200; i++) {
+        bed_wait(bed, 60 * 1000);
+        bed_presence_running(bed, "w1", "dc1", 4, &running, 1);
+    }
+    assert_int_equal(bed_count(bed, WIRE_STOP), 1);
+    bed_result(bed, &cleanup, "succeeded");
+    bed_check(bed);
+}
+
+/* It fails by itself, takes back what it did, and its deadline passes meanwhile: it is told, goes
+ * on taking back, and what it says in the end counts. */
+static void a_deadline_in_the_middle_of_taking_back(void **state)
+{
+    (void)state;
+    SCOPED(bed) struct bed *bed = bed_new("dc1", NULL);
+    bed->conf.deadline_s = 50;
+    struct hold h = running_backup(bed);
+    bed_step(bed, &h, "copy", "failed", "snapshot", "s1", NULL);
+    bed_wait(bed, 51 * 1000);
+    assert_int_equal(bed_count(bed, WIRE_STOP), 1);
+    bed_step(bed, &h, "snapshot", "undone", NULL);
+    struct wire_leftover left = {.kind = S("attachment"), .vm = S("p1"), .id = S("d1")};
+    bed_fail(bed, &h, ERR_NO_SPACE, &(struct wire_leftovers){&left, 1});
+    SCOPED_SENT struct sent s = {0};
+    const struct wire_outcome *o = take_outcome(bed, &s);
+    assert_string_equal(o->status, "failed");
+    assert_string_equal(o->error->code, "timeout");
+    assert_true(o->cleanup_open);
+    assert_int_equal(bed_count(bed, WIRE_OFFER), 1);
+    bed_check(bed);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -508,6 +588,9 @@ int main(void)
         cmocka_unit_test(a_deadline_stops_the_task),
         cmocka_unit_test(a_deadline_counts_from_the_first_grant_over_all_attempts),
         cmocka_unit_test(no_retry_after_the_deadline),
+        cmocka_unit_test(a_deadline_ends_the_wait_for_the_next_attempt),
+        cmocka_unit_test(a_lost_task_past_its_deadline_is_cleaned_up_not_tried_again),
+        cmocka_unit_test(a_deadline_in_the_middle_of_taking_back),
         cmocka_unit_test(success_at_the_last_moment_counts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

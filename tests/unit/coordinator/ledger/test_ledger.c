@@ -238,7 +238,7 @@ static void old_requests_are_forgotten_but_not_with_a_cleanup(void **state)
         assert_true(ledger_request_save(l, &r, &err));
     }
     int64_t count = 0, left = 0;
-    assert_true(ledger_request_prune(l, 1500, 10, &count, &err));
+    assert_true(ledger_request_prune(l, 1500, 1500, 10, &count, &err));
     assert_int_equal(count, 1);
     SCOPED_TASK struct task gone = {0};
     assert_true(ledger_task_get(l, "t1", &gone, &err));
