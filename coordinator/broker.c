@@ -25,6 +25,7 @@ enum {
     IDLE_MS = 5000,          /* a turn of the loop at least so often: heartbeats, watchdog */
     LAST_FLUSH_MS = 3000,
     CHECK_MS = 30000, /* are our queues still there? */
+    AMQP_LOCKED = 405, /* resource-locked: somebody else has it exclusively */
 };
 
 /* A delivery that waits for its batch. */
@@ -58,6 +59,7 @@ struct broker {
     size_t deleted_count;
     bool quit;
     bool was_connected;
+    bool stands_by; /* and has said so */
     enum err_code last_loss;
     uint64_t watchdog_us;
 };
@@ -324,14 +326,35 @@ static void on_connected(void *ctx)
     struct broker *b = ctx;
     b->was_connected = true;
     desk_set_connected(b->desk, true);
-    log_info("broker_connected");
+    log_info("broker_connected", LOG_STR("after", b->stands_by ? "standing by" : NULL));
+    b->stands_by = false;
     tell_status(b, "connected");
+}
+
+/* Another coordinator is at work on this virtual host, with a ledger of its own. Ours does nothing
+ * until that one has gone; then it takes over with what its own ledger says, which is worth a word:
+ * it may be a copy, or an empty one. */
+static void stand_by(struct broker *b)
+{
+    if (!b->stands_by)
+        log_warn("standing_by",
+                 LOG_STR("message",
+                         "another coordinator is connected to this virtual host (queue " PRESENCE
+                         "): this one does nothing, and takes over when that one is gone; if it "
+                         "was started by mistake, stop it"));
+    b->stands_by = true;
+    sd_notify(0, "STATUS=standing by: another coordinator is connected to this virtual host");
 }
 
 static void on_lost(void *ctx, const struct err *why)
 {
     struct broker *b = ctx;
     desk_set_connected(b->desk, false);
+    if (why->code == ERR_BROKER_TOPOLOGY && why->sys == AMQP_LOCKED) {
+        stand_by(b);
+        b->was_connected = false;
+        return;
+    }
     /* Once per outage and kind; the attempts in between for who asks. */
     bool news = b->was_connected || why->code != b->last_loss;
     log_err(news ? LOG_LEVEL_WARN : LOG_LEVEL_DEBUG, "broker_lost", why);

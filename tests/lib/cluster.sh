@@ -129,6 +129,7 @@ zones:
 lease_s: $cluster_lease_s
 log:
   level: ${cluster_log_level:-info}
+${cluster_coordinator_more:-}
 EOF
     } >"$cluster/coordinator.yaml"
     for ((i = 1; i <= $1; i++)); do
