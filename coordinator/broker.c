@@ -24,7 +24,7 @@ enum {
     RETRY_MAX_MS = 300000,   /* ... ever more slowly */
     IDLE_MS = 5000,          /* a turn of the loop at least so often: heartbeats, watchdog */
     LAST_FLUSH_MS = 3000,
-    CHECK_MS = 30000, /* are our queues still there? */
+    CHECK_MS = 30000,  /* are our queues still there? */
     AMQP_LOCKED = 405, /* resource-locked: somebody else has it exclusively */
 };
 
