@@ -189,8 +189,7 @@ static const struct {
     /* In the order in which they must go: transfers and attachments hold snapshots and disks. */
     {"transfer", clean_transfer}, {"attachment", clean_attachment},
     {"snapshot", clean_snapshot}, {"vm", clean_vm},
-    {"disk", clean_disk},
-    {"session", clean_session},
+    {"disk", clean_disk},         {"session", clean_session},
 };
 
 /* True when it is gone, or not ours to remove. */
