@@ -36,11 +36,14 @@ io_faults() { # NAME RULES
     mv "$cluster/io_faults/$1.new" "$cluster/io_faults/$1.rules"
 }
 io_faults_log() { cat "$cluster/io_faults/$1.log"; } # NAME
+# The variables for it, in $io_faults_env: for who starts the program in another way.
+io_faults_env() { # NAME PATH
+    [ -e "$cluster/io_faults/$1.rules" ] || io_faults "$1" none
+    io_faults_env=(LD_PRELOAD="$bin/../lib/io_faults.so" IO_FAULTS_PATH="$2"
+        IO_FAULTS_CONTROL="$cluster/io_faults/$1.rules" IO_FAULTS_LOG="$cluster/io_faults/$1.log")
+}
 with_io_faults() { # NAME PATH COMMAND...
-    local name=$1 path=$2
+    io_faults_env "$1" "$2"
     shift 2
-    [ -e "$cluster/io_faults/$name.rules" ] || io_faults "$name" none
-    env LD_PRELOAD="$bin/../lib/io_faults.so" IO_FAULTS_PATH="$path" \
-        IO_FAULTS_CONTROL="$cluster/io_faults/$name.rules" \
-        IO_FAULTS_LOG="$cluster/io_faults/$name.log" "$@"
+    env "${io_faults_env[@]}" "$@"
 }
