@@ -399,7 +399,7 @@ static void the_metrics_file_is_what_a_collector_reads(void **state)
 {
     (void)state;
     SCOPED(bed) struct bed *bed = bed_new("dc1", NULL);
-    SCOPED_FREE char *path = xasprintf("%s/oxbow.prom", bed->dir);
+    SCOPED_FREE char *path = xasprintf("%s/oxbow.prom", bed->dir.path);
     bed->conf.metrics_file = path;
     bed_turn(bed);
     bed_presence(bed, "w1", "dc1", 4); /* 15 seconds later it will show */
@@ -416,7 +416,7 @@ static void the_metrics_file_is_what_a_collector_reads(void **state)
     assert_true(file_read_all(AT_FDCWD, path, 1 << 20, &text, &err));
     assert_non_null(strstr(buf_str(&text), "\noxbow_workers_up{zone=\"dc1\"} 1\n"));
     /* A file that cannot be written stops nothing. */
-    SCOPED_FREE char *nowhere = xasprintf("%s/none/oxbow.prom", bed->dir);
+    SCOPED_FREE char *nowhere = xasprintf("%s/none/oxbow.prom", bed->dir.path);
     bed->conf.metrics_file = nowhere;
     bed_wait(bed, 16 * 1000);
     bed_wait(bed, 16 * 1000);
