@@ -37,7 +37,7 @@ static void defaults_are_filled_in(void **state)
     if (!conf)
         fail_msg("%s", err.message);
     assert_string_equal(conf->ledger, "/var/lib/oxbow/ledger.db");
-    assert_int_equal(conf->lease_s, 60);
+    assert_int_equal(conf->lease_s, 25);
     assert_int_equal(conf->max_attempts, 5);
     assert_int_equal(*conf->offer_surplus, 2);
     assert_int_equal(*conf->janitor.every_s, 3600);
