@@ -190,6 +190,7 @@ static void on_stop(struct broker *b, const struct wire_stop *stop)
             drop_offer(b, job);
             continue;
         }
+        log_info("task_stopped", LOG_STR("task", job->task), LOG_STR("reason", stop->reason));
         struct order *o = order_new(ORDER_STOP, job->task, job->fence);
         o->reason = xstrdup_or_null(stop->reason);
         broker_order(b, o);

@@ -133,6 +133,16 @@ class Inventory(Listing):
         return [f"VMs that are not named once: {lost}"] if lost else []
 
 
+class Sweep(Listing):
+    name = kind = "sweep"
+
+    def begin(self, cell, tag):
+        return self.list(cell, tag, "sweep")
+
+    def check(self, cell, lines):
+        return []
+
+
 class List(Listing):
     name = kind = "list"
 
@@ -222,11 +232,12 @@ class Undo(Scenario):
         cell.points.arm("", self.stop_at)
         run = self.other.begin(cell, f"{cell.zone}-undo-{cell.number}")
         wait_for("there is something to take back", HIT_S, cell.points.hit)
-        task = cell.running()["id"]
+        task = next(t["id"] for t in cell.lab.ledger.tasks(run.request()) if t["role"] == "main")
         cell.lab.ox("cancel", run.request(), name=f"{cell.zone}-cancel-{cell.number}")
-        wait_for("it is told to stop", HIT_S, lambda: cell.lab.ledger.rows(
-            "SELECT stop_sent_ms FROM task WHERE id = ?", task)[0]["stop_sent_ms"])
-        time.sleep(0.3)  # a few milliseconds on its way
+        told = f"event=task_stopped task={task} "
+        wait_for("it is told to stop", END_S, lambda: any(
+            told in line for w in cell.workers for line in w.lines()))
+        time.sleep(0.2)  # from the one thread to the other
         cell.undone = run
 
     def begin(self, cell, tag):
@@ -259,15 +270,17 @@ class UndoOfRestore(Undo):
     stop_at = "event=step_done step=assemble "
 
 
+# Those of kinds that this worker knows.
 SCENARIO_CLASSES = [Backup, Restore, UndoOfBackup, UndoOfRestore, CleanupOfBackup, CleanupOfRestore,
-                    Inventory, List]
+                    Inventory, List, Sweep]
 
 
 def scenarios(tables):
     kinds = {}
     for row in tables:
         kinds.setdefault(row["kind"], []).append(row["step"])
-    return [make(kinds) for make in SCENARIO_CLASSES]
+    return [make(kinds) for make in SCENARIO_CLASSES
+            if getattr(make, "kind", None) in kinds or issubclass(make, Undo)]
 
 
 # --- Faults ------------------------------------------------------------------------------------------
@@ -276,6 +289,15 @@ def kill_worker(cell, victim, release):
     victim.kill()
     release()
     victim.start()
+
+
+def kill_and_let_go_late(cell, victim, release):
+    """The call of a dead worker takes effect when the next attempt has made its first steps."""
+    victim.kill()
+    victim.start()
+    cell.await_takeover()
+    time.sleep(1)
+    release()
 
 
 def zombie(cell, victim, release):
@@ -389,8 +411,8 @@ class Cell:
         else:
             self.lab.sandbox.add_fault(
                 name=rule, user=f"^{self.zone}-", method=point.method, path=point.path,
-                skip=point.skip, when="before" if point.when == "before" else "after",
-                action="hold" if fault in GOES_ON else "hang")
+                skip=point.skip, when="after" if point.when == "during" else "before",
+                action="hold" if fault in GOES_ON or point.when == "late" else "hang")
 
         def release():
             self.points.clear()
@@ -443,6 +465,12 @@ class Cell:
         except TimeoutError as e:
             raise CaseFailed(f"not at rest within {REST_S} s: {last}") from e
 
+    def sweep(self):
+        """What nobody could know of is the janitor's."""
+        client = self.lab.ox("sweep", "--zone", self.zone, name=f"{self.zone}-sweep-{self.number}")
+        if client.wait(END_S) != 0:
+            raise CaseFailed(f"sweep: exit code {client.returncode}")
+
     def zombie_changes(self, victim):
         """What the loser changed after somebody else was granted the task."""
         attempts = self.lab.ledger.attempts(self.hit["id"])
@@ -466,11 +494,17 @@ class Cell:
             run = scenario.begin(self, f"{self.zone}-{self.number:04}")
             victim = self.await_hit(scenario, point, rule, run)
             self.hit = self.running()
-            FAULTS[fault](self, victim, release)
+            if point.when == "late":
+                kill_and_let_go_late(self, victim, release)
+            else:
+                FAULTS[fault](self, victim, release)
         finally:
             release()
             for worker in self.workers:
                 worker.wake()
+        run.client.wait(END_S)
+        if point.when == "late":
+            self.sweep()
         self.end(run)
         wrong = scenario.judge(self, run)
         if run.client.returncode != scenario.exit_code:

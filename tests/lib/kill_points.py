@@ -20,7 +20,7 @@ class Point:
     scenario: str
     step: str
     what: str  # start, end, POST-snapshots, link-fate; the second one of a step is called ....2
-    when: str  # "" (of start and end), before, during, after
+    when: str  # "" (of start and end), before, during, after, late
     # How to stop there, in the program (points.c) ...
     gate: str = field(default="", compare=False)
     regex: str = field(default="", compare=False)
@@ -37,6 +37,10 @@ class Point:
     @property
     def in_engine(self):
         return bool(self.method)
+
+    def takes(self, fault):
+        """What is late is so because of a worker that is gone."""
+        return self.when != "late" or fault == "kill-worker"
 
 
 def step_tables(worker):
@@ -126,9 +130,10 @@ class Names:
 
 
 def call_points(scenario, step, gate, call, name, in_step, in_run):
-    """Before the engine sees it; when its effect is made and the answer is not read; when it is."""
+    """Before the engine sees it; when its effect is made and the answer is not read; when it is. Late:
+    the engine has it, and does it when somebody else is at work already."""
     method, path = call
-    for when in ("before", "during"):
+    for when in ("before", "during", "late"):
         yield Point(scenario, step, name, when, method=method, path=path_pattern(path), skip=in_run)
     logged = f"event=engine_request method={method} path=" + re.sub(ID, ID, path) + " "
     yield Point(scenario, step, name, "after", gate=gate, regex=logged, let_pass=in_step)

@@ -276,8 +276,10 @@ class Points:
         path = os.path.join(self.directory, "trace")
         if on:
             open(path, "w", encoding="ascii").close()
-        else:
-            os.unlink(path)
+            return
+        for name in os.listdir(self.directory):
+            if name.startswith("trace"):
+                os.unlink(os.path.join(self.directory, name))
 
     def traced(self):
         """All points that were passed since trace(True), of all processes that passed any."""
