@@ -75,11 +75,11 @@ class Restore(Scenario):
     def prepare(self, cell):
         cell.base_points()
 
-    def begin(self, cell, tag):
+    def begin(self, cell, tag, *more):
         vm = cell.next_vm()
         name = f"{vm['name']}-{tag[-8:]}"
         point = cell.points_of_vm[vm["name"]]
-        return Run(cell.lab.ox("restore", point, "--name", name, "--zone", cell.zone, name=tag),
+        return Run(cell.lab.ox("restore", point, "--name", name, "--zone", cell.zone, *more, name=tag),
                    self.kind, vm=vm, name=name, point=point)
 
     def judge(self, cell, run):
@@ -95,6 +95,36 @@ class Restore(Scenario):
         if outcome and outcome.get("new_vm") != made[0]["id"]:
             wrong.append(f"the outcome names VM {outcome.get('new_vm')}, not {made[0]['id']}")
         return wrong + judge.restored_data(state, run.vm, made[0], run.point)
+
+    def after(self, cell, run):
+        cell.remove_vms(run.name)
+
+
+class RestoreAndStart(Scenario):
+    """Only what comes after the restore that is started: its disks are written to at once."""
+    name, kind = "restore-and-start", "restore"
+
+    def __init__(self, tables):
+        super().__init__(tables)
+        self.other = Restore(tables)
+        self.steps = ["start"]
+
+    def prepare(self, cell):
+        self.other.prepare(cell)
+
+    def begin(self, cell, tag):
+        return self.other.begin(cell, tag, "--start")
+
+    def judge(self, cell, run):
+        run.task, outcome, wrong = cell.judge.main_task(run.client, self.kind)
+        if not run.task:
+            return wrong
+        made = [vm for vm in cell.lab.sandbox.state()["vms"] if vm["name"] == run.name]
+        if len(made) != 1 or run.task["state"] != "succeeded":
+            return wrong + [f"{len(made)} restored VMs; the task {run.task['state']}"]
+        if made[0]["status"] != "up" or made[0]["id"] != outcome.get("new_vm"):
+            wrong.append(f"the restored VM is {made[0]['status']}")
+        return wrong
 
     def after(self, cell, run):
         cell.remove_vms(run.name)
@@ -271,7 +301,7 @@ class UndoOfRestore(Undo):
 
 
 # Those of kinds that this worker knows.
-SCENARIO_CLASSES = [Backup, Restore, UndoOfBackup, UndoOfRestore, CleanupOfBackup, CleanupOfRestore,
+SCENARIO_CLASSES = [Backup, Restore, RestoreAndStart, UndoOfBackup, UndoOfRestore, CleanupOfBackup, CleanupOfRestore,
                     Inventory, List, Sweep]
 
 
@@ -382,6 +412,11 @@ class Cell:
     def remove_vms(self, name):
         for vm in self.lab.sandbox.state()["vms"]:
             if vm["name"] == name:
+                if vm["status"] != "down":
+                    self.lab.engine("POST", f"vms/{vm['id']}/stop", "{}")
+                    wait_for(f"VM {name} is down", 30, lambda: any(
+                        v["name"] == name and v["status"] == "down"
+                        for v in self.lab.sandbox.state()["vms"]))
                 self.lab.engine("DELETE", f"vms/{vm['id']}")
         wait_for(f"VM {name} is removed", 30, lambda: all(
             vm["name"] != name for vm in self.lab.sandbox.state()["vms"]))

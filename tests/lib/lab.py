@@ -506,12 +506,13 @@ log:
         self.coordinator_kills += 1
         self.coordinator.start()
 
-    def engine(self, method, path):
+    def engine(self, method, path, body=None):
         """A call of the engine's API as its administrator; for what the test itself must tidy."""
         info = self.sandbox.info
         subprocess.run(["curl", "-sS", "--cacert", info["ca"], "-u", "admin@internal:" +
                         open(self.path("engine.password"), encoding="ascii").read().strip(), "-X",
-                        method, "-H", "Accept: application/json", f"{info['url']}/api/{path}"],
+                        method, "-H", "Accept: application/json", f"{info['url']}/api/{path}",
+                        *(("-H", "Content-Type: application/json", "-d", body) if body else ())],
                        check=True, stdout=subprocess.DEVNULL)
 
     # --- Ending ---
