@@ -3,7 +3,8 @@
  * nbdkit-oxbow-plugin: restore points as block devices, read-only. The user's page is
  * docs/man/nbdkit-oxbow-plugin.1.scd; the plugin interface is nbdkit-plugin(3).
  *
- *     nbdkit oxbow repo=DIR [point=ID [disk=ID]] [cache=SIZE]
+ *     nbdkit oxbow repo=DIR [point=ID [disk=ID]] [key-file=FILE | passphrase-file=FILE]
+ * [cache=SIZE]
  *
  * An export is a disk: "POINT/DISK", or what the command line leaves open of it. The repository is
  * opened once, before nbdkit forks; each connection opens its disk anew and shares the cache of
@@ -101,6 +102,10 @@ static int on_config(const char *key, const char *value)
         return set_path(&plugin.key_file, key, value);
     if (strcmp(key, "passphrase_file") == 0)
         return set_path(&plugin.passphrase_file, key, value);
+    if (strcmp(key, "key-file") == 0)
+        return set_path(&plugin.key_file, key, value);
+    if (strcmp(key, "passphrase-file") == 0)
+        return set_path(&plugin.passphrase_file, key, value);
     if (strcmp(key, "cache") == 0)
         return set_cache(value);
     nbdkit_error("there is no parameter '%s'", key);
@@ -124,6 +129,9 @@ static int on_config_complete(void)
     "repo=DIR      (required) The repository.\n"                                                   \
     "point=ID      A restore point, or the beginning of its id.\n"                                 \
     "disk=ID       A disk of it; may be left out where it has one.\n"                              \
+    "key-file=FILE The key of an encrypted repository; default: $OXBOW_KEY_FILE.\n"                \
+    "passphrase-file=FILE\n"                                                                       \
+    "              Or a file with its passphrase; default: $OXBOW_PASSPHRASE_FILE.\n"              \
     "cache=SIZE    Memory for decoded data; default 64M.\n"                                        \
     "key_file=FILE, passphrase_file=FILE    Key of an encrypted repository; default:\n"            \
     "              $OXBOW_KEY_FILE, $OXBOW_PASSPHRASE_FILE."
@@ -200,8 +208,13 @@ static int on_get_ready(void)
     plugin.opts.key_file = plugin.key_file;
     plugin.opts.passphrase_file = plugin.passphrase_file;
     store_opts_from_environment(&plugin.opts);
+    plugin.opts.key_file = plugin.key_file;
+    plugin.opts.passphrase_file = plugin.passphrase_file;
+    store_opts_from_environment(&plugin.opts);
     plugin.store = store_open(plugin.repo, &plugin.opts, &err);
-    if (!plugin.store)
+    if (plugin.store && !store_can_restore(plugin.store))
+        err_set(&err, ERR_STORE_KEY, 0, "this key may write backups, but not read them");
+    if (err_is_set(&err))
         return refuse(&err);
     if (!plugin.point)
         return 0;
@@ -220,6 +233,8 @@ static void on_unload(void)
     free(plugin.repo);
     free(plugin.point);
     free(plugin.disk);
+    free(plugin.key_file);
+    free(plugin.passphrase_file);
     free(plugin.key_file);
     free(plugin.passphrase_file);
 }
