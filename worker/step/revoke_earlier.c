@@ -11,20 +11,15 @@
 #include "proto/base/log.h"
 #include "worker/step/backup.h"
 
-/* Attempts whose fence the journal does not know (they died before their first event) are among
- * these many fences before ours. */
+/* An attempt whose fence the journal does not know (it died before its first event, and the journal
+ * was cut) has one of the fences right before ours; so many are looked at, at most. */
 enum { UNKNOWN_FENCES_MAX = 64 };
 
-static int64_t first_fence(const struct task_run *run)
+static int64_t first_unknown(const struct task_run *run)
 {
-    int64_t first = run->fence - (run->offer->attempt - 1);
-    const struct wire_journal *journal = &run->offer->journal;
-    for (size_t i = 0; i < journal->count; i++) {
-        if (journal->v[i].fence > 0 && journal->v[i].fence < first)
-            first = journal->v[i].fence;
-    }
-    if (first < run->fence - UNKNOWN_FENCES_MAX)
-        first = run->fence - UNKNOWN_FENCES_MAX;
+    int64_t earlier = run->offer->attempt - 1;
+    int64_t first =
+        run->fence - (earlier < UNKNOWN_FENCES_MAX ? earlier : (int64_t)UNKNOWN_FENCES_MAX);
     return first < 1 ? 1 : first;
 }
 
@@ -61,6 +56,34 @@ static void take_point(struct task_run *run, const char *session)
     run->stats.bytes_stored = (int64_t)info->stored_bytes;
 }
 
+static bool revoke(struct task_run *run, int64_t fence, struct err *err)
+{
+    SCOPED_FREE char *session = xasprintf("%s.%" PRId64, run->offer->task, fence);
+    bool committed = false;
+    if (!store_session_revoke(run->store, session, &committed, err))
+        return err_wrap(err, "revoke session %s of an earlier attempt", session);
+    if (committed)
+        take_point(run, session);
+    return true;
+}
+
+/* However long ago: the fences of a VM rise with every task of it, so that many may lie between two
+ * attempts of this one. */
+static bool revoke_known(struct task_run *run, int64_t before, struct err *err)
+{
+    const struct wire_journal *journal = &run->offer->journal;
+    int64_t last = 0;
+    for (size_t i = 0; i < journal->count; i++) {
+        int64_t fence = journal->v[i].fence;
+        if (fence <= 0 || fence >= before || fence == last)
+            continue;
+        if (!revoke(run, fence, err))
+            return false;
+        last = fence;
+    }
+    return true;
+}
+
 bool step_revoke_earlier(struct task_run *run, struct err *err)
 {
     if (run->offer->attempt <= 1 && run->offer->journal.count == 0)
@@ -70,13 +93,12 @@ bool step_revoke_earlier(struct task_run *run, struct err *err)
     struct backup *b = run->state;
     if (b->opts.quiesce != WIRE_QUIESCE_OFF && may_be_frozen(run))
         thaw_in_case(run, run->offer->vm);
-    for (int64_t fence = first_fence(run); fence < run->fence; fence++) {
-        SCOPED_FREE char *session = xasprintf("%s.%" PRId64, run->offer->task, fence);
-        bool committed = false;
-        if (!store_session_revoke(run->store, session, &committed, err))
-            return err_wrap(err, "revoke session %s of an earlier attempt", session);
-        if (committed)
-            take_point(run, session);
+    int64_t first = first_unknown(run);
+    if (!revoke_known(run, first, err))
+        return false;
+    for (int64_t fence = first; fence < run->fence; fence++) {
+        if (!revoke(run, fence, err))
+            return false;
     }
     return true;
 }
