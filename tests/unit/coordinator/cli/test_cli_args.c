@@ -179,6 +179,15 @@ static void others(void **state)
     assert_null(status.message.request);
     line_done(&l);
 
+    l = line_of("--zone z --dry-run --timeout 9s");
+    struct sweep_args sweep;
+    assert_true(sweep_parse(l.count, l.words, FLAGS, &sweep));
+    assert_string_equal(sweep.message.zone, "z");
+    assert_true(sweep.message.dry_run);
+    assert_int_equal(sweep.query.timeout_s, 9);
+    assert_encodes(WIRE_SWEEP, &sweep.message);
+    line_done(&l);
+
     l = line_of("--task " UPPER);
     struct cancel_args cancel;
     assert_true(cancel_parse(l.count, l.words, FLAGS, &cancel));

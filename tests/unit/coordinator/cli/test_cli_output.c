@@ -85,7 +85,78 @@ static void point_list(void **state)
     report_requests(NULL, 0, 0, true, NOW, &out);
     report_tasks(NULL, 0, 0, true, &out);
     report_workers(NULL, 0, 0, true, NOW, &out);
+    report_attempts(NULL, 0, 0, true, NOW, &out);
+    report_traces(NULL, 0, 0, true, NOW, &out);
+    report_gauges(NULL, 0, true, &out);
     assert_string_equal(buf_str(&out), "");
+}
+
+static char *s_(const char *text)
+{
+    return (char *)(uintptr_t)text; /* wire structs are one for both directions */
+}
+
+static void traces_attempts_and_gauges(void **state)
+{
+    (void)state;
+    SCOPED_BUF struct buf out;
+    buf_init(&out, 4096);
+    const struct wire_trace_item traces[] = {
+        {.kind = s_("snapshot"),
+         .zone = s_("z"),
+         .vm = s_("v"),
+         .vm_name = s_("web1"),
+         .id = s_("s1"),
+         .task = s_("t1"),
+         .time_ms = NOW - 3600 * 1000,
+         .verdict = s_("cleanup"),
+         .message = s_("ended")},
+        {.kind = s_("vm"), .zone = s_("z"), .vm = s_("v2"), .verdict = s_("foreign")},
+    };
+    report_traces(traces, ARRAY_LEN(traces), 0, true, NOW, &out);
+    assert_string_equal(buf_str(&out), "VERDICT  KIND      ZONE  VM    AGE  ID  TASK  WHY\n"
+                                       "cleanup  snapshot  z     web1   1h  s1  t1    ended\n"
+                                       "foreign  vm        z     v2      -  v2  -     -\n");
+    buf_reset(&out);
+    struct wire_error error = {.code = s_("no-space"), .message = s_("it is full\x1b")};
+    const struct wire_attempt_item attempts[] = {
+        {.attempt = 1,
+         .fence = 7,
+         .worker = s_("w1"),
+         .time_ms = NOW - 9000,
+         .ended_ms = NOW - 4000,
+         .step = s_("copy"),
+         .ended = s_("failed"),
+         .error = &error},
+        {.attempt = 2, .fence = 8, .worker = s_("w2"), .time_ms = NOW - 3000},
+    };
+    report_attempts(attempts, ARRAY_LEN(attempts), 0, true, NOW, &out);
+    assert_non_null(strstr(buf_str(&out), "5s  copy       failed\n"));
+    assert_non_null(strstr(buf_str(&out), "3s  -          it runs\n"));
+    assert_non_null(strstr(buf_str(&out), "attempt 1: it is full? (no-space)\n"));
+    buf_reset(&out);
+    const struct wire_gauge_item gauges[] = {
+        {.name = s_("tasks_running"), .zone = s_("a"), .lane = s_("backup"), .value = 2},
+        {.name = s_("tasks_running"), .zone = s_("a"), .lane = s_("upkeep"), .value = 1},
+        {.name = s_("tasks_waiting"), .zone = s_("a"), .lane = s_("backup"), .value = 4},
+        {.name = s_("tasks_running"), .zone = s_("b"), .lane = s_("backup")},
+        {.name = s_("tasks_waiting"), .zone = s_("b"), .lane = s_("backup")},
+        {.name = s_("sweep_age_seconds"), .zone = s_("a"), .value = 60},
+        {.name = s_("snapshots"), .zone = s_("a"), .value = 3},
+        {.name = s_("snapshot_oldest_age_seconds"), .zone = s_("a"), .value = 120},
+        {.name = s_("proxy_disks"), .zone = s_("a"), .value = 5},
+        {.name = s_("left_behind"), .zone = s_("a"), .value = 1},
+        {.name = s_("foreign"), .zone = s_("a")},
+        {.name = s_("cleanups_open"), .value = 2},
+        {.name = s_("cleanup_oldest_age_seconds"), .value = 7},
+        {.name = s_("quarantined")},
+    };
+    report_gauges(gauges, ARRAY_LEN(gauges), true, &out);
+    assert_string_equal(buf_str(&out),
+                        "zone a: 3 tasks run, 4 wait; 1m00s ago: 3 snapshots of ours (the oldest "
+                        "2m00s old), 5 disks on proxies, 1 left behind, 0 foreign\n"
+                        "zone b: 0 tasks run, 0 wait; not swept yet\n"
+                        "2 clean-ups are open, the oldest for 7s\n");
 }
 
 static void request_and_task_lists(void **state)
@@ -259,6 +330,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(tables),
         cmocka_unit_test(point_list),
+        cmocka_unit_test(traces_attempts_and_gauges),
         cmocka_unit_test(request_and_task_lists),
         cmocka_unit_test(outcomes),
         cmocka_unit_test(endings),

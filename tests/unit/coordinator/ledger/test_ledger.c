@@ -285,16 +285,16 @@ static void an_older_ledger_is_migrated(void **state)
     ledger_close(l);
 }
 
-static void the_fixture_is_what_version_1_made(void **state)
+/* What the table steps make is what is out there. */
+static void check_fixture(int64_t version, const char *fixture)
 {
-    (void)state;
     struct err err = ERR_INIT;
     struct db *db = db_open(path, &err);
-    assert_true(schema_prepare_to(db, path, 1, &err));
+    assert_true(schema_prepare_to(db, path, version, &err));
     SCOPED_FREE char *other = xasprintf("%s/fixture.db", dir.path);
     char *saved = path;
     path = other;
-    run_sql_file("ledger-v1.sql");
+    run_sql_file(fixture);
     path = saved;
     SCOPED_FREE char *attach = xasprintf("ATTACH '%s' AS f", other);
     assert_true(db_script(db, attach, &err));
@@ -305,6 +305,46 @@ static void the_fixture_is_what_version_1_made(void **state)
                            DB_NO_ARGS, &missing, &err));
     assert_int_equal(missing, 0);
     db_close(db);
+}
+
+static void the_fixture_is_what_version_1_made(void **state)
+{
+    (void)state;
+    check_fixture(1, "ledger-v1.sql");
+}
+
+static void the_fixture_is_what_version_2_made(void **state)
+{
+    (void)state;
+    check_fixture(2, "ledger-v2.sql");
+}
+
+static void a_ledger_of_version_2_is_migrated(void **state)
+{
+    (void)state;
+    run_sql_file("ledger-v2.sql");
+    struct err err = ERR_INIT;
+    struct ledger *l = open_it();
+    SCOPED_TASK struct task t = {0};
+    assert_true(ledger_task_get(l, "b0000000-0000-4000-8000-000000000002", &t, &err));
+    assert_string_equal(t.avoid, "w2");
+    assert_int_equal(t.stop_ms, 0);
+    SCOPED_REQUEST struct request r = {0};
+    assert_true(ledger_request_get(l, t.request, &r, &err));
+    assert_false(r.internal);
+    struct attempt_list list;
+    assert_true(ledger_attempt_list(l, t.id, &list, &err));
+    assert_int_equal(list.count, 1);
+    assert_null(list.v[0].step);
+    attempt_list_done(&list);
+    SCOPED_SWEEP struct sweep sweep = {.zone = xstrdup("dc1"), .at_ms = 5, .snapshots = 3};
+    assert_true(ledger_sweep_save(l, &sweep, &err));
+    sweep.snapshots = 4;
+    assert_true(ledger_sweep_save(l, &sweep, &err));
+    SCOPED_SWEEP struct sweep back = {0};
+    assert_true(ledger_sweep_get(l, "dc1", &back, &err));
+    assert_int_equal(back.snapshots, 4);
+    ledger_close(l);
 }
 
 static enum err_code open_code(struct err *err)
@@ -459,6 +499,8 @@ int main(void)
         TEST(old_requests_are_forgotten_but_not_with_a_cleanup),
         TEST(an_older_ledger_is_migrated),
         TEST(the_fixture_is_what_version_1_made),
+        TEST(the_fixture_is_what_version_2_made),
+        TEST(a_ledger_of_version_2_is_migrated),
         TEST(what_is_no_ledger_of_ours_is_refused),
         TEST(a_newer_ledger_is_refused),
         TEST(a_text_file_is_refused),
