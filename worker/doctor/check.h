@@ -58,6 +58,7 @@ struct doctor {
     atomic_bool stopped;
     struct engine_facts engine;
     struct store *store;
+    struct err key; /* why the repository's key does not fit; not set when it does */
     /* How each row came out, for `needs`. */
     struct outcome {
         const char *name;

@@ -15,10 +15,24 @@
 
 enum { SLOW_MS = 2000 };
 
+/* With the key; without it, if that is all that is wrong. */
+static struct store *open_store(struct doctor *d, struct err *err)
+{
+    const struct worker_conf_repository *r = &d->conf->repository;
+    struct store_opts opts = {.key_file = r->key_file, .passphrase_file = r->passphrase_file};
+    store_opts_from_environment(&opts);
+    struct store *store = store_open(r->path, &opts, err);
+    if (store || err->code != ERR_STORE_KEY)
+        return store;
+    d->key = *err;
+    err_clear(err);
+    return store_open(r->path, &(struct store_opts){.keyless = true}, err);
+}
+
 static enum finding_level check_opens(struct doctor *d, struct buf *say)
 {
     struct err err = ERR_INIT;
-    d->store = store_open(d->conf->repository.path, NULL, &err);
+    d->store = open_store(d, &err);
     if (!d->store) {
         (void)buf_printf(say, "%s", err.message);
         return FINDING_FAILURE;
@@ -28,6 +42,22 @@ static enum finding_level check_opens(struct doctor *d, struct buf *say)
     (void)pthread_mutex_unlock(&d->lock);
     (void)buf_printf(say, "%s is repository %s", d->conf->repository.path, store_uuid(d->store));
     return FINDING_OK;
+}
+
+static enum finding_level check_key(struct doctor *d, struct buf *say)
+{
+    if (err_is_set(&d->key)) {
+        (void)buf_printf(say, "%s", d->key.message);
+        return FINDING_FAILURE;
+    }
+    if (!store_is_encrypted(d->store)) {
+        (void)buf_printf(say, "not encrypted: none is needed");
+        return FINDING_OK;
+    }
+    bool restores = store_can_restore(d->store);
+    (void)buf_printf(say, restores ? "its key opens it"
+                                   : "its key may only write: a restore by this worker fails");
+    return restores ? FINDING_OK : FINDING_WARNING;
 }
 
 /* --- The file system ------------------------------------------------------------------------- */
@@ -193,6 +223,11 @@ static const struct check rows[] = {
      "is the file server mounted, and `repository.path` right? a new one is made once, by "
      "`oxbow-worker repo init PATH`; the account must be able to read it",
      NULL, false},
+    {"repository.key", check_key,
+     "look at `repository.key_file` and `repository.passphrase_file`; `oxbow-worker repo keys "
+     "PATH` "
+     "lists the keys that fit",
+     "repository.opens", false},
     {"repository.filesystem", check_file_system,
      "mount the file server's directory, hard (not soft), before the worker starts; all workers of "
      "a zone need the same one",

@@ -111,6 +111,47 @@ static void it_is_there(void **state)
     closedir(dir);
 }
 
+/* An encrypted one, with each of the keys that a worker may have. */
+static void its_key(void **state)
+{
+    struct site *s = *state;
+    struct err err = ERR_INIT;
+    SCOPED_FREE char *right = xasprintf("%s/right.key", s->dir.path);
+    SCOPED_FREE char *writer = xasprintf("%s/writer.key", s->dir.path);
+    SCOPED_FREE char *wrong = xasprintf("%s/wrong.key", s->dir.path);
+    char id[STORE_KEY_ID_CHARS + 1];
+    assert_true(store_key_file_make(right, &err) && store_key_file_make(writer, &err) &&
+                store_key_file_make(wrong, &err));
+    struct store *store =
+        store_init(s->repository, &(struct store_opts){.key_file = right, .encrypt = true}, &err);
+    if (!store)
+        fail_msg("%s", err.message);
+    assert_true(store_key_add(
+        store, &(struct store_key_opts){.key_file = writer, .is_write_only = true}, id, &err));
+    store_free(store);
+    expect(s, "repository.key", FINDING_FAILURE, "key");
+    expect(s, "repository.opens", FINDING_OK, "is repository");
+    expect(s, "repository.writable", FINDING_OK, "work");
+    s->conf.repository.key_file = wrong;
+    expect(s, "repository.key", FINDING_FAILURE, "key");
+    s->conf.repository.key_file = writer;
+    expect(s, "repository.key", FINDING_WARNING, "may only write");
+    s->conf.repository.key_file = right;
+    expect(s, "repository.key", FINDING_OK, "opens it");
+}
+
+static void a_key_for_none(void **state)
+{
+    struct site *s = *state;
+    struct err err = ERR_INIT;
+    SCOPED_FREE char *uuid = make_repository(s);
+    SCOPED_FREE char *key = xasprintf("%s/some.key", s->dir.path);
+    assert_true(store_key_file_make(key, &err));
+    expect(s, "repository.key", FINDING_OK, "not encrypted");
+    s->conf.repository.key_file = key;
+    expect(s, "repository.key", FINDING_FAILURE, "not encrypted");
+}
+
 static void it_is_not_there(void **state)
 {
     struct site *s = *state;
@@ -184,7 +225,7 @@ static void the_time_is_up(void **state)
     doctor_run(d);
     doctor_read(d, &r);
     assert_true(r.done);
-    assert_int_equal(r.findings.count, 4);
+    assert_int_equal(r.findings.count, 5);
     assert_string_equal(r.findings.v[0].level, "skipped");
     assert_non_null(strstr(r.findings.v[0].message, "time was up"));
     doctor_report_done(&r);
@@ -194,8 +235,10 @@ static void the_time_is_up(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(it_is_there),    TEST(it_is_not_there), TEST(it_is_something_else),
-        TEST(it_is_full),     TEST(it_is_read_only), cmocka_unit_test(mount_options),
+        TEST(it_is_there),          TEST(its_key),
+        TEST(a_key_for_none),       TEST(it_is_not_there),
+        TEST(it_is_something_else), TEST(it_is_full),
+        TEST(it_is_read_only),      cmocka_unit_test(mount_options),
         TEST(the_time_is_up),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
