@@ -224,7 +224,7 @@ static const struct check rows[] = {
      "`oxbow-worker repo init PATH`; the account must be able to read it",
      NULL, false},
     {"repository.key", check_key,
-     "look at `repository.key_file` and `repository.passphrase_file`; `oxbow-worker repo keys "
+     "look at `repository.key_file` and `repository.passphrase_file`; `oxbow-worker repo key-list "
      "PATH` "
      "lists the keys that fit",
      "repository.opens", false},

@@ -278,10 +278,12 @@ static void unroutable_nacked_and_unsendable(void **state)
     assert_int_equal(flow_end(w.flow), FLOW_UNSENT);
     assert_int_equal(flow_error(w.flow)->code, ERR_UNROUTABLE);
     assert_int_equal(flow_exit_code(w.flow), CLI_BROKER);
+    end(&w);
 
     begin_job(&w);
     flow_confirmed(w.flow, w.token, MQ_NACKED);
     assert_int_equal(flow_exit_code(w.flow), CLI_BROKER);
+    end(&w);
 
     begin(&w, FLOW_JOB, true, 0);
     w.refuse_publish = true;
@@ -591,6 +593,7 @@ static void following(void **state)
     reply(&w, "finished", FINISHED("status", "succeeded", "1"));
     assert_log(&w, "finished:cancelled");
     assert_int_equal(flow_exit_code(w.flow), CLI_CANCELLED);
+    end(&w);
 
     begin(&w, FLOW_FOLLOW, true, 0);
     flow_connected(w.flow, 0);
