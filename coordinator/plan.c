@@ -143,3 +143,44 @@ bool plan_sweep(struct core *core, struct request *r, const void *message, struc
     };
     return add_per_zone(core, r, b->zone, &spec, err) && work_settle(core, r, err);
 }
+
+/* --- upkeep of the repository: one task a zone --- */
+bool plan_check_prune(struct core *core, const void *message, struct err *why)
+{
+    const struct wire_prune *b = message;
+    return check_zone(core, b->zone, why);
+}
+
+bool plan_prune(struct core *core, struct request *r, const void *message, struct err *err)
+{
+    const struct wire_prune *b = message;
+    struct wire_prune prune = *b;
+    struct work_spec spec = {
+        .role = TASK_MAIN,
+        .kind = "prune",
+        .lane = LANE_UPKEEP,
+        .deadline_s = core->conf->deadline_s,
+        .offer = {.prune = &prune},
+    };
+    return add_per_zone(core, r, b->zone, &spec, err) && work_settle(core, r, err);
+}
+
+bool plan_check_verify(struct core *core, const void *message, struct err *why)
+{
+    const struct wire_verify *b = message;
+    return check_zone(core, b->zone, why);
+}
+
+bool plan_verify(struct core *core, struct request *r, const void *message, struct err *err)
+{
+    const struct wire_verify *b = message;
+    struct wire_verify verify = *b;
+    struct work_spec spec = {
+        .role = TASK_MAIN,
+        .kind = "verify",
+        .lane = LANE_UPKEEP,
+        .deadline_s = core->conf->deadline_s,
+        .offer = {.verify = &verify},
+    };
+    return add_per_zone(core, r, b->zone, &spec, err) && work_settle(core, r, err);
+}

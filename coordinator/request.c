@@ -48,6 +48,8 @@ static const struct kind {
     {WIRE_INVENTORY, "inventory", NULL, plan_check_inventory, plan_inventory, NULL},
     {WIRE_LIST, "list", NULL, plan_check_list, plan_list, NULL},
     {WIRE_SWEEP, "sweep", NULL, plan_check_sweep, plan_sweep, NULL},
+    {WIRE_PRUNE, "prune", NULL, plan_check_prune, plan_prune, NULL},
+    {WIRE_VERIFY, "verify", NULL, plan_check_verify, plan_verify, NULL},
     {WIRE_CANCEL, "cancel", NULL, cancel_check, cancel_plan, NULL},
     {WIRE_STATUS, "status", NULL, status_check, NULL, status_answer},
     {WIRE_DOCTOR, "doctor", NULL, checkup_check, NULL, checkup_answer},

@@ -141,8 +141,7 @@ static bool succeed(struct core *core, struct task *t, const struct wire_result 
 {
     if (t->role == TASK_CLEANUP)
         return succeed_cleanup(core, t, result, err);
-    if (strcmp(t->kind, "inventory") == 0 || strcmp(t->kind, "list") == 0 ||
-        strcmp(t->kind, "sweep") == 0)
+    if (wire_is_listing(t->kind) || strcmp(t->kind, "sweep") == 0)
         return succeed_listing(core, t, result, err);
     return end_with(core, t, TASK_SUCCEEDED, NULL, result, err);
 }

@@ -202,7 +202,7 @@ static void poll_task(struct flow *f, const struct wire_task_item *t)
     if (!t->request || strcmp(t->request, f->request) != 0)
         return;
     f->poll.tasks++;
-    bool is_listing = strcmp(t->kind, "inventory") == 0 || strcmp(t->kind, "list") == 0;
+    bool is_listing = wire_is_listing(t->kind);
     if (!is_listing)
         poll_count(&f->poll.sum, t->state);
     if (is_listing || !is_told_by_status(f))

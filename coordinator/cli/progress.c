@@ -95,17 +95,11 @@ static void measure(struct row *r, const struct wire_progress *m, int64_t now_ms
     r->measured_ms = now_ms;
 }
 
-/* Listings serve a request (which VMs?); they are no part of what was asked for. */
-static bool is_listing(const char *kind)
-{
-    return strcmp(kind, "inventory") == 0 || strcmp(kind, "list") == 0;
-}
-
 bool progress_update(struct progress *p, const struct wire_progress *m, int64_t now_ms)
 {
     p->total = m->tasks_total > p->total ? m->tasks_total : p->total;
     p->done = m->tasks_done > p->done ? m->tasks_done : p->done;
-    if (is_listing(m->kind))
+    if (wire_is_listing(m->kind)) /* it serves the request, and is no part of what was asked for */
         return false;
     struct row *r = find(p, m->task);
     bool changed = false;
@@ -135,7 +129,7 @@ bool progress_update(struct progress *p, const struct wire_progress *m, int64_t 
 
 void progress_end(struct progress *p, const struct wire_outcome *m)
 {
-    if (is_listing(m->kind))
+    if (wire_is_listing(m->kind))
         return;
     struct row *r = find(p, m->task);
     p->ended++;

@@ -91,7 +91,7 @@ static void add_warning(const struct wire_warning *w, bool utf8, bool color, str
 
 void report_outcome(const struct wire_outcome *m, bool utf8, bool color, struct buf *out)
 {
-    bool is_listing = strcmp(m->kind, "inventory") == 0 || strcmp(m->kind, "list") == 0;
+    bool is_listing = wire_is_listing(m->kind);
     if (is_listing && strcmp(m->status, "succeeded") == 0) {
         /* It only served the request: what it warns of is worth a line, that it went well is not.
          */
@@ -219,6 +219,49 @@ void report_points(const struct wire_point_item *v, size_t count, int width, boo
         (void)text_add_clean(out, v[i].message, utf8);
         (void)buf_printf(out, "\n");
     }
+}
+
+void report_verdicts(const struct wire_point_item *v, size_t count, int width, bool utf8,
+                     struct buf *out)
+{
+    static const struct table_column columns[] = {
+        {"VM", TABLE_LEFT, 8},       {"TIME", TABLE_LEFT, 0},  {"STORED", TABLE_RIGHT, 0},
+        {"STATE", TABLE_LEFT, 0},    {"ZONE", TABLE_LEFT, 6},  {"VERDICT", TABLE_LEFT, 0},
+        {"KEPT BY", TABLE_LEFT, 10}, {"POINT", TABLE_LEFT, 0},
+    };
+    if (count == 0)
+        return;
+    SCOPED(table) struct table *t = table_new(columns, ARRAY_LEN(columns));
+    for (size_t i = 0; i < count; i++) {
+        table_cell(t, v[i].vm_name ? v[i].vm_name : v[i].vm);
+        cell_time(t, v[i].time_ms);
+        cell_size(t, v[i].stored_bytes);
+        table_cell(t, v[i].state);
+        table_cell(t, v[i].zone);
+        table_cell(t, v[i].verdict);
+        table_cell(t, v[i].rules);
+        table_cell(t, v[i].id);
+    }
+    table_render(t, width, utf8, out);
+}
+
+void report_numbers(const struct wire_gauge_item *v, size_t count, int width, bool utf8,
+                    struct buf *out)
+{
+    static const struct table_column columns[] = {
+        {"ZONE", TABLE_LEFT, 6}, {"WHAT", TABLE_LEFT, 0}, {"VALUE", TABLE_RIGHT, 0}};
+    if (count == 0)
+        return;
+    SCOPED(table) struct table *t = table_new(columns, ARRAY_LEN(columns));
+    for (size_t i = 0; i < count; i++) {
+        table_cell(t, v[i].zone);
+        table_cell(t, v[i].name);
+        if (strncmp(v[i].name, "bytes_", 6) == 0)
+            cell_size(t, v[i].value);
+        else
+            cell_number(t, v[i].value);
+    }
+    table_render(t, width, utf8, out);
 }
 
 static char *join(const struct wire_strings *s)

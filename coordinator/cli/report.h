@@ -17,6 +17,12 @@ void report_outcome(const struct wire_outcome *m, bool utf8, bool color, struct 
 void report_finished(const struct wire_finished *m, bool color, struct buf *out);
 
 /* Tables. `width` as in table_render(). Nothing is added for an empty list. */
+/* What a policy does to restore points, and by which rules. */
+void report_verdicts(const struct wire_point_item *v, size_t count, int width, bool utf8,
+                     struct buf *out);
+/* Numbers by name. */
+void report_numbers(const struct wire_gauge_item *v, size_t count, int width, bool utf8,
+                    struct buf *out);
 void report_points(const struct wire_point_item *v, size_t count, int width, bool utf8,
                    int64_t now_wall_ms, struct buf *out);
 void report_vms(const struct wire_vm_item *v, size_t count, int width, bool utf8, struct buf *out);

@@ -34,6 +34,21 @@ struct list_args {
 };
 bool list_parse(int argc, char **argv, unsigned argp_flags, struct list_args *ret);
 
+struct prune_args {
+    struct query_args query;
+    struct wire_prune message;
+    struct wire_policy policy; /* message.policy, when there is a rule */
+};
+/* The caller calls prune_args_done(). */
+bool prune_parse(int argc, char **argv, unsigned argp_flags, struct prune_args *ret);
+void prune_args_done(struct prune_args *args);
+
+struct verify_args {
+    struct query_args query;
+    struct wire_verify message;
+};
+bool verify_parse(int argc, char **argv, unsigned argp_flags, struct verify_args *ret);
+
 struct status_args {
     struct job_args job; /* its waiting options only count with --watch */
     struct query_args query;

@@ -37,6 +37,15 @@ const char *wire_type_name(enum wire_type type)
     return messages[type].type;
 }
 
+bool wire_is_listing(const char *task_kind)
+{
+    static const char *const kinds[] = {"inventory", "list", "prune", "verify"};
+    for (size_t i = 0; i < ARRAY_LEN(kinds); i++)
+        if (strcmp(task_kind, kinds[i]) == 0)
+            return true;
+    return false;
+}
+
 /* Whether `text` is "v" and a number. */
 static bool is_version(const char *text)
 {

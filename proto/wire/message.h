@@ -34,6 +34,8 @@
     MESSAGE(CANCEL, "cancel", wire_cancel)                                                         \
     MESSAGE(DOCTOR, "doctor", wire_doctor)                                                         \
     MESSAGE(SWEEP, "sweep", wire_sweep)                                                            \
+    MESSAGE(PRUNE, "prune", wire_prune)                                                            \
+    MESSAGE(VERIFY, "verify", wire_verify)                                                         \
     /* replies: coordinator -> the request's reply_to */                                           \
     MESSAGE(ACCEPTED, "accepted", wire_accepted)                                                   \
     MESSAGE(REFUSED, "refused", wire_refused)                                                      \
@@ -73,6 +75,8 @@ enum {
     WIRE_TEXT_MAX = 2048,   /* a search expression, an error message */
     WIRE_SELECT_MAX = 2000, /* ids, names or tags in one request */
     WIRE_PAGE_MAX = 200,    /* items in one page */
+    WIRE_KEEP_MAX = 100000, /* of a rule of a policy */
+    WIRE_SHARE_MAX = 65536, /* of a verification */
     WIRE_DISKS_MAX = 256,
     WIRE_WARNINGS_MAX = 100,
     WIRE_HANDLES_MAX = 2048,
@@ -179,6 +183,26 @@ struct wire_sweep {
     char *zone;   /* NULL = every zone */
     bool dry_run; /* only tell */
 };
+/* Which points of a VM to keep: the newest of each of the last n periods that have one. */
+struct wire_policy {
+    int64_t last, hourly, daily, weekly, monthly, yearly; /* 0 = the rule keeps nothing */
+    char *timezone; /* "UTC" (NULL), "local" (the worker's), or an offset such as "+02:00" */
+};
+/* Delete the restore points that a policy does not keep, and free what nobody refers to. */
+struct wire_prune {
+    char *zone;                 /* NULL = every zone */
+    struct wire_strings vms;    /* ids or names; empty = all */
+    struct wire_policy *policy; /* NULL = delete nothing, only free space */
+    bool dry_run;               /* only tell */
+};
+/* Read restore points, or a share of all data, and heal or name what is damaged. */
+struct wire_verify {
+    char *zone;         /* NULL = every zone */
+    char *vm;           /* id or name; only its points; NULL = all */
+    char *point;        /* only this one */
+    int64_t share;      /* without vm and point: read one part in so many; 0 = 1 */
+    int64_t limit_mibs; /* MiB a second that may be read; 0 = no limit */
+};
 
 /* --- Replies --------------------------------------------------------------------------------- */
 struct wire_accepted {
@@ -252,6 +276,8 @@ struct wire_point_item {
     char *quiesced; /* yes | no */
     char *state;    /* good | damaged */
     char *message;  /* why damaged; NULL */
+    char *verdict;  /* of a policy: keep | delete; NULL = none was asked */
+    char *rules;    /* by which it is kept: "daily, last good"; NULL */
 };
 struct wire_request_item {
     char *id, *kind, *state;      /* running | succeeded | partly | failed | cancelled */
@@ -384,7 +410,7 @@ struct wire_leftovers {
 
 struct wire_offer {
     char *task, *request;
-    char *kind; /* backup | restore | inventory | list | cleanup | sweep */
+    char *kind; /* backup | restore | inventory | list | cleanup | sweep | prune | verify */
     char *zone, *lane;
     int64_t attempt; /* from 1 */
     char *vm, *vm_name;
@@ -393,6 +419,8 @@ struct wire_offer {
     struct wire_restore_opts *restore;
     struct wire_select *select; /* inventory */
     struct wire_list *list;
+    struct wire_prune *prune;
+    struct wire_verify *verify;
     struct wire_leftovers cleanup;
     char *cleanup_task;          /* clean-up: the task that left them */
     struct wire_journal journal; /* what earlier attempts did, oldest first */
@@ -418,7 +446,7 @@ struct wire_copying {
     int64_t attempt, fence;
     int64_t bytes_done, bytes_total, rate_bps;
 };
-struct wire_items { /* listing tasks: inventory, list and sweep, in pages */
+struct wire_items { /* listing tasks: inventory, list, sweep, prune and verify, in pages */
     char *task, *worker;
     int64_t attempt, fence, page;
     struct wire_item_list *items;
@@ -486,6 +514,8 @@ struct wire_message {
 
 /* "oxbow.NAME.v1" of a type; static. */
 const char *wire_type_name(enum wire_type type);
+/* True for kinds of tasks whose result is pages of items. */
+bool wire_is_listing(const char *task_kind);
 /* The type of an AMQP `type` property. Errors: unsupported-version (known name, other version),
  * bad-message (anything else, NULL included). */
 bool wire_type_parse(const char *type_property, enum wire_type *ret_type, struct err *err);

@@ -18,8 +18,9 @@ static const char *const end_words[] = {"succeeded", "failed", "cancelled", NULL
 static const char *const request_end_words[] = {"succeeded", "partly", "failed", "cancelled", NULL};
 static const char *const request_state_words[] = {"running", "succeeded", "partly",
                                                   "failed",  "cancelled", NULL};
-static const char *const request_kinds[] = {"backup", "restore", "inventory", "list", "status",
-                                            "cancel", "doctor",  "sweep",     NULL};
+static const char *const request_kinds[] = {"backup", "restore", "inventory", "list",
+                                            "status", "cancel",  "doctor",    "sweep",
+                                            "prune",  "verify",  NULL};
 static const char *const worker_state_words[] = {"up", "lost", "draining", NULL};
 static const char *const quiesced_words[] = {"yes", "no", NULL};
 static const char *const point_state_words[] = {"good", "damaged", NULL};
@@ -27,10 +28,11 @@ static const char *const level_words[] = {"ok", "warning", "failure", "skipped",
 static const char *const trace_kinds[] = {"snapshot", "attachment", "disk", "vm", "session", NULL};
 static const char *const fate_words[] = {"none", "open", "committed", "revoked", NULL};
 static const char *const verdict_words[] = {"in-use", "cleanup", "stands", "foreign", NULL};
+static const char *const prune_verdicts[] = {"keep", "delete", NULL};
 static const char *const attempt_end_words[] = {"succeeded", "failed", "cancelled",
                                                 "released",  "lost",   NULL};
-const char *const shape_task_kinds[] = {"backup",  "restore", "inventory", "list",
-                                        "cleanup", "sweep",   NULL};
+const char *const shape_task_kinds[] = {"backup", "restore", "inventory", "list", "cleanup",
+                                        "sweep",  "prune",   "verify",    NULL};
 
 /* --- Parts ----------------------------------------------------------------------------------- */
 static const struct shape_field error_fields[] = {
@@ -167,6 +169,9 @@ static const struct shape_field point_item_fields[] = {
           "Whether the guest's file systems were frozen."),
     WORDS(wire_point_item, state, OPTIONAL, point_state_words, "Whether it can be restored."),
     TEXT(wire_point_item, message, OPTIONAL, WIRE_TEXT_MAX, "Why it is damaged."),
+    WORDS(wire_point_item, verdict, OPTIONAL, prune_verdicts,
+          "What a policy says, where one was asked."),
+    STRING(wire_point_item, rules, OPTIONAL, 0, 128, "The rules that keep it."),
 };
 static const struct shape shape_point_item = SHAPE(wire_point_item, "point", point_item_fields);
 
@@ -410,6 +415,58 @@ static const struct shape_field sweep_fields[] = {
     BOOL(wire_sweep, dry_run, "Only tell what there is; open no clean-up."),
 };
 const struct shape shape_wire_sweep = SHAPE(wire_sweep, "sweep", sweep_fields);
+
+static const char *check_policy(const void *message, const char **ret_member)
+{
+    const struct wire_policy *p = message;
+    (void)ret_member;
+    if (p->last || p->hourly || p->daily || p->weekly || p->monthly || p->yearly)
+        return NULL;
+    return "keeps nothing: give at least one of last, hourly, daily, weekly, monthly, yearly";
+}
+
+#define KEEP(member, doc) INT(wire_policy, member, OPTIONAL, 0, WIRE_KEEP_MAX, doc)
+static const struct shape_field policy_fields[] = {
+    KEEP(last, "Keep the newest n points of each VM. What several rules keep is kept once."),
+    KEEP(hourly, "Keep the newest good point of each of the last n hours that have one."),
+    KEEP(daily, "The same for days."),
+    KEEP(weekly, "The same for weeks, which begin on Monday."),
+    KEEP(monthly, "The same for months."),
+    KEEP(yearly, "The same for years."),
+    STRING(wire_policy, timezone, OPTIONAL, 1, 16,
+           "Where hours and days begin: `UTC` (default), `local` (the worker's), or an offset such "
+           "as `+02:00`."),
+};
+#define KEEPS(name)                                                                                \
+    "{\"required\":[\"" name "\"],\"properties\":{\"" name                                         \
+    "\":{\"type\":\"integer\",\"minimum\":1}}}"
+static const struct shape shape_policy =
+    SHAPE_WITH_RULE(wire_policy, "policy", policy_fields, check_policy,
+                    "{\"anyOf\":[" KEEPS("last") "," KEEPS("hourly") "," KEEPS("daily") "," KEEPS(
+                        "weekly") "," KEEPS("monthly") "," KEEPS("yearly") "]}");
+
+static const struct shape_field prune_fields[] = {
+    SLUG(wire_prune, zone, OPTIONAL, "Whose repository; absent = every zone's."),
+    STRINGS(wire_prune, vms, WIRE_SELECT_MAX, WIRE_NAME_MAX,
+            "Only points of these VMs (ids or names); absent = all."),
+    OBJECT(wire_prune, policy, OPTIONAL, wire_policy, shape_policy,
+           "What to keep; absent = delete nothing, only free space."),
+    BOOL(wire_prune, dry_run, "Only tell what would be deleted and freed."),
+};
+const struct shape shape_wire_prune = SHAPE(wire_prune, "prune", prune_fields);
+
+static const struct shape_field verify_fields[] = {
+    SLUG(wire_verify, zone, OPTIONAL, "Whose repository; absent = every zone's."),
+    STRING(wire_verify, vm, OPTIONAL, 1, WIRE_NAME_MAX,
+           "Only points of this VM (id or name), in full."),
+    STRING(wire_verify, point, OPTIONAL, 1, WIRE_NAME_MAX, "Only this point, in full."),
+    INT(wire_verify, share, OPTIONAL, 0, WIRE_SHARE_MAX,
+        "Without `vm` and `point`: read one part in so many of all data, from where the last one "
+        "stopped; 0 = all."),
+    INT(wire_verify, limit_mibs, OPTIONAL, 0, 1 << 20,
+        "MiB a second that may be read, for a share; 0 = no limit."),
+};
+const struct shape shape_wire_verify = SHAPE(wire_verify, "verify", verify_fields);
 
 /* --- Replies --------------------------------------------------------------------------------- */
 static const struct shape_field accepted_fields[] = {

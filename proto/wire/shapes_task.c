@@ -81,6 +81,8 @@ static const char *check_offer(const void *message, const char **ret_member)
         {"backup", "vm", o->vm != NULL},
         {"restore", "restore", o->restore != NULL},
         {"inventory", "select", o->select != NULL},
+        {"prune", "prune", o->prune != NULL},
+        {"verify", "verify", o->verify != NULL},
         {"cleanup", "cleanup", o->cleanup.count > 0},
         {"cleanup", "cleanup_task", o->cleanup_task != NULL},
     };
@@ -111,6 +113,8 @@ static const struct shape_field offer_fields[] = {
     OBJECT(wire_offer, select, OPTIONAL, wire_select, shape_select, "Inventory: which VMs."),
     OBJECT(wire_offer, list, OPTIONAL, wire_list, shape_wire_list,
            "List: which restore points; absent = all."),
+    OBJECT(wire_offer, prune, OPTIONAL, wire_prune, shape_wire_prune, "Prune: what, and how."),
+    OBJECT(wire_offer, verify, OPTIONAL, wire_verify, shape_wire_verify, "Verify: what."),
     ARRAY(wire_offer, cleanup, wire_leftover, shape_leftover, WIRE_LEFTOVERS_MAX,
           "Clean-up: what to remove."),
     UUID(wire_offer, cleanup_task, OPTIONAL, "Clean-up: the task that left it."),
@@ -119,21 +123,25 @@ static const struct shape_field offer_fields[] = {
 };
 #define KIND_NEEDS(kind, rest)                                                                     \
     "{\"if\":{\"properties\":{\"kind\":{\"const\":\"" kind "\"}}},\"then\":" rest "}"
-const struct shape shape_wire_offer = SHAPE_WITH_RULE(
-    wire_offer, "offer", offer_fields, check_offer,
-    "{\"allOf\":[" KIND_NEEDS("backup", GIVEN("vm", "string")) "," KIND_NEEDS(
-        "restore",
-        GIVEN(
-            "restore",
-            "object")) "," KIND_NEEDS("inventory",
-                                      GIVEN(
-                                          "select",
-                                          "object")) "," KIND_NEEDS("cleanup",
-                                                                    GIVEN_ARRAY(
-                                                                        "cleanup")) "," KIND_NEEDS("cleanup",
-                                                                                                   GIVEN(
-                                                                                                       "cleanup_task",
-                                                                                                       "string")) "]}");
+const struct shape shape_wire_offer =
+    SHAPE_WITH_RULE(
+        wire_offer, "offer", offer_fields, check_offer,
+        "{\"allOf\":[" KIND_NEEDS("backup", GIVEN("vm", "string")) "," KIND_NEEDS("restore", GIVEN("restore", "object")) "," KIND_NEEDS(
+            "inventory",
+            GIVEN(
+                "select",
+                "object")) "," KIND_NEEDS("prune",
+                                          GIVEN(
+                                              "prune",
+                                              "object")) "," KIND_NEEDS("verify",
+                                                                        GIVEN(
+                                                                            "verify",
+                                                                            "object")) "," KIND_NEEDS("cleanup",
+                                                                                                      GIVEN_ARRAY(
+                                                                                                          "cleanup")) "," KIND_NEEDS("cleanup",
+                                                                                                                                     GIVEN(
+                                                                                                                                         "cleanup_task",
+                                                                                                                                         "string")) "]}");
 
 /* --- Events ---------------------------------------------------------------------------------- */
 static const struct shape_field claim_fields[] = {

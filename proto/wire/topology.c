@@ -76,6 +76,8 @@ const char *topology_event_key(enum wire_type type)
     case WIRE_CANCEL:
     case WIRE_DOCTOR:
     case WIRE_SWEEP:
+    case WIRE_PRUNE:
+    case WIRE_VERIFY:
     case WIRE_ACCEPTED:
     case WIRE_REFUSED:
     case WIRE_PROGRESS:

@@ -56,6 +56,8 @@ void point_items_done(struct point_items *items)
         free(item->quiesced);
         free(item->state);
         free(item->message);
+        free(item->verdict);
+        free(item->rules);
     }
     free(items->v);
     *items = (struct point_items){0};

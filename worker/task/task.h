@@ -31,3 +31,5 @@ extern const struct task_kind task_inventory;
 extern const struct task_kind task_list;
 extern const struct task_kind task_cleanup;
 extern const struct task_kind task_sweep;
+extern const struct task_kind task_prune;
+extern const struct task_kind task_verify;
