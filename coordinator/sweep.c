@@ -38,7 +38,7 @@ static const char *const verdict_words[] = {"in-use", "cleanup", "stands", "fore
 
 static bool is(const char *a, const char *b)
 {
-    return a && strcmp(a, b) == 0;
+    return a && b && strcmp(a, b) == 0;
 }
 
 /* A VM that a worker of this zone runs in, or ran in lately. */
@@ -76,6 +76,8 @@ static bool stands(const struct judging *j, const struct wire_trace_item *trace,
                    const struct task *t)
 {
     bool disk = is(trace->kind, "disk"), attachment = is(trace->kind, "attachment");
+    if (is(trace->kind, "vm"))
+        return is(t->new_vm, trace->vm);
     if (strcmp(t->kind, "restore") != 0 || (!disk && !attachment))
         return false;
     if (disk && t->state == TASK_SUCCEEDED)
@@ -83,11 +85,22 @@ static bool stands(const struct judging *j, const struct wire_trace_item *trace,
     return trace->vm && !is_proxy(j, trace);
 }
 
+/* All that a clean-up would have to know. */
+static bool is_whole(const struct wire_trace_item *trace)
+{
+    bool on_vm = is(trace->kind, "snapshot") || is(trace->kind, "attachment");
+    return is(trace->kind, "vm") ? trace->vm != NULL : trace->id && (trace->vm || !on_vm);
+}
+
 static enum verdict judge(const struct judging *j, const struct wire_trace_item *trace,
                           const struct task *t, char **ret_why)
 {
     if (!trace->task) {
         *ret_why = xstrdup("it carries no mark of a task");
+        return FOREIGN;
+    }
+    if (!is_whole(trace)) {
+        *ret_why = xstrdup("the worker does not say where it is");
         return FOREIGN;
     }
     if (!t->id)
@@ -101,8 +114,8 @@ static enum verdict judge(const struct judging *j, const struct wire_trace_item 
         return IN_USE;
     }
     if (stands(j, trace, t)) {
-        *ret_why = xasprintf("its restore is complete%s%s",
-                             trace->vm ? ": it is a disk of VM " : "", trace->vm ? trace->vm : "");
+        *ret_why = xasprintf("its restore is complete%s%s", trace->vm ? ": VM " : "",
+                             trace->vm ? trace->vm : "");
         return STANDS;
     }
     *ret_why = xasprintf("its task has ended (%s)", task_state_name(t->state));

@@ -246,6 +246,50 @@ static void a_finished_restore_keeps_its_disks(void **state)
     assert_int_equal(bed_count(bed, WIRE_OFFER), 1);
 }
 
+/* What a clean-up could not be told of is not given to one. */
+static void a_trace_without_its_place_is_left_alone(void **state)
+{
+    (void)state;
+    SCOPED(bed) struct bed *bed = bed_new("dc1", NULL);
+    struct hold h = ended_backup(bed, "failed");
+    static const char *const kinds[] = {"snapshot", "attachment", "disk", "vm", "session"};
+    for (size_t i = 0; i < ARRAY_LEN(kinds); i++) {
+        struct wire_trace_item trace = {.kind = S(kinds[i]), .task = h.task, .fence = 1};
+        SCOPED_SENT struct sent page = {0};
+        assert_string_equal(judged(bed, false, trace, &page)->verdict, "foreign");
+    }
+    assert_int_equal(bed_count(bed, WIRE_OFFER), 0);
+}
+
+/* Whatever mark it carries: the VM that a restore said it made is the user's. */
+static void the_vm_that_a_restore_made_stands(void **state)
+{
+    (void)state;
+    SCOPED(bed) struct bed *bed = bed_new("dc1", NULL);
+    bed_presence(bed, "w1", "dc1", 4);
+    struct wire_restore_opts opts = {.point = S("p1"), .name = S("new")};
+    const struct wire_restore message = {.options = &opts};
+    bed_request(bed, WIRE_RESTORE, &message, NULL);
+    struct hold h = bed_offer(bed);
+    bed_claim(bed, &h, "w1");
+    const struct wire_result r = {.task = h.task,
+                                  .worker = h.worker,
+                                  .attempt = h.attempt,
+                                  .fence = h.fence,
+                                  .status = S("succeeded"),
+                                  .new_vm = S("vm-9")};
+    bed_event(bed, WIRE_RESULT, &r, NULL);
+    bed_wait(bed, 1000);
+    bed_drop(bed);
+    struct wire_trace_item trace = {
+        .kind = S("vm"), .vm = S("vm-9"), .task = h.task, .fence = 1, .fate = S("none")};
+    SCOPED_SENT struct sent a = {0}, b = {0};
+    assert_string_equal(judged(bed, false, trace, &a)->verdict, "stands");
+    assert_int_equal(bed_count(bed, WIRE_OFFER), 0);
+    trace.vm = S("vm-8"); /* made by a zombie beside it */
+    assert_string_equal(judged(bed, false, trace, &b)->verdict, "cleanup");
+}
+
 static void a_half_made_vm_and_its_disk_on_a_proxy(void **state)
 {
     (void)state;
@@ -486,6 +530,8 @@ int main(void)
         cmocka_unit_test(a_task_that_only_the_repository_knows_is_adopted),
         cmocka_unit_test(a_finished_restore_keeps_its_disks),
         cmocka_unit_test(a_half_made_vm_and_its_disk_on_a_proxy),
+        cmocka_unit_test(a_trace_without_its_place_is_left_alone),
+        cmocka_unit_test(the_vm_that_a_restore_made_stands),
         cmocka_unit_test(a_dead_session_is_revoked),
         cmocka_unit_test(it_sweeps_by_itself),
         cmocka_unit_test(the_gauges_tell_how_things_stand),
