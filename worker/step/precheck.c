@@ -138,8 +138,10 @@ static bool choose_disks(struct task_run *run, struct backup *b, bool checkpoint
         if (plan_disk(b, d, fit))
             continue;
         if (fit == OVIRT_DISK_LOCKED)
-            return err_set(err, ERR_CONFLICT, 0, "disk %s of VM %s is locked", disk_label(d),
-                           b->vm.name);
+            return err_set(err, ERR_CONFLICT, 0,
+                           "disk %s of VM %s is locked: another task of the engine (a transfer, a "
+                           "copy) holds it, and this waits for the end of it",
+                           disk_label(d), b->vm.name);
         if (b->opts.unsupported == WIRE_UNSUPPORTED_FAIL)
             return err_set(err, ERR_UNSUPPORTED, 0, "disk %s of VM %s: %s", disk_label(d),
                            b->vm.name, ovirt_disk_class_why(fit));
