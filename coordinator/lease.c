@@ -294,7 +294,7 @@ static bool quarantine(struct core *core, struct task *t, struct err *err)
     return work_fail(core, t, TASK_FAILED, &why, true, err);
 }
 
-static bool lose(struct core *core, struct task *t, struct err *err)
+bool lease_lose(struct core *core, struct task *t, const struct wire_error *said, struct err *err)
 {
     core->counters.lost++;
     t->failures += t->stop != TASK_STOP_CANCEL;
@@ -318,7 +318,7 @@ static bool lose(struct core *core, struct task *t, struct err *err)
     char at[WIRE_AT_BYTES];
     err_set(&why, ERR_TIMEOUT, 0, "worker '%s' was not heard of any more", t->worker);
     wire_error_of(&why, &error, at);
-    work_set_error(&t->error, &error);
+    work_set_error(&t->error, said ? said : &error);
     return work_requeue(core, t, "lost", &t->error, 0, err);
 }
 
@@ -335,7 +335,7 @@ bool lease_expire(struct core *core, struct err *err)
             return false;
         if (!t.id || t.state != TASK_RUNNING)
             lease_end(core->leases, lease->task);
-        else if (!lose(core, &t, err))
+        else if (!lease_lose(core, &t, NULL, err))
             return false;
     }
     return true;

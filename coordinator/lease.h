@@ -34,6 +34,11 @@ bool lease_presence(struct core *core, const struct wire_presence *p, struct err
  * that the task is theirs no longer, and nothing renews the lease any more. */
 bool lease_give_up_stopped(struct core *core, struct err *err);
 
+/* A running task has lost its owner: its lease ran out, or the owner says itself (`said`) that it
+ * has given up for want of a confirmed lease, having taken nothing back. The task waits for its
+ * next attempt, or ends if it was to be stopped or was lost too often. */
+bool lease_lose(struct core *core, struct task *t, const struct wire_error *said, struct err *err);
+
 /* Take tasks away whose lease has run out. */
 bool lease_expire(struct core *core, struct err *err);
 /* When the next lease may run out; 0 = none. */

@@ -234,6 +234,10 @@ bool result_handle(struct core *core, const struct wire_result *result, struct e
         return late_result(core, &t, result, err);
     if (strcmp(result->status, "succeeded") == 0)
         return succeed(core, &t, result, err);
+    /* The owner itself, which nobody has replaced: it waited in vain for us, and left all as it is.
+     */
+    if (result->error && strcmp(result->error->code, "lease-lost") == 0)
+        return lease_lose(core, &t, result->error, err);
     if (t.stop != TASK_STOP_NO || strcmp(result->status, "cancelled") == 0)
         return stopped(core, &t, result, err);
     if (strcmp(result->status, "released") == 0)

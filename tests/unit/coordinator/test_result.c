@@ -236,6 +236,39 @@ static void released_is_no_attempt(void **state)
     bed_check(bed);
 }
 
+static void an_owner_that_gave_up_its_lease_is_lost_and_has_not_failed(void **state)
+{
+    (void)state;
+    SCOPED(bed) struct bed *bed = bed_new("dc1", NULL);
+    struct hold h = running_backup(bed);
+    bed_step(bed, &h, "snapshot", "handle", "snapshot", "s1", NULL);
+    bed_fail(bed, &h, ERR_LEASE_LOST, NULL);
+    assert_int_equal(bed_count(bed, WIRE_OUTCOME), 0);
+    struct hold again = bed_offer(bed);
+    bed_claim(bed, &again, "w1");
+    assert_true(again.fence > h.fence);
+    bed_result(bed, &again, "succeeded");
+    SCOPED_SENT struct sent s = {0};
+    assert_int_equal(take_outcome(bed, &s)->attempts, 2);
+    bed_check(bed);
+}
+
+static void what_a_cancelled_owner_without_lease_left_is_cleaned_up(void **state)
+{
+    (void)state;
+    SCOPED(bed) struct bed *bed = bed_new("dc1", NULL);
+    bed->conf.deadline_s = 50;
+    struct hold h = running_backup(bed);
+    bed_step(bed, &h, "snapshot", "handle", "snapshot", "s1", NULL);
+    bed_wait(bed, 51 * 1000);
+    bed_fail(bed, &h, ERR_LEASE_LOST, NULL);
+    SCOPED_SENT struct sent s = {0};
+    const struct wire_outcome *o = take_outcome(bed, &s);
+    assert_string_equal(o->error->code, "timeout");
+    assert_true(o->cleanup_open);
+    bed_check(bed);
+}
+
 /* --- Leftovers --- */
 static struct wire_leftover snapshot = {
     .kind = (char *)(uintptr_t) "snapshot",
@@ -579,6 +612,8 @@ int main(void)
         cmocka_unit_test(elsewhere_means_another_worker),
         cmocka_unit_test(elsewhere_gives_in_when_there_is_nobody_else),
         cmocka_unit_test(released_is_no_attempt),
+        cmocka_unit_test(an_owner_that_gave_up_its_lease_is_lost_and_has_not_failed),
+        cmocka_unit_test(what_a_cancelled_owner_without_lease_left_is_cleaned_up),
         cmocka_unit_test(a_failed_merge_does_not_spoil_the_copy),
         cmocka_unit_test(a_cleanup_that_leaves_something_goes_on),
         cmocka_unit_test(the_next_attempt_answers_for_what_the_first_left),
