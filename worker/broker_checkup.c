@@ -7,6 +7,7 @@
 #include "proto/base/log.h"
 #include "worker/broker_internal.h"
 #include "worker/doctor/doctor.h"
+#include "worker/ovirt/engine.h"
 
 enum { GOODBYE_MS = 3000 };
 
@@ -32,7 +33,8 @@ static void *run(void *arg)
 
 static bool begin(struct broker *b, int64_t limit_s)
 {
-    struct doctor *doctor = doctor_new(&(struct doctor_opts){.conf = b->conf, .limit_s = limit_s});
+    struct doctor *doctor = doctor_new(
+        &(struct doctor_opts){.conf = b->conf, .engine = &b->checkup_engine, .limit_s = limit_s});
     b->checkup = ALLOC_NEW(struct checkup);
     b->checkup->doctor = doctor;
     if (pthread_create(&b->checkup->thread, NULL, run, doctor) == 0)
@@ -117,8 +119,10 @@ void broker_tick_checkup(struct broker *b)
 void broker_end_checkup(struct broker *b)
 {
     struct checkup *c = b->checkup;
-    if (!c)
+    if (!c) {
+        engine_free(TAKE(b->checkup_engine));
         return;
+    }
     for (size_t i = 0; i < c->count; i++)
         free(c->due[i].request);
     c->count = 0;
@@ -128,6 +132,7 @@ void broker_end_checkup(struct broker *b)
         clock_sleep_ms(b->clock, 20);
     if (is_done(c)) {
         end(b);
+        engine_free(TAKE(b->checkup_engine));
         return;
     }
     /* A file server hangs: the end of the program ends the thread. What it uses is left to it. */

@@ -33,7 +33,8 @@ struct broker {
     size_t retry_count, retry_room;
     int64_t retry_due_ms;
 
-    struct checkup *checkup; /* under way; NULL = none */
+    struct checkup *checkup;       /* under way; NULL = none */
+    struct engine *checkup_engine; /* its connection; only its thread touches it while one is */
 
     enum drain drain;
     int64_t drain_until_ms;

@@ -34,9 +34,12 @@ static void make_contact(struct doctor *d)
                                .connect_timeout_ms = CONNECT_MS,
                                .request_timeout_ms = REQUEST_MS,
                                .busy_budget_ms = BUSY_MS};
-    f->engine = engine_new(&conf, &f->contact);
+    struct engine *kept = d->opts.engine ? *d->opts.engine : NULL;
+    f->engine = kept ? kept : engine_new(&conf, &f->contact);
     if (!f->engine)
         return;
+    if (d->opts.engine)
+        *d->opts.engine = f->engine;
     f->session =
         engine_session_new(f->engine, &(struct engine_hooks){.ctx = d, .cancelled = is_late});
     engine_session_set_step(f->session, "doctor");

@@ -28,7 +28,7 @@ struct doctor *doctor_new(const struct doctor_opts *opts)
     return d;
 }
 
-static void engine_facts_done(struct engine_facts *f)
+static void engine_facts_done(struct engine_facts *f, bool keep_engine)
 {
     json_decref(f->root);
     ovirt_vm_done(&f->proxy);
@@ -36,14 +36,15 @@ static void engine_facts_done(struct engine_facts *f)
     ovirt_clusters_done(&f->clusters);
     ovirt_permits_done(&f->permits);
     engine_session_free(f->session);
-    engine_free(f->engine);
+    if (!keep_engine)
+        engine_free(f->engine);
 }
 
 void doctor_free(struct doctor *d)
 {
     if (!d)
         return;
-    engine_facts_done(&d->engine);
+    engine_facts_done(&d->engine, d->opts.engine != NULL);
     store_free(d->store);
     free(d->outcomes);
     findings_done(&d->findings);

@@ -17,11 +17,16 @@
 #include "worker/conf.h"
 
 struct doctor;
+struct engine;
 
 struct doctor_opts {
     const struct worker_conf *conf; /* borrowed */
     const char *conf_path;          /* for messages; borrowed */
-    bool broker;               /* look at the broker, too: not from within a worker that serves */
+    bool broker; /* look at the broker, too: not from within a worker that serves */
+    /* A place for the connection to the engine, kept from one check-up of a program to the next, so
+     * that a refused password is not tried again and the account not locked. The caller frees it at
+     * its end (engine_free); NULL = each check-up has its own. */
+    struct engine **engine;
     const char *only;          /* only checks whose names begin so; NULL = all */
     int64_t limit_s;           /* no new check after this; 0 = 60 */
     const char *root;          /* where /etc, /proc, /run and /sys are looked for; NULL = / */
