@@ -2,10 +2,12 @@
 /*
  * One step of the quick benchmark of the repository, see store-quick.
  *
- *     store_quick limit IMAGE             what zstd and SHA-256 alone need for the image, one core
- *     store_quick backup REPO ID IMAGE THREADS [PARENT]
- *     store_quick restore REPO ID TARGET THREADS      TARGET "-" discards
- *     store_quick verify REPO ID THREADS
+ *     store_quick limit IMAGE             what must be done for the image, on one core: "zstd"
+ * alone, with "hash", and with encryption too ("limit") store_quick backup REPO ID IMAGE THREADS
+ * [PARENT] store_quick restore REPO ID TARGET THREADS      TARGET "-" discards store_quick verify
+ * REPO ID THREADS
+ *
+ * With $OXBOW_KEY_FILE the repository is encrypted.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -15,11 +17,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <openssl/evp.h>
 #include <zstd.h>
 
 #include "proto/base/clock.h"
 #include "worker/copy/copy.h"
+#include "worker/store/crypt.h"
+#include "worker/store/digest.h"
 
 enum { FRAME = 1 << 20, BLOCK = STORE_BLOCK_BYTES };
 
@@ -36,59 +39,84 @@ static double cpu_seconds(void)
            (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec) / 1e6;
 }
 
-static void report(const char *what, uint64_t bytes, int64_t ms)
+static void report(const char *what, uint64_t bytes, int64_t ms, double cpu)
 {
     struct rusage u;
     (void)getrusage(RUSAGE_SELF, &u);
-    double mib = (double)bytes / (1 << 20), cpu = cpu_seconds();
+    double mib = (double)bytes / (1 << 20);
     (void)printf(
         "%-10s %8.0f MiB %7.2f s wall %7.2f s cpu %8.0f MiB/s %7.0f MiB/cpu-s  rss %ld MiB\n", what,
         mib, (double)ms / 1e3, cpu, mib * 1e3 / (double)(ms ? ms : 1), mib / (cpu > 0 ? cpu : 1e-9),
         u.ru_maxrss / 1024);
 }
 
-static int limit(const char *path)
+/* What the processor must do for the image whatever the program: each pass reads the image, drops
+ * zero blocks, compresses; `hash` and `seal` add the digests and the encryption. */
+static bool pass(const char *what, const char *path, bool hash, bool seal)
 {
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
-        return perror(path), 1;
-    uint8_t *raw = xmalloc(FRAME), *out = xmalloc(ZSTD_compressBound(FRAME)), digest[32];
-    static const uint8_t zeroes[BLOCK];
+        return perror(path), false;
+    uint8_t *raw = xmalloc(FRAME), *out = xmalloc(ZSTD_compressBound(FRAME));
+    uint8_t *leaves = xmalloc(FRAME / BLOCK * DIGEST_BYTES), tag[CRYPT_TAG_BYTES];
+    static const uint8_t uuid[16], salt[CRYPT_SALT_BYTES];
+    struct crypt_secrets secrets;
+    struct envelope envelope;
+    crypt_secrets_new(&secrets);
+    SCOPED(crypt) struct crypt *crypt = crypt_new(uuid, &secrets);
+    envelope_new(crypt, &envelope);
+    SCOPED(hasher) struct hasher *hasher = hasher_new(seal ? crypt_id_key(crypt) : NULL);
     ZSTD_CCtx *zstd = ZSTD_createCCtx();
-    EVP_MD *md = EVP_MD_fetch(NULL, "SHA256", NULL);
-    EVP_MD_CTX *ctx = EVP_MD_CTX_new();
-    (void)EVP_DigestInit_ex2(ctx, md, NULL);
+    const uint8_t *blocks[FRAME / BLOCK];
+    for (size_t i = 0; i < FRAME / BLOCK; i++)
+        blocks[i] = raw + i * BLOCK;
     uint64_t bytes = 0;
     ssize_t n;
     int64_t start = now_ms();
+    double cpu = cpu_seconds();
     size_t filled = 0;
     while ((n = read(fd, raw + filled, FRAME - filled)) > 0) {
         size_t kept = filled;
         for (size_t at = filled; at + BLOCK <= filled + (size_t)n; at += BLOCK) {
-            if (memcmp(raw + at, zeroes, BLOCK) == 0)
+            if (block_is_zero(raw + at, BLOCK))
                 continue;
-            (void)EVP_DigestInit_ex2(ctx, NULL, NULL);
-            (void)EVP_DigestUpdate(ctx, raw + at, BLOCK);
-            (void)EVP_DigestFinal_ex(ctx, digest, NULL);
             if (kept != at)
                 memcpy(raw + kept, raw + at, BLOCK);
             kept += BLOCK;
         }
         bytes += kept - filled;
         filled = kept;
-        if (filled == FRAME) {
-            (void)ZSTD_compressCCtx(zstd, out, ZSTD_compressBound(FRAME), raw, FRAME, 1);
-            filled = 0;
-        }
+        if (filled < FRAME)
+            continue;
+        if (hash)
+            hasher_leaves(hasher, blocks, FRAME / BLOCK, leaves);
+        size_t len = ZSTD_compressCCtx(zstd, out, ZSTD_compressBound(FRAME), raw, FRAME, 1);
+        if (seal)
+            envelope_seal(crypt, &envelope, salt, (struct crypt_aad){0}, out, len, out, tag);
+        filled = 0;
     }
-    report("limit", bytes, now_ms() - start);
-    EVP_MD_CTX_free(ctx);
-    EVP_MD_free(md);
+    report(what, bytes, now_ms() - start, cpu_seconds() - cpu);
     ZSTD_freeCCtx(zstd);
+    free(leaves);
     free(raw);
     free(out);
     (void)close(fd);
-    return 0;
+    return true;
+}
+
+static int limit(const char *path)
+{
+    bool ok = pass("zstd", path, false, false) && pass("hash", path, true, false) &&
+              pass("limit", path, true, true);
+    return ok ? 0 : 1;
+}
+
+static struct store_opts key_opts(void)
+{
+    struct store_opts opts = {0};
+    store_opts_from_environment(&opts);
+    opts.encrypt = opts.key_file || opts.passphrase_file;
+    return opts;
 }
 
 static struct store_reader *open_disk(struct store *store, const char *id, struct err *err)
@@ -100,10 +128,11 @@ static struct store_reader *open_disk(struct store *store, const char *id, struc
 static bool backup(char **args, const char *parent_id, struct err *err)
 {
     int64_t start = now_ms();
-    SCOPED(store) struct store *store = store_open(args[0], NULL, err);
+    struct store_opts key = key_opts();
+    SCOPED(store) struct store *store = store_open(args[0], &key, err);
     if (!store && err->code == ERR_NOT_FOUND) {
         err_clear(err);
-        store = store_init(args[0], NULL, err);
+        store = store_init(args[0], &key, err);
     }
     SCOPED(source)
     struct source *from =
@@ -125,7 +154,7 @@ static bool backup(char **args, const char *parent_id, struct err *err)
     if (!disk || !copy_backup(from, session, disk, &copts, &stats, err) ||
         !store_disk_finish(disk, NULL, err) || !store_session_commit(session, NULL, err))
         return false;
-    report("backup", stats.data_bytes, now_ms() - start);
+    report("backup", stats.data_bytes, now_ms() - start, cpu_seconds());
     (void)printf(
         "           zero %.0f unchanged %.0f dedup %.0f new %.0f stored %.1f MiB, %llu chunks\n",
         (double)stats.store.zero_bytes / (1 << 20), (double)stats.store.unchanged_bytes / (1 << 20),
@@ -138,7 +167,8 @@ static bool backup(char **args, const char *parent_id, struct err *err)
 static bool restore(char **args, struct err *err)
 {
     int64_t start = now_ms();
-    SCOPED(store) struct store *store = store_open(args[0], NULL, err);
+    struct store_opts key = key_opts();
+    SCOPED(store) struct store *store = store_open(args[0], &key, err);
     SCOPED(store_reader)
     struct store_reader *reader = store ? open_disk(store, args[1], err) : NULL;
     if (!reader)
@@ -152,19 +182,20 @@ static bool restore(char **args, struct err *err)
     struct copy_stats stats;
     if (!to || !copy_restore(reader, to, &copts, &stats, err))
         return false;
-    report("restore", stats.data_bytes, now_ms() - start);
+    report("restore", stats.data_bytes, now_ms() - start, cpu_seconds());
     return true;
 }
 
 static bool verify(char **args, struct err *err)
 {
     int64_t start = now_ms();
-    SCOPED(store) struct store *store = store_open(args[0], NULL, err);
+    struct store_opts key = key_opts();
+    SCOPED(store) struct store *store = store_open(args[0], &key, err);
     struct store_verify_opts opts = {.threads = (unsigned)strtoul(args[2], NULL, 10)};
     struct store_verify_result result;
     if (!store || !store_verify_point(store, args[1], &opts, &result, err))
         return false;
-    report("verify", result.checked_bytes, now_ms() - start);
+    report("verify", result.checked_bytes, now_ms() - start, cpu_seconds());
     return true;
 }
 

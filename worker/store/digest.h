@@ -28,6 +28,8 @@ void hasher_free(struct hasher *h);
 
 /* The leaf digest of STORE_BLOCK_BYTES bytes. */
 void hasher_leaf(struct hasher *h, const void *block, uint8_t out[DIGEST_BYTES]);
+/* The leaves of `n` blocks, one after the other in `out`: faster than one by one. */
+void hasher_leaves(struct hasher *h, const uint8_t *const *blocks, size_t n, uint8_t *out);
 /* The chunk id of `n` leaf digests of DIGEST_BYTES each. */
 void hasher_chunk(struct hasher *h, const uint8_t *leaves, size_t n, uint8_t out[DIGEST_BYTES]);
 

@@ -239,9 +239,12 @@ static bool verify_blocks(struct decoder *d, const struct footer *footer,
         uint32_t n = chunk.blocks_less_1 + 1u;
         if (n > CHUNK_BLOCKS_MAX)
             return err_set(err, ERR_STORE_CORRUPT, 0, "chunk %u is too large", c);
+        const uint8_t *blocks[CHUNK_BLOCKS_MAX];
+        for (uint32_t i = 0; i < n; i++)
+            blocks[i] = raw + (size_t)(block + i) * STORE_BLOCK_BYTES;
+        hasher_leaves(d->hasher, blocks, n, leaves);
         for (uint32_t i = 0; i < n; i++, block++) {
-            uint8_t *leaf = leaves + (size_t)i * DIGEST_BYTES;
-            hasher_leaf(d->hasher, raw + (size_t)block * STORE_BLOCK_BYTES, leaf);
+            const uint8_t *leaf = leaves + (size_t)i * DIGEST_BYTES;
             if (memcmp(leaf, footer_leaf(footer, entry, block), LEAF_BYTES) != 0)
                 return err_set(err, ERR_STORE_CORRUPT, 0, "block %u: wrong digest", block);
         }

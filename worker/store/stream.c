@@ -138,14 +138,19 @@ bool stream_finish(struct store_stream *stream, struct err *err)
 
 static void classify(struct unit *u)
 {
+    uint32_t begin = 0; /* of a run of blocks that are not zero */
+    const uint8_t *blocks[CHUNK_BLOCKS_MAX];
     for (uint32_t i = 0; i < u->n; i++) {
         const uint8_t *block = unit_block(u, i);
-        if (block_is_zero(block, STORE_BLOCK_BYTES)) {
-            u->kinds[i] = BLOCK_ZERO;
-            continue;
+        bool is_zero = block_is_zero(block, STORE_BLOCK_BYTES);
+        u->kinds[i] = is_zero ? BLOCK_ZERO : BLOCK_NEW;
+        if (!is_zero)
+            blocks[i - begin] = block;
+        uint32_t run = i + (is_zero ? 0 : 1) - begin;
+        if (is_zero || run == CHUNK_BLOCKS_MAX || i + 1 == u->n) {
+            hasher_leaves(u->stream->hasher, blocks, run, u->leaves + (size_t)begin * DIGEST_BYTES);
+            begin = i + 1;
         }
-        u->kinds[i] = BLOCK_NEW;
-        hasher_leaf(u->stream->hasher, block, u->leaves + (size_t)i * DIGEST_BYTES);
     }
 }
 

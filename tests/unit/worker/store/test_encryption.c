@@ -13,6 +13,7 @@
 #include "worker/store/keys.h"
 #include "worker/store/packfile.h"
 #include "worker/store/reader.h"
+#include "worker/store/sha256x2.h"
 
 enum { BLOCK = STORE_BLOCK_BYTES, DATA_BYTES = 600 * BLOCK + 99, FAST = 14 /* scrypt */ };
 static const char blob_text[] = "<ovf>the secret of the machine</ovf>";
@@ -647,6 +648,58 @@ static void test_keyed_digests(void **state)
     hasher_free(keyed);
 }
 
+/* Whatever the number of blocks and whatever their content: as one by one, which is OpenSSL's. */
+static void test_many_leaves_at_once(void **state)
+{
+    (void)state;
+    enum { N = 9 };
+    const uint8_t key[DIGEST_BYTES] = {7, 1};
+    uint8_t *data = xmalloc(N * BLOCK + 1), many[N * DIGEST_BYTES], one[DIGEST_BYTES];
+    for (uint64_t seed = 0; seed < 40; seed++) {
+        struct hasher *h = hasher_new(seed % 2 ? key : NULL);
+        const uint8_t *blocks[N];
+        size_t n = seed % (N + 1);
+        fill_random(data, N * BLOCK + 1, seed);
+        for (size_t i = 0; i < N; i++) /* of odd addresses, too, and one of them twice */
+            blocks[i] = data + (i == 3 ? 0 : i) * BLOCK + seed % 4 / 2;
+        hasher_leaves(h, blocks, n, many);
+        for (size_t i = 0; i < n; i++) {
+            hasher_leaf(h, blocks[i], one);
+            assert_memory_equal(many + i * DIGEST_BYTES, one, sizeof one);
+        }
+        hasher_free(h);
+    }
+    free(data);
+}
+
+/* The kernel itself against libcrypto, for messages of 1 to 70 whole blocks (and their padding). */
+static void test_two_lanes(void **state)
+{
+    (void)state;
+    if (!sha256x2_available())
+        skip();
+    enum { BLOCKS = 70 };
+    uint8_t *a = xcalloc(2, (BLOCKS + 1) * 64), *b = a + (BLOCKS + 1) * 64;
+    for (uint64_t n = 1; n <= BLOCKS; n++) {
+        uint8_t want[DIGEST_BYTES], got[DIGEST_BYTES];
+        struct sha256_state x = sha256_start, y = sha256_start;
+        uint8_t end[64] = {0x80};
+        fill_random(a, n * 64, n);
+        fill_random(b, n * 64, ~n);
+        for (size_t i = 0; i < 8; i++)
+            end[63 - i] = (uint8_t)(n * 512 >> 8 * i);
+        sha256x2_blocks(&x, &y, a, b, n);
+        sha256x2_blocks(&x, &y, end, end, 1);
+        sha256_state_digest(&x, got);
+        digest_sha256(a, n * 64, want);
+        assert_memory_equal(got, want, sizeof want);
+        sha256_state_digest(&y, got);
+        digest_sha256(b, n * 64, want);
+        assert_memory_equal(got, want, sizeof want);
+    }
+    free(a);
+}
+
 int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -666,6 +719,8 @@ int main(void)
         T(test_frames_are_copied_without_a_key),
         cmocka_unit_test(test_seals),
         cmocka_unit_test(test_keyed_digests),
+        cmocka_unit_test(test_many_leaves_at_once),
+        cmocka_unit_test(test_two_lanes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
