@@ -377,8 +377,15 @@ static bool backup_begin(struct job *job, void **ret_thread, struct err *err)
 static bool backup_data(struct job *job, void *thread, uint8_t *buf, const struct extent *unit,
                         struct err *err)
 {
-    return job->source->ops->pread(job->source, buf, (size_t)unit->len, unit->offset, err) &&
-           store_stream_write(thread, job->disk, unit->offset, buf, (size_t)unit->len, err);
+    size_t len = (size_t)unit->len, piece = job->source->piece_bytes;
+    for (size_t at = 0; at < len;) {
+        size_t part = piece != 0 && piece < len - at ? piece : len - at;
+        if (!job->source->ops->pread(job->source, buf, part, unit->offset + at, err) ||
+            !store_stream_write(thread, job->disk, unit->offset + at, buf, part, err))
+            return false;
+        at += part;
+    }
+    return true;
 }
 
 static bool backup_hole(struct job *job, const struct extent *unit, struct err *err)

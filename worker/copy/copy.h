@@ -41,6 +41,9 @@ struct source {
     const struct source_ops *ops;
     uint64_t size_bytes;
     unsigned threads_max; /* 0 = any number */
+    size_t piece_bytes; /* best size of a read that is cheap, a multiple of 4096; 0 = the larger the
+                           better. Small pieces are still in the processor's cache when they are
+                           hashed and compressed */
 };
 
 /* NULL is fine. */

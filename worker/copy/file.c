@@ -166,6 +166,7 @@ struct source *source_file_open(const char *path, const struct source_file_opts 
     opts = opts ? opts : &defaults;
     struct source_file *f = ALLOC_NEW(struct source_file);
     f->base.ops = &ops;
+    f->base.piece_bytes = IO_BYTES;
     f->raw.fd = -1;
     f->drops_cache = !opts->keep_page_cache;
     if (!raw_open(&f->raw, path, O_RDONLY, opts->no_direct, &f->base.size_bytes, err)) {
