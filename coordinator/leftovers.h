@@ -17,7 +17,8 @@ bool leftovers_keep(struct core *core, const char *task, const struct wire_lefto
  * gone by the clean-up. */
 bool leftovers_keep_of_journal(struct core *core, const struct task *t, struct err *err);
 /* Remember snapshots and attachments of a late event: an attempt that was given up already has made
- * them. The VM and disks of a restore are left out: the next attempt may have taken them over. */
+ * them. The VM and disks of a restore are left out: the next attempt may have taken them over. What
+ * nobody took is found by the next sweep. */
 bool leftovers_keep_late(struct core *core, const struct task *t,
                          const struct wire_handles *handles, struct err *err);
 
