@@ -188,6 +188,16 @@ static bool is_qcow2(const struct import_opts *o, const char *file)
     return len > 6 && strcmp(file + len - 6, ".qcow2") == 0;
 }
 
+/* The files are taken for new versions of the parent's disks where there are as many, and these
+ * have ids that a VM's disks can have. */
+static bool has_same_disks(const struct store_point *parent, size_t n)
+{
+    bool same = parent && store_point_disk_count(parent) == n;
+    for (size_t i = 0; same && i < n; i++)
+        same = id_is_valid(store_point_disk(parent, i)->id);
+    return same;
+}
+
 /* ---- importing */
 
 struct import {
@@ -297,7 +307,7 @@ static bool run(struct repo_call *call, struct err *err)
     struct store_session *writing = store_session_begin(call->store, &opts, err);
     struct import im = {.call = call,
                         .parent = parent,
-                        .same_disks = parent && store_point_disk_count(parent) == call->count,
+                        .same_disks = has_same_disks(parent, call->count),
                         .session = writing,
                         .disks = disks};
     return writing && import_all(&im, err) &&
