@@ -7,6 +7,8 @@
  * [PARENT] store_quick restore REPO ID TARGET THREADS      TARGET "-" discards store_quick verify
  * REPO ID THREADS
  *
+ *     store_quick key FILE                a key file
+ *
  * With $OXBOW_KEY_FILE the repository is encrypted.
  */
 #include <errno.h>
@@ -205,7 +207,9 @@ int main(int argc, char **argv)
     bool ok = false;
     if (argc == 3 && strcmp(argv[1], "limit") == 0)
         return limit(argv[2]);
-    if ((argc == 6 || argc == 7) && strcmp(argv[1], "backup") == 0)
+    if (argc == 3 && strcmp(argv[1], "key") == 0)
+        ok = store_key_file_make(argv[2], &err);
+    else if ((argc == 6 || argc == 7) && strcmp(argv[1], "backup") == 0)
         ok = backup(argv + 2, argc == 7 ? argv[6] : NULL, &err);
     else if (argc == 6 && strcmp(argv[1], "restore") == 0)
         ok = restore(argv + 2, &err);
