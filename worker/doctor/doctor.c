@@ -175,5 +175,7 @@ char *doctor_read_file(const struct doctor *d, const char *path)
 
 bool doctor_has_devices(const struct doctor *d)
 {
-    return strncmp(d->conf->device_dir, "/dev/", 5) == 0 || d->opts.root;
+    const char *dir = d->conf->device_dir;
+    bool in_dev = strncmp(dir, "/dev/", 5) == 0 && strncmp(dir, "/dev/shm/", 9) != 0;
+    return in_dev || d->opts.root;
 }
