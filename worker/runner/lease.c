@@ -14,8 +14,6 @@ struct lease {
     uint64_t ahead_sent, ahead_confirmed;
     /* Of the waiting that is going on; 0 = none. */
     int64_t waiting_since_ms; /* mono */
-    int64_t last_look_ms;
-    int64_t waited_connected_ms;
     int64_t asked_ms;
 };
 
@@ -139,28 +137,20 @@ bool lease_is_lost(struct lease *l)
     return lost;
 }
 
-/* Under the mutex: account for the waiting, and give up when it has been too long. */
+/* Under the mutex: account for the waiting, and give up when it has been too long. A coordinator
+ * that is away is like a broker that is: nobody takes the task over meanwhile, and whoever does is
+ * heard of by a denial. */
 static bool waited_too_long(struct lease *l, int64_t now, struct err *err)
 {
-    if (l->waiting_since_ms == 0) {
-        l->waiting_since_ms = l->last_look_ms = now;
-        l->waited_connected_ms = 0;
-    }
-    if (l->connected)
-        l->waited_connected_ms += now - l->last_look_ms;
-    l->last_look_ms = now;
-    if (l->waited_connected_ms > 2 * l->opts.lease_ms) {
-        err_set(err, ERR_LEASE_LOST, 0,
-                "the coordinator has not confirmed the lease within %" PRId64 " s",
-                2 * l->opts.lease_ms / 1000);
-        return true;
-    }
-    if (now - l->waiting_since_ms > l->opts.outage_ms) {
-        err_set(err, ERR_LEASE_LOST, 0, "the broker has been out of reach for %" PRId64 " s",
-                (now - l->waiting_since_ms) / 1000);
-        return true;
-    }
-    return false;
+    if (l->waiting_since_ms == 0)
+        l->waiting_since_ms = now;
+    if (now - l->waiting_since_ms <= l->opts.outage_ms)
+        return false;
+    err_set(err, ERR_LEASE_LOST, 0, "%s for %" PRId64 " s",
+            l->connected ? "the coordinator has not confirmed the lease"
+                         : "the broker has been out of reach",
+            (now - l->waiting_since_ms) / 1000);
+    return true;
 }
 
 /* Under the mutex. `ret_ask`: the coordinator should be asked now. */

@@ -23,7 +23,7 @@ struct lease;
 struct lease_opts {
     const struct clock *clock;
     int64_t lease_ms;
-    int64_t outage_ms; /* longest wait for a lost broker */
+    int64_t outage_ms; /* longest wait for a lost broker or coordinator */
     /* Called (with no lock held, from the thread of lease_wait or lease_is_lost) when the lease is
      * stale and should be confirmed by a claim with the fence. */
     void (*ask)(void *ctx);
@@ -42,7 +42,7 @@ void lease_granted(struct lease *l, int64_t sent_ms);
 /* The coordinator says the task is not ours. Final. */
 void lease_denied(struct lease *l);
 void lease_set_connected(struct lease *l, bool connected);
-/* From now on wait for a lost broker no longer than this. */
+/* From now on wait for a lost broker or coordinator no longer than this. */
 void lease_limit_outage(struct lease *l, int64_t outage_ms);
 
 /* A handle was published ahead / one such message was confirmed. */
@@ -55,6 +55,5 @@ bool lease_is_lost(struct lease *l);
 
 enum lease_state { LEASE_VALID, LEASE_PENDING, LEASE_LOST };
 /* Whether a mutation may happen; waits up to `wait_ms` for that. PENDING: call again. LOST: err is
- * set to lease-lost. Gives up (LOST) when the coordinator has not answered for two lease times
- * while the broker was there, or when the broker was away for outage_ms. */
+ * set to lease-lost. Gives up (LOST) when the broker or the coordinator was away for outage_ms. */
 enum lease_state lease_wait(struct lease *l, int64_t wait_ms, struct err *err);
