@@ -36,6 +36,7 @@ class Scenario:
     exit_code = 0
     ends_early = False
     prepares_traced = False  # a dry run's trace begins before prepare()
+    has_file_points = True
 
     def __init__(self, tables):
         self.steps = tables[self.kind]
@@ -173,6 +174,30 @@ class Sweep(Listing):
         return []
 
 
+class Prune(Listing):
+    """Deletes nothing, and collects what all the other cases have left as garbage."""
+    name = kind = "prune"
+    has_file_points = False  # what there is to collect is never the same
+
+    def begin(self, cell, tag):
+        return self.list(cell, tag, "prune", "--keep-last=1000")
+
+    def check(self, cell, lines):
+        gone = [p for p in cell.points_of_vm.values() if not cell.judge.commits(p.rpartition(".")[0])]
+        return [f"restore points that were to be kept: {gone}"] if gone else []
+
+
+class Verify(Listing):
+    name = kind = "verify"
+    has_file_points = False
+
+    def begin(self, cell, tag):
+        return self.list(cell, tag, "verify", "--share=1/8")
+
+    def check(self, cell, lines):
+        return []
+
+
 class List(Listing):
     name = kind = "list"
 
@@ -302,7 +327,7 @@ class UndoOfRestore(Undo):
 
 # Those of kinds that this worker knows.
 SCENARIO_CLASSES = [Backup, Restore, RestoreAndStart, UndoOfBackup, UndoOfRestore, CleanupOfBackup, CleanupOfRestore,
-                    Inventory, List, Sweep]
+                    Inventory, List, Sweep, Prune, Verify]
 
 
 def scenarios(tables):
