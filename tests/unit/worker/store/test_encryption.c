@@ -14,6 +14,7 @@
 #include "worker/store/packfile.h"
 #include "worker/store/reader.h"
 #include "worker/store/sha256x2.h"
+#include "worker/store/upkeep.h"
 
 enum { BLOCK = STORE_BLOCK_BYTES, DATA_BYTES = 600 * BLOCK + 99, FAST = 14 /* scrypt */ };
 static const char blob_text[] = "<ovf>the secret of the machine</ovf>";
@@ -432,6 +433,79 @@ static void test_upkeep_without_a_key(void **state)
     assert_int_equal(result.damaged_ranges, 1);
 }
 
+static char *only_pack(const struct scene *s)
+{
+    struct file_list files = list_files(s->path);
+    char *path = NULL;
+    for (size_t i = 0; i < files.count; i++)
+        if (strncmp(files.items[i], "packs/", 6) == 0)
+            path = xasprintf("%s/%s", s->path, files.items[i]);
+    file_list_done(&files);
+    assert_non_null(path);
+    return path;
+}
+
+/* A wrong bit is found without a key, healed with one, and never guessed at. */
+static void test_scrubbing(void **state)
+{
+    struct scene *s = *state;
+    struct err err = ERR_INIT;
+    SCOPED_FREE char *pack = only_pack(s);
+    flip_byte(pack, 3000);
+    struct store *store = store_open(s->path, &(struct store_opts){.keyless = true}, &err);
+    MUST(store, &err);
+    struct store_scrub_result result;
+    MUST(store_scrub(store, NULL, &result, &err), &err);
+    assert_int_equal(result.frames_damaged, 1);
+    assert_int_equal(result.frames_healed, 0);
+    assert_int_equal(result.points_damaged, 1);
+    store_free(store);
+    store = open_with(s, s->key_file, &err);
+    MUST(store, &err);
+    MUST_FAIL(check_image(store, "first.1", &s->image, &err), &err, ERR_STORE_CORRUPT);
+    MUST(store_scrub(store, NULL, &result, &err), &err);
+    assert_int_equal(result.frames_healed, 1);
+    store_free(store);
+    store = open_with(s, s->key_file, &err);
+    MUST(store, &err);
+    MUST(check_image(store, "first.1", &s->image, &err), &err);
+    MUST(store_scrub(store, NULL, &result, &err), &err);
+    assert_int_equal(result.frames_damaged, 0);
+    store_free(store);
+    store = store_open(s->path, &(struct store_opts){.keyless = true}, &err);
+    MUST(store, &err);
+    MUST(store_scrub(store, NULL, &result, &err), &err);
+    assert_int_equal(result.points_damaged, 0);
+    store_free(store);
+}
+
+/* More than a bit: the blocks of a damaged frame are taken from another pack, and sealed anew. */
+static void test_healing_from_elsewhere(void **state)
+{
+    struct scene *s = *state;
+    struct err err = ERR_INIT;
+    SCOPED_FREE char *pack = only_pack(s);
+    flip_byte(pack, 3000);
+    flip_byte(pack, 3100);
+    struct store *store = open_with(s, s->key_file, &err);
+    MUST(store, &err);
+    struct store_scrub_result result;
+    MUST(store_scrub(store, NULL, &result, &err), &err);
+    assert_int_equal(result.frames_damaged, 1);
+    assert_int_equal(result.frames_healed, 0);
+    struct store_stats stats; /* what is marked is stored anew */
+    MUST(backup(store, "second.1", &s->image, NULL, &stats, &err), &err);
+    assert_true(stats.stored_raw_bytes > 0);
+    MUST(store_scrub(store, NULL, &result, &err), &err);
+    assert_int_equal(result.frames_healed, 1);
+    store_free(store);
+    store = open_with(s, s->key_file, &err);
+    MUST(store, &err);
+    MUST(check_image(store, "first.1", &s->image, &err), &err);
+    MUST(store_verify_point(store, "first.1", NULL, NULL, &err), &err);
+    store_free(store);
+}
+
 /* The use table of a sealed map says what the map itself says. */
 static void test_use_table_is_that_of_the_map(void **state)
 {
@@ -714,6 +788,8 @@ int main(void)
         T(test_a_hostile_key_object),
         T(test_a_key_that_only_writes),
         T(test_upkeep_without_a_key),
+        T(test_scrubbing),
+        T(test_healing_from_elsewhere),
         T(test_use_table_is_that_of_the_map),
         T(test_a_forged_point_is_refused),
         T(test_frames_are_copied_without_a_key),
