@@ -92,8 +92,11 @@ static bool succeed_selection(struct core *core, struct task *t, const struct wi
     return end_with(core, t, TASK_SUCCEEDED, NULL, &whole, err);
 }
 
-/* Use the pages of a listing. A page that never came (it was refused) fails the task: half a
- * listing must not pass for a whole one. */
+static bool fail(struct core *core, struct task *t, const struct wire_result *result,
+                 struct err *err);
+
+/* Use the pages of a listing. A page that is not there (it was refused, or is late: sent again
+ * after the broker rejected it) fails the attempt: half a listing must not pass for a whole one. */
 static bool succeed_listing(struct core *core, struct task *t, const struct wire_result *result,
                             struct err *err)
 {
@@ -107,9 +110,12 @@ static bool succeed_listing(struct core *core, struct task *t, const struct wire
                 result->pages, have);
         struct wire_error error;
         char at[WIRE_AT_BYTES];
+        static char soon[] = "soon";
         wire_error_of(&why, &error, at);
-        t->failures++;
-        return end_with(core, t, TASK_FAILED, &error, result, err);
+        error.retry = soon;
+        struct wire_result failed = *result;
+        failed.error = &error;
+        return fail(core, t, &failed, err);
     }
     if (t->role == TASK_SELECT)
         return succeed_selection(core, t, result, have, err);
