@@ -15,6 +15,8 @@
  * - connection.blocked (memory or disk alarm) holds publishes back and is told.
  * - A consumer that the broker cancelled (queue deleted, node lost) is declared and subscribed
  * anew; so is one whose queue is not there yet, or whose channel the broker closed.
+ * - A broker that rejects publishes for seconds is connected to anew: RabbitMQ 3.10 may reject all
+ * of a connection for want of a queue's new leader.
  * - Deliveries of a lost connection cannot be acked any more: mq_ack() on one is silently void, the
  *   broker delivers it again.
  *

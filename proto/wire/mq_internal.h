@@ -42,7 +42,10 @@ enum {
     MQ_FLIGHT_MAX = 1000,
     MQ_FLIGHT_BYTES_MAX = 1 << 20,
     MQ_FRAMES_AT_ONCE = 512, /* then others get their turn */
-    MQ_STABLE_MS = 10000,    /* a connection that stood so long resets the back-off */
+    MQ_NACK_WAIT_MS = 3000,  /* so long a connection may reject publishes; longer each time, ... */
+    MQ_NACK_WAIT_MAX_MS = 60000,
+    MQ_NACK_FORGET_MS = 120000, /* ... until it did not for so long */
+    MQ_STABLE_MS = 10000,       /* a connection that stood so long resets the back-off */
 };
 
 /* A publish until its end is known. */
@@ -120,6 +123,7 @@ struct mq {
     int64_t attempt_until_ms; /* of the present one; 0 = connected */
     int heartbeat_s;          /* as agreed with the broker, which may want it shorter */
     char *blocked_reason;
+    int64_t nacked_at_ms, nack_wait_ms;
 
     struct mq_pending *first, *last_pending, *unsent;
     size_t pending_count, pending_bytes, flight_count, flight_bytes;

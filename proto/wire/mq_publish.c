@@ -256,8 +256,30 @@ static void end_one(struct mq *mq, struct mq_pending *p, enum mq_outcome outcome
     free_one(p);
 }
 
+/* A channel of RabbitMQ 3.10 that first publishes to a quorum queue while the node of its leader is
+ * lost rejects all for ever, though the queue has a new leader (rabbit_fifo_client:enqueue/3). Only
+ * a new channel looks for that. A queue that is really full costs a connection now and then. */
+static void on_rejected(struct mq *mq)
+{
+    int64_t now = mq_now_ms(mq);
+    if (mq->nacked_at_ms == 0 || now - mq->nacked_at_ms > MQ_NACK_FORGET_MS)
+        mq->nack_wait_ms = MQ_NACK_WAIT_MS;
+    mq->nacked_at_ms = now;
+    if (now - mq->up_since_ms < mq->nack_wait_ms)
+        return;
+    mq->nack_wait_ms =
+        2 * mq->nack_wait_ms < MQ_NACK_WAIT_MAX_MS ? 2 * mq->nack_wait_ms : MQ_NACK_WAIT_MAX_MS;
+    struct err why = ERR_INIT;
+    err_set(&why, ERR_BROKER_BLOCKED, 0,
+            "the broker rejects what is published: a queue is full, or this connection has not "
+            "noticed its new leader");
+    mq_break(mq, &why);
+}
+
 static void end_confirmed(struct mq *mq, struct mq_pending *p, bool acked)
 {
+    if (!acked)
+        on_rejected(mq);
     end_one(mq, p, p->returned ? MQ_RETURNED : acked ? MQ_CONFIRMED : MQ_NACKED);
 }
 
