@@ -180,7 +180,7 @@ void open_pack_free(void *value)
 struct open_pack *open_pack_load(struct store *store, const struct pack_ref *ref, struct err *err)
 {
     struct open_pack *pack = ALLOC_NEW(struct open_pack);
-    bool is_relocated;
+    bool is_relocated = false;
     pack_path(ref->id, pack->path);
     pack->fd = openat(store->dirfd, pack->path, O_RDONLY | O_CLOEXEC);
     if (pack->fd < 0) {

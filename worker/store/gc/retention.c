@@ -15,10 +15,28 @@ enum { MINUTES_MAX = 14 * 60, DAY_S = 86400 };
 
 /* ---- zones */
 
+static int two_digits(const char *at)
+{
+    bool are = at[0] >= '0' && at[0] <= '9' && at[1] >= '0' && at[1] <= '9';
+    return are ? (at[0] - '0') * 10 + at[1] - '0' : -1;
+}
+
+/* "+02:00" or "+0200": minutes east of UTC. */
+static bool parse_offset(const char *text, int *ret_minutes)
+{
+    if (text[0] != '+' && text[0] != '-')
+        return false;
+    int hours = two_digits(text + 1);
+    const char *at = hours < 0 ? text : text + 3 + (text[3] == ':');
+    int minutes = hours < 0 ? -1 : two_digits(at);
+    if (minutes < 0 || minutes > 59 || at[2] != '\0' || hours * 60 + minutes > MINUTES_MAX)
+        return false;
+    *ret_minutes = (hours * 60 + minutes) * (text[0] == '-' ? -1 : 1);
+    return true;
+}
+
 bool retention_zone_parse(const char *text, struct retention_policy *policy, struct err *err)
 {
-    unsigned hours, minutes;
-    char sign, rest;
     if (strcmp(text, "UTC") == 0) {
         policy->zone = ZONE_UTC;
         return true;
@@ -27,11 +45,8 @@ bool retention_zone_parse(const char *text, struct retention_policy *policy, str
         policy->zone = ZONE_LOCAL;
         return true;
     }
-    if ((sscanf(text, "%c%2u:%2u%c", &sign, &hours, &minutes, &rest) == 3 ||
-         sscanf(text, "%c%2u%2u%c", &sign, &hours, &minutes, &rest) == 3) &&
-        (sign == '+' || sign == '-') && minutes < 60 && hours * 60 + minutes <= MINUTES_MAX) {
+    if (parse_offset(text, &policy->offset_minutes)) {
         policy->zone = ZONE_OFFSET;
-        policy->offset_minutes = (int)(hours * 60 + minutes) * (sign == '-' ? -1 : 1);
         return true;
     }
     return err_set(err, ERR_BAD_ARGUMENT, 0,

@@ -61,11 +61,11 @@ static uint32_t read_cursor(const struct scrub *s)
 {
     SCOPED_BUF struct buf text;
     struct err err = ERR_INIT;
-    unsigned at;
+    static const char magic[] = "oxbow-scrub 1 ";
     if (!object_read(s->store->dirfd, "scrub/cursor", CURSOR_TEXT_MAX, &text, &err) ||
-        sscanf(buf_str(&text), "oxbow-scrub 1 %5u", &at) != 1)
+        strncmp(buf_str(&text), magic, sizeof magic - 1) != 0)
         return 0; /* lost: begin anew */
-    return at % CURSOR_END;
+    return (uint32_t)(strtoul(buf_str(&text) + sizeof magic - 1, NULL, 10) % CURSOR_END);
 }
 
 static void save_cursor(const struct scrub *s, uint32_t done)
