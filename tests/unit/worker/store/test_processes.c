@@ -13,6 +13,7 @@
 #include "proto/base/clock.h"
 #include "proto/base/log.h"
 #include "support.h"
+#include "worker/store/upkeep.h"
 
 enum { MIB = 1 << 20 };
 
@@ -263,6 +264,27 @@ static void full_disk(const char *dir)
     MUST(store_session_revoke(store, "large.1", &was_committed, &err), &err);
     assert_false(was_committed);
     MUST(backup_image(store, "small.2", &small, NULL, NULL, &err), &err);
+    MUST(check_image(store, "small.2", &small, &err), &err);
+
+    /* Not a byte is free: deleting and collecting still work, and make room. */
+    fill_random(large.data, MIB, 3);
+    large.size = MIB;
+    MUST(backup_image(store, "gone.1", &large, NULL, NULL, &err), &err);
+    SCOPED_FREE char *filler = xasprintf("%s/filler", dir);
+    FILE *f = fopen(filler, "wb");
+    assert_non_null(f);
+    static const char page[4096] = {1};
+    while (fwrite(page, 1, sizeof page, f) == sizeof page && fflush(f) == 0)
+        continue;
+    (void)fclose(f);
+    MUST(store_free_space(store, &before, &err), &err);
+    assert_int_equal(before, 0);
+    struct store_collect_result result;
+    MUST(store_point_delete(store, "gone.1", true, &err), &err);
+    MUST(store_collect(store, NULL, &result, &err), &err);
+    assert_int_equal(result.packs_removed, 1);
+    MUST(store_free_space(store, &after, &err), &err);
+    assert_true(after >= MIB);
     MUST(check_image(store, "small.2", &small, &err), &err);
     free(small.data);
     free(large.data);
