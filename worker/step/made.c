@@ -92,8 +92,11 @@ void made_drop_handles(struct task_run *run)
         if (strncmp(h->name, HANDLE_DISK, strlen(HANDLE_DISK)) != 0)
             continue;
         struct err err = ERR_INIT;
-        if (!empty_description(run, h->value, &err))
+        if (!empty_description(run, h->value, &err)) {
+            if (err.code == ERR_LEASE_LOST)
+                return; /* whoever has it now shall know of the disk, and take its mark off */
             run_warn_err(run, h->value, &err);
+        }
         SCOPED_FREE char *name = xstrdup(h->name);
         run_handle_drop(run, name);
     }
