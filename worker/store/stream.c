@@ -451,8 +451,12 @@ static bool copy_record(struct unit *u, const struct map_record *r, struct err *
     struct unit *copy = ALLOC_NEW(struct unit);
     copy->stream = u->stream;
     copy->disk = u->disk;
-    copy->block = r->block;
-    bool ok = store_disk_read(parent, data, len, offset, err) && write_unit(copy, data, len, err);
+    const size_t unit = (size_t)UNIT_BLOCKS * STORE_BLOCK_BYTES;
+    bool ok = store_disk_read(parent, data, len, offset, err);
+    for (size_t at = 0; ok && at < len; at += unit) { /* a record may be longer than a unit */
+        copy->block = r->block + at / STORE_BLOCK_BYTES;
+        ok = write_unit(copy, data + at, len - at < unit ? len - at : unit, err);
+    }
     map_records_done(&copy->records);
     free(copy);
     return ok;
