@@ -49,9 +49,9 @@ static const struct argp_option options[] = {
     {"parent", OPT_PARENT, "POINT", 0,
      "The point to compare with; default: the newest one of the VM with as many disks", 0},
     {"changed", OPT_CHANGED, "FILE", 0,
-     "A map of what may differ from --parent, as 'nbdinfo --map --json' writes it of a dirty "
-     "bitmap: "
-     "all else is taken from there without being read. Once for each disk",
+     "A map of what may differ from --parent, as nbdinfo(1) prints a dirty bitmap in JSON: all "
+     "else "
+     "is taken from there without being read. Once for each disk",
      0},
     {"format", OPT_FORMAT, "raw|qcow2", 0,
      "Of the files; default: qcow2 where the name ends so, else raw", 0},
