@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * One thread's pipeline. A call is cut into units of 512 KiB; a unit goes through three
+ * One thread's pipeline. A call is cut into units of 1 MiB; a unit goes through three
  * passes:
  *
  *     classify   each block: zero, equal to the parent's, or to be stored (with its leaf digest)
@@ -18,8 +18,9 @@
 #include "worker/store/packfile.h"
 #include "worker/store/writer.h"
 
-/* A unit's 512 KiB stay in the processor's cache from the first pass to the last. */
-enum { UNIT_BLOCKS = 128, CUT_MASK = 15 };
+/* A unit stays in the processor's cache from the first pass to the last; chunks do not cross units,
+ * so that smaller ones would find less of what has moved. */
+enum { UNIT_BLOCKS = 256, CUT_MASK = 15 };
 
 enum block_kind { BLOCK_ZERO, BLOCK_SAME, BLOCK_NEW };
 
