@@ -2,6 +2,7 @@
 /* Key files, passphrases, and the objects in keys/ that they open. */
 #include "worker/store/keys.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -330,6 +331,7 @@ static bool unwrap(const struct key_record *r, const struct outer *outer, struct
 {
     uint8_t key[CRYPT_SECRET_BYTES], both[2 * CRYPT_SECRET_BYTES];
     *ret_opened = false;
+    assert(r->aad); /* of a decoded record */
     if ((r->log2_n != 0) != (outer->passphrase != NULL))
         return true; /* of the other kind */
     if (!outer_key(outer, r->salt, r->log2_n, key, err))
