@@ -129,8 +129,9 @@ static json_t *ids_before(struct engine_session *s, const struct ovirt_transfer_
     json_t *ids = json_object();
     size_t i;
     json_t *t;
-    json_array_foreach (alive, i, t)
+    json_array_foreach (alive, i, t) {
         json_object_set_new(ids, member_str(t, "id"), json_true());
+    }
     return ids;
 }
 
