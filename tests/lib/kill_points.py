@@ -161,6 +161,8 @@ def points_of(scenario, trace):
             if not e.changes:
                 continue
             name = names.name(name)
+            if "-pins." in name:
+                continue  # how many packs of others are pinned is never the same
             for when in ("before", "after"):
                 if when == "before" or e.operation == "link" or e is last:
                     yield Point(scenario, step, name, when, gate,
