@@ -98,10 +98,6 @@ static int on_config(const char *key, const char *value)
         return set_text(&plugin.point, key, value);
     if (strcmp(key, "disk") == 0)
         return set_text(&plugin.disk, key, value);
-    if (strcmp(key, "key_file") == 0)
-        return set_path(&plugin.key_file, key, value);
-    if (strcmp(key, "passphrase_file") == 0)
-        return set_path(&plugin.passphrase_file, key, value);
     if (strcmp(key, "key-file") == 0)
         return set_path(&plugin.key_file, key, value);
     if (strcmp(key, "passphrase-file") == 0)
@@ -132,9 +128,7 @@ static int on_config_complete(void)
     "key-file=FILE The key of an encrypted repository; default: $OXBOW_KEY_FILE.\n"                \
     "passphrase-file=FILE\n"                                                                       \
     "              Or a file with its passphrase; default: $OXBOW_PASSPHRASE_FILE.\n"              \
-    "cache=SIZE    Memory for decoded data; default 64M.\n"                                        \
-    "key_file=FILE, passphrase_file=FILE    Key of an encrypted repository; default:\n"            \
-    "              $OXBOW_KEY_FILE, $OXBOW_PASSPHRASE_FILE."
+    "cache=SIZE    Memory for decoded data; default 64M."
 
 /* ---- finding a disk */
 
@@ -208,9 +202,6 @@ static int on_get_ready(void)
     plugin.opts.key_file = plugin.key_file;
     plugin.opts.passphrase_file = plugin.passphrase_file;
     store_opts_from_environment(&plugin.opts);
-    plugin.opts.key_file = plugin.key_file;
-    plugin.opts.passphrase_file = plugin.passphrase_file;
-    store_opts_from_environment(&plugin.opts);
     plugin.store = store_open(plugin.repo, &plugin.opts, &err);
     if (plugin.store && !store_can_restore(plugin.store))
         err_set(&err, ERR_STORE_KEY, 0, "this key may write backups, but not read them");
@@ -233,8 +224,6 @@ static void on_unload(void)
     free(plugin.repo);
     free(plugin.point);
     free(plugin.disk);
-    free(plugin.key_file);
-    free(plugin.passphrase_file);
     free(plugin.key_file);
     free(plugin.passphrase_file);
 }
