@@ -392,4 +392,5 @@ static struct nbdkit_plugin callbacks = {
     .extents = on_extents,
 };
 
+struct nbdkit_plugin *plugin_init(void); /* the macro defines it only */
 NBDKIT_REGISTER_PLUGIN(callbacks)
