@@ -425,3 +425,20 @@ bool ovirt_snapshot_delete(struct engine_session *s, const char *vm_id, const ch
     }
     return true;
 }
+
+bool ovirt_snapshots_delete_marked(struct engine_session *s, const char *vm_id, const char *prefix,
+                                   const struct ovirt_merge *how, struct err *err)
+{
+    struct ovirt_snapshots list = {0};
+    if (!ovirt_snapshots_list(s, vm_id, prefix, &list, err)) {
+        if (err->code != ERR_NOT_FOUND)
+            return false;
+        err_clear(err); /* the VM has gone, and all with it */
+        return true;
+    }
+    bool ok = true;
+    for (size_t i = 0; ok && i < list.count; i++)
+        ok = ovirt_snapshot_delete(s, vm_id, list.v[i].id, prefix, how, err);
+    ovirt_snapshots_done(&list);
+    return ok;
+}

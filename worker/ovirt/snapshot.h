@@ -66,3 +66,7 @@ struct ovirt_merge {
 bool ovirt_snapshot_delete(struct engine_session *s, const char *vm_id, const char *snapshot_id,
                            const char *expected_prefix, const struct ovirt_merge *how,
                            struct err *err);
+/* For when nobody knows whether a snapshot was made: deletes every one whose description begins
+ * with `prefix`. Errors as above; a VM that has gone took them with it: success. */
+bool ovirt_snapshots_delete_marked(struct engine_session *s, const char *vm_id, const char *prefix,
+                                   const struct ovirt_merge *how, struct err *err);

@@ -63,24 +63,6 @@ static bool clean_attachment(struct task_run *run, const struct wire_leftover *l
     return ovirt_detach(run->session, l->vm, l->id, DETACH_LIMIT_MS, err);
 }
 
-/* Nobody knows whether it had made one: look. */
-static bool delete_marked(struct task_run *run, const char *vm, const char *prefix,
-                          const struct ovirt_merge *how, struct err *err)
-{
-    struct ovirt_snapshots list = {0};
-    if (!ovirt_snapshots_list(run->session, vm, prefix, &list, err)) {
-        if (err->code != ERR_NOT_FOUND)
-            return false;
-        err_clear(err); /* the VM has gone */
-        return true;
-    }
-    bool ok = true;
-    for (size_t i = 0; ok && i < list.count; i++)
-        ok = ovirt_snapshot_delete(run->session, vm, list.v[i].id, prefix, how, err);
-    ovirt_snapshots_done(&list);
-    return ok;
-}
-
 static bool clean_snapshot(struct task_run *run, const struct wire_leftover *l, struct err *err)
 {
     if (!l->vm || !l->id)
@@ -89,7 +71,7 @@ static bool clean_snapshot(struct task_run *run, const struct wire_leftover *l, 
     SCOPED_FREE char *prefix = xasprintf("oxbow task=%s ", run->offer->cleanup_task);
     struct ovirt_merge how = {.limit_ms = run->settings->merge_wait_s * 1000};
     if (strcmp(l->id, WIRE_LEFTOVER_ALL) == 0)
-        return delete_marked(run, l->vm, prefix, &how, err);
+        return ovirt_snapshots_delete_marked(run->session, l->vm, prefix, &how, err);
     return ovirt_snapshot_delete(run->session, l->vm, l->id, prefix, &how, err);
 }
 

@@ -14,25 +14,6 @@ static void merge_failed(void *ctx, unsigned attempt, const struct err *why)
     log_warn("merge_retried", LOG_U64("try", attempt), LOG_STR("message", why->message));
 }
 
-/* Nobody knows whether the snapshot was made: remove what carries this task's marker. */
-static bool merge_marked(struct task_run *run, const char *prefix, const struct ovirt_merge *how,
-                         struct err *err)
-{
-    const char *vm = run->offer->vm;
-    struct ovirt_snapshots list = {0};
-    if (!ovirt_snapshots_list(run->session, vm, prefix, &list, err)) {
-        if (err->code != ERR_NOT_FOUND)
-            return false;
-        err_clear(err); /* the VM has gone, and all with it */
-        return true;
-    }
-    bool ok = true;
-    for (size_t i = 0; ok && i < list.count; i++)
-        ok = ovirt_snapshot_delete(run->session, vm, list.v[i].id, prefix, how, err);
-    ovirt_snapshots_done(&list);
-    return ok;
-}
-
 /* One that is locked while a run is taken back is most likely still being made, and did not get
  * ready in its time: not worth as much again. On the way forward it is merged for an earlier
  * attempt. */
@@ -68,7 +49,7 @@ bool step_merge(struct task_run *run, struct err *err)
                               .failed = merge_failed};
     bool ok =
         strcmp(snapshot, WIRE_LEFTOVER_ALL) == 0
-            ? merge_marked(run, prefix, &how, err)
+            ? ovirt_snapshots_delete_marked(run->session, run->offer->vm, prefix, &how, err)
             : ovirt_snapshot_delete(run->session, run->offer->vm, snapshot, prefix, &how, err);
     if (!ok)
         return false;
