@@ -146,6 +146,8 @@ static bool operate(struct imageio *io, struct imageio_request *request,
     struct backoff wait = BACKOFF(WAIT_MIN_MS, WAIT_MAX_MS);
     int64_t until = clock_mono_ms(io->conf.clock) + io->conf.retry_budget_ms;
     for (;;) {
+        if (request->begin)
+            request->begin(request->sink_ctx);
         enum verdict verdict = try_once(io, request, reply, err);
         if (verdict == VERDICT_DONE)
             return true;
@@ -352,30 +354,14 @@ static bool add_to_map(void *ctx, const char *data, size_t len, struct err *err)
     return map_reader_add(ctx, data, len, err);
 }
 
-static bool map_once(struct imageio *io, enum imageio_context context, struct imageio_map *ret,
-                     bool *ret_again, struct err *err)
+/* A try that broke off has left half a map. */
+static void begin_map(void *ctx)
 {
-    struct map_reader reader;
-    map_reader_init(&reader, context, io->conf.size_bytes);
-    struct imageio_request request = {
-        .method = "GET",
-        .suffix = context == IMAGEIO_DIRTY ? "/extents?context=dirty" : "/extents?context=zero",
-        .timeout_ms = (long)io->conf.map_timeout_ms,
-        .sink = add_to_map,
-        .sink_ctx = &reader,
-        .stopped = io->conf.stopped,
-        .stopped_ctx = io->conf.ctx,
-    };
-    struct imageio_reply reply;
-    enum verdict verdict = try_once(io, &request, &reply, err);
-    *ret_again = verdict == VERDICT_AGAIN;
-    bool ok = verdict == VERDICT_DONE && map_reader_finish(&reader, ret, err);
-    map_reader_done(&reader);
-    if (!ok && reply.status == 404) {
-        err_clear(err);
-        err_set(err, ERR_UNSUPPORTED, 404, "the host has no such map of this disk: %s", reply.text);
-    }
-    return ok;
+    struct map_reader *reader = ctx;
+    enum imageio_context context = reader->context;
+    uint64_t size_bytes = reader->size_bytes;
+    map_reader_done(reader);
+    map_reader_init(reader, context, size_bytes);
 }
 
 bool imageio_map(struct imageio *io, enum imageio_context context, struct imageio_map *ret,
@@ -383,19 +369,24 @@ bool imageio_map(struct imageio *io, enum imageio_context context, struct imagei
 {
     if (!io->ability.can_map)
         return err_set(err, ERR_UNSUPPORTED, 0, "the host makes no maps of disks");
-    struct backoff wait = BACKOFF(WAIT_MIN_MS, WAIT_MAX_MS);
-    int64_t until = clock_mono_ms(io->conf.clock) + io->conf.retry_budget_ms;
-    for (;;) {
-        bool again = false;
-        if (map_once(io, context, ret, &again, err))
-            return true;
-        if (!again || clock_mono_ms(io->conf.clock) >= until)
-            return err_wrap(err, "map of a disk");
-        clock_sleep_ms(io->conf.clock, backoff_next_ms(&wait));
+    struct map_reader reader;
+    map_reader_init(&reader, context, io->conf.size_bytes);
+    struct imageio_request request = {
+        .method = "GET",
+        .suffix = context == IMAGEIO_DIRTY ? "/extents?context=dirty" : "/extents?context=zero",
+        .timeout_ms = (long)io->conf.map_timeout_ms,
+        .begin = begin_map,
+        .sink = add_to_map,
+        .sink_ctx = &reader,
+    };
+    struct imageio_reply reply;
+    bool ok = operate(io, &request, &reply, err) && map_reader_finish(&reader, ret, err);
+    map_reader_done(&reader);
+    if (!ok && reply.status == 404) {
         err_clear(err);
-        if (is_stopped(io, err))
-            return false;
+        err_set(err, ERR_UNSUPPORTED, 404, "the host has no such map of this disk: %s", reply.text);
     }
+    return ok || err_wrap(err, "map of a disk");
 }
 
 static bool check_range(const struct imageio *io, uint64_t offset, uint64_t len, struct err *err)

@@ -37,6 +37,7 @@ struct imageio_request {
     /* The body of a good answer: into a buffer of exactly `len` bytes, or to a function (false =
      * break off; it has set the error). Neither: it is ignored. */
     void *into;
+    void (*begin)(void *sink_ctx); /* called before each try; NULL = none */
     bool (*sink)(void *ctx, const char *data, size_t len, struct err *err);
     void *sink_ctx;
     bool (*stopped)(void *ctx, struct err *err);

@@ -78,7 +78,6 @@ bool step_describe(struct task_run *run, struct err *err);
 
 /* Ask the hosts which parts of large disks hold data, before they are attached. */
 bool step_map(struct task_run *run, struct err *err);
-bool undo_map(struct task_run *run, struct err *err);
 bool step_attach(struct task_run *run, struct err *err);
 /* Open and end the transfers of the disks that are read by them. */
 bool step_open(struct task_run *run, struct err *err);

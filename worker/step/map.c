@@ -57,8 +57,3 @@ bool step_map(struct task_run *run, struct err *err)
     }
     return true;
 }
-
-bool undo_map(struct task_run *run, struct err *err)
-{
-    return undo_open(run, err);
-}

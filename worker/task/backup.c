@@ -20,7 +20,7 @@ static const struct step steps[] = {
      .run = step_snapshot,
      .undo = step_merge},
     {.name = "describe", .probe = probe_stands, .run = step_describe},
-    {.name = "map", .probe = probe_stands, .run = step_map, .undo = undo_map},
+    {.name = "map", .probe = probe_stands, .run = step_map, .undo = undo_open},
     {.name = "attach",
      .stat = STAT(attach_ms),
      .probe = probe_stands,
