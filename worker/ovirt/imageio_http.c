@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "worker/ovirt/imageio_http.h"
 
+#include <ctype.h>
+#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
@@ -28,6 +31,25 @@ static bool is_good(long status)
     return status == 200 || status == 204 || status == 206;
 }
 
+/* The first number of "bytes 4096-8191/1048576" (RFC 9110, 14.4). */
+static bool range_start(const char *text, uint64_t *ret)
+{
+    static const char unit[] = "bytes ";
+    text += strspn(text, " ");
+    if (strncasecmp(text, unit, sizeof unit - 1) != 0)
+        return false;
+    text += sizeof unit - 1;
+    if (!isdigit((unsigned char)*text)) /* strtoull alone takes signs and blanks */
+        return false;
+    char *end;
+    errno = 0;
+    unsigned long long start = strtoull(text, &end, 10);
+    if (errno != 0 || *end != '-')
+        return false;
+    *ret = start;
+    return true;
+}
+
 static size_t on_header(char *data, size_t size, size_t count, void *ctx)
 {
     static const char name[] = "content-range:";
@@ -37,7 +59,7 @@ static size_t on_header(char *data, size_t size, size_t count, void *ctx)
     if (len < sizeof line && len > sizeof name && strncasecmp(data, name, sizeof name - 1) == 0) {
         memcpy(line, data, len);
         line[len] = '\0';
-        x->has_start = sscanf(line + sizeof name - 1, " bytes %" SCNu64 "-", &x->start) == 1;
+        x->has_start = range_start(line + sizeof name - 1, &x->start);
     }
     return len;
 }
