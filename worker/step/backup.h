@@ -10,23 +10,18 @@
 
 #include "worker/ovirt/snapshot.h"
 #include "worker/ovirt/vm.h"
+#include "worker/step/path.h"
 #include "worker/step/site.h"
 #include "worker/step/step.h"
 #include "worker/step/thaw.h"
 #include "worker/step/transfer.h"
 #include "worker/store/store.h"
 
-/* How a disk's bytes come out. */
-enum backup_path {
-    BACKUP_ATTACH,  /* a device on the proxy VM */
-    BACKUP_IMAGEIO, /* an image transfer */
-};
-
 /* One disk that is backed up. Borrowed strings live in struct backup. */
 struct backup_disk {
     const struct ovirt_disk *disk; /* of backup.disks */
     enum backup_path path;
-    const char *path_why; /* static; NULL = that path was asked for, or is the usual one */
+    const char *path_why; /* static */
     char *image_id;       /* the snapshot's volume of it */
     uint64_t size_bytes;  /* as the snapshot has it */
     char *device;         /* while it is attached */
@@ -54,9 +49,6 @@ struct backup {
     struct buf ovf;
     struct store_session *session;
 };
-
-/* "attach", "imageio". Static string. */
-const char *backup_path_name(enum backup_path path);
 
 void *backup_new(struct task_run *run, struct err *err);
 void backup_free(void *state);

@@ -43,11 +43,6 @@ void backup_free(void *state)
     free(b);
 }
 
-const char *backup_path_name(enum backup_path path)
-{
-    return path == BACKUP_IMAGEIO ? "imageio" : "attach";
-}
-
 enum probe_answer probe_stands(struct task_run *run, struct err *err)
 {
     (void)err;

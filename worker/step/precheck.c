@@ -105,23 +105,25 @@ static const char *disk_label(const struct ovirt_disk *d)
     return d->alias ? d->alias : d->id;
 }
 
-/* The path of a disk that can be backed up, into the plan; false when it has none. */
-static bool plan_disk(struct backup *b, const struct ovirt_disk *d, enum ovirt_disk_class fit)
+/* The path of a disk, into the plan; false when it has none. */
+static bool plan_disk(const struct task_run *run, struct backup *b, const struct ovirt_disk *d,
+                      bool checkpoints, struct path_choice *ret)
 {
-    struct backup_disk planned = {.disk = d, .size_bytes = d->provisioned_bytes};
-    if (fit != OVIRT_DISK_FIT && fit != OVIRT_DISK_CHECKPOINTS)
+    struct path_facts facts = {
+        .asked = b->opts.path,
+        .has_checkpoints = checkpoints,
+        .fit = d->fit,
+        .size_bytes = d->provisioned_bytes,
+        .used_bytes = d->actual_bytes,
+        .map_min_bytes = run->settings->map_min_bytes,
+    };
+    path_choose(&facts, ret);
+    if (ret->path == BACKUP_PATHS)
         return false;
-    if (b->opts.path == WIRE_PATH_IMAGEIO) {
-        planned.path = BACKUP_IMAGEIO;
-    } else if (fit == OVIRT_DISK_CHECKPOINTS) {
-        if (b->opts.path == WIRE_PATH_ATTACH)
-            return false;
-        planned.path = BACKUP_IMAGEIO;
-        planned.path_why = ovirt_disk_class_why(fit);
-    }
-    b->plan[b->plan_count++] = planned;
-    log_info("disk_planned", LOG_STR("disk", d->id),
-             LOG_STR("path", backup_path_name(planned.path)), LOG_STR("why", planned.path_why));
+    b->plan[b->plan_count++] = (struct backup_disk){
+        .disk = d, .size_bytes = d->provisioned_bytes, .path = ret->path, .path_why = ret->why};
+    log_info("disk_planned", LOG_STR("disk", d->id), LOG_STR("path", backup_path_name(ret->path)),
+             LOG_STR("why", ret->why));
     return true;
 }
 
@@ -132,20 +134,18 @@ static bool choose_disks(struct task_run *run, struct backup *b, bool checkpoint
     b->plan = xcalloc(b->disks.count, sizeof *b->plan);
     for (size_t i = 0; i < b->disks.count; i++) {
         const struct ovirt_disk *d = &b->disks.v[i];
-        enum ovirt_disk_class fit = d->fit;
-        if (fit == OVIRT_DISK_FIT && checkpoints)
-            fit = OVIRT_DISK_CHECKPOINTS;
-        if (plan_disk(b, d, fit))
+        struct path_choice choice;
+        if (plan_disk(run, b, d, checkpoints, &choice))
             continue;
-        if (fit == OVIRT_DISK_LOCKED)
+        why = choice.why;
+        if (choice.fit == OVIRT_DISK_LOCKED)
             return err_set(err, ERR_CONFLICT, 0,
                            "disk %s of VM %s is locked: another task of the engine (a transfer, a "
                            "copy) holds it, and this waits for the end of it",
                            disk_label(d), b->vm.name);
         if (b->opts.unsupported == WIRE_UNSUPPORTED_FAIL)
             return err_set(err, ERR_UNSUPPORTED, 0, "disk %s of VM %s: %s", disk_label(d),
-                           b->vm.name, ovirt_disk_class_why(fit));
-        why = ovirt_disk_class_why(fit);
+                           b->vm.name, why);
         run_warn(run, "disk-skipped", d->id, "disk %s is not backed up: %s", disk_label(d), why);
     }
     if (b->plan_count == 0)
