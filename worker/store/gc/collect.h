@@ -38,3 +38,6 @@ bool sessions_without_fate(struct store *store, const struct object_names *fates
 /* Remove what nobody will need, but packs. Goes on after errors: what stays, stays for the next
  * time. */
 void sweep_leftovers(const struct view *v, struct store_collect_result *result);
+
+/* Where the next partial verification begins (scrub.c); 0 when that is not known. */
+uint32_t scrub_cursor_read(struct store *store);

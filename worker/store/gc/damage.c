@@ -12,6 +12,7 @@
 #include <jansson.h>
 
 #include "worker/store/bytes.h"
+#include "worker/store/record.h"
 
 void damage_add(struct damage *d, const struct damage_range *range)
 {
@@ -68,7 +69,10 @@ static char *encode(const char *point, const struct damage *d)
         json_array_append_new(ranges, range_json(&d->ranges[i]));
     json_t *root = json_pack("{s:s, s:i, s:s, s:o, s:I}", "type", "oxbow-damage", "format", 1,
                              "point", point, "ranges", ranges, "more", (json_int_t)d->more);
-    char *text = root ? json_dumps(root, JSON_SORT_KEYS | JSON_INDENT(1)) : NULL;
+    if (!root)
+        return NULL;
+    record_set_checksum(root);
+    char *text = record_text_of(root);
     json_decref(root);
     return text;
 }
@@ -109,19 +113,34 @@ static bool decode_range(const json_t *from, struct damage_range *r)
     return true;
 }
 
-static void decode(const struct buf *text, struct damage *d)
+static bool decode_ranges(const json_t *root, const char *point, struct damage *d)
 {
-    json_t *root = json_loadb(buf_str(text), text->len, JSON_REJECT_DUPLICATES, NULL);
+    struct err err = ERR_INIT;
+    const char *type = json_string_value(json_object_get(root, "type"));
+    const char *of = json_string_value(json_object_get(root, "point"));
+    if (!type || strcmp(type, "oxbow-damage") != 0 || !of || strcmp(of, point) != 0 ||
+        !record_check_checksum(root, &err))
+        return false;
     const json_t *ranges = json_object_get(root, "ranges");
     json_int_t more = json_integer_value(json_object_get(root, "more"));
     d->more = more > 0 ? (uint64_t)more : 0;
     for (size_t i = 0; i < json_array_size(ranges); i++) {
         struct damage_range r;
-        if (decode_range(json_array_get(ranges, i), &r))
-            damage_add(d, &r);
+        if (!decode_range(json_array_get(ranges, i), &r))
+            return false;
+        damage_add(d, &r);
     }
-    if (d->count == 0)
+    return d->count > 0;
+}
+
+static void decode(const struct buf *text, const char *point, struct damage *d)
+{
+    json_t *root = json_loadb(buf_str(text), text->len, JSON_REJECT_DUPLICATES, NULL);
+    if (!decode_ranges(root, point, d)) {
+        damage_done(d);
         damage_add(d, &(struct damage_range){.why = "the record of the damage cannot be read"});
+        d->is_unreadable = true;
+    }
     json_decref(root);
 }
 
@@ -131,7 +150,7 @@ bool damage_read(struct store *store, const char *point, struct damage *ret_dama
     SCOPED_BUF struct buf text;
     *ret_damage = (struct damage){0};
     if (object_read(store->dirfd, path, DAMAGE_BYTES_MAX, &text, err)) {
-        decode(&text, ret_damage);
+        decode(&text, point, ret_damage);
         return true;
     }
     if (err->code != ERR_NOT_FOUND)

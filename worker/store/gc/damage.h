@@ -21,14 +21,16 @@ struct damage_range {
 struct damage {
     struct damage_range *ranges;
     size_t count;
-    uint64_t more; /* ranges left out */
+    uint64_t more;      /* ranges left out */
+    bool is_unreadable; /* the file is damaged itself: anything of the point may be */
 };
 void damage_add(struct damage *d, const struct damage_range *range);
 void damage_done(struct damage *d);
 
 /* Replace what is known; nothing damaged removes it. */
 bool damage_put(struct store *store, const char *point, const struct damage *d, struct err *err);
-/* Nothing when nothing is known. What cannot be read is taken for damage of unknown extent. */
+/* Nothing when nothing is known. What cannot be read is taken for damage of unknown extent: one
+ * range that says so, and is_unreadable. */
 bool damage_read(struct store *store, const char *point, struct damage *ret_damage,
                  struct err *err);
 /* One line about it, for listings. The caller frees. */

@@ -57,24 +57,34 @@ static void pace(struct scrub *s, uint64_t bytes)
 
 /* ---- the cursor */
 
-static uint32_t read_cursor(const struct scrub *s)
+static const char cursor_head[] = "oxbow-scrub 1 ";
+
+static size_t cursor_text(uint32_t at, char out[CURSOR_TEXT_MAX])
+{
+    int n = snprintf(out, CURSOR_TEXT_MAX, "%s%" PRIu32 " ", cursor_head, at);
+    n += snprintf(out + n, CURSOR_TEXT_MAX - (size_t)n, "%08" PRIx32 "\n", crc32c(out, (size_t)n));
+    return (size_t)n;
+}
+
+uint32_t scrub_cursor_read(struct store *store)
 {
     SCOPED_BUF struct buf text;
     struct err err = ERR_INIT;
-    static const char magic[] = "oxbow-scrub 1 ";
-    if (!object_read(s->store->dirfd, "scrub/cursor", CURSOR_TEXT_MAX, &text, &err) ||
-        strncmp(buf_str(&text), magic, sizeof magic - 1) != 0)
+    char want[CURSOR_TEXT_MAX];
+    if (!object_read(store->dirfd, "scrub/cursor", CURSOR_TEXT_MAX, &text, &err) ||
+        strncmp(buf_str(&text), cursor_head, sizeof cursor_head - 1) != 0)
         return 0; /* lost: begin anew */
-    return (uint32_t)(strtoul(buf_str(&text) + sizeof magic - 1, NULL, 10) % CURSOR_END);
+    unsigned long at = strtoul(buf_str(&text) + sizeof cursor_head - 1, NULL, 10);
+    size_t len = cursor_text((uint32_t)(at % CURSOR_END), want);
+    return text.len == len && memcmp(buf_str(&text), want, len) == 0 ? (uint32_t)at : 0;
 }
 
 static void save_cursor(const struct scrub *s, uint32_t done)
 {
     char text[CURSOR_TEXT_MAX];
     struct err err = ERR_INIT;
-    int len =
-        snprintf(text, sizeof text, "oxbow-scrub 1 %" PRIu32 "\n", (s->from + done) % CURSOR_END);
-    if (!object_replace(s->store->dirfd, "scrub", "cursor", text, (size_t)len, &err))
+    size_t len = cursor_text((s->from + done) % CURSOR_END, text);
+    if (!object_replace(s->store->dirfd, "scrub", "cursor", text, len, &err))
         log_err(LOG_LEVEL_WARN, "store_scrub_cursor", &err);
 }
 
@@ -356,6 +366,22 @@ static bool check_once(struct scrub *s, const struct pack_ref *ref, struct err *
     return is_due(s, ref->id) || check_pack(s, ref, err);
 }
 
+/* All that a point refers to: what is known of its damage cannot be read. */
+static bool recheck_point(struct scrub *s, const char *id, struct err *err)
+{
+    struct err why = ERR_INIT;
+    SCOPED(store_point) struct store_point *point = store_point_open(s->store, id, &why);
+    for (size_t i = 0; point && i < point->record.n_disks; i++) {
+        SCOPED(store_reader)
+        struct store_reader *reader = store_disk_open(point, point->record.disks[i].disk.id, &why);
+        for (uint32_t p = 0; reader && p < reader->map.n_packs; p++)
+            if (!check_once(s, &reader->map.packs[p], err))
+                return false;
+        err_clear(&why);
+    }
+    return true; /* what cannot be opened is found when the point itself is examined */
+}
+
 /* Frames that are written down as damaged, whether they are due or not: perhaps they can be healed
  * today, and perhaps they are good again. */
 static bool recheck_known(struct scrub *s, const struct object_names *known, struct err *err)
@@ -364,7 +390,7 @@ static bool recheck_known(struct scrub *s, const struct object_names *known, str
         struct damage d;
         if (!damage_read(s->store, known->items[i], &d, err))
             return false;
-        bool ok = true;
+        bool ok = !d.is_unreadable || recheck_point(s, known->items[i], err);
         for (size_t k = 0; k < d.count; k++) {
             const struct pack_use *use =
                 d.ranges[k].has_frame ? usage_find(s->view.usage, d.ranges[k].ref.id) : NULL;
@@ -422,7 +448,7 @@ bool store_scrub(struct store *store, const struct store_scrub_opts *opts,
     s.started_ms = clock_mono_ms(clock_system());
     s.len = (CURSOR_END + share - 1) / share;
     view_init(&s.view, store, false);
-    s.from = read_cursor(&s);
+    s.from = scrub_cursor_read(store);
     bool ok = store_make_directories(store, err) && scrub(&s, err);
     view_done(&s.view);
     bad_frames_done(&s.bad);

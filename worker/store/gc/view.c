@@ -77,8 +77,9 @@ static bool read_pin(struct store *store, const char *name, struct seen_pins *se
     if (!object_read(store->dirfd, path, PINS_BYTES_MAX, &bytes, err) ||
         !pin_decode((const uint8_t *)buf_str(&bytes), bytes.len, store->repo_id, &one.pin, err)) {
         bool is_gone = err->code == ERR_NOT_FOUND; /* its session has ended meanwhile */
+        err_wrap(err, "'%s'", path);
         if (!is_gone && err->code != ERR_STORE_CORRUPT && err->code != ERR_STORE_VERSION)
-            return err_wrap(err, "'%s'", path);
+            return false;
         if (!is_gone)
             log_err(LOG_LEVEL_WARN, "store_pin_unreadable", err);
         err_clear(err);

@@ -328,6 +328,32 @@ static void test_damaged_files_of_a_point_are_named(void **state)
     }
 }
 
+/* A record of damage that is damaged itself does not make the point a good one, whichever packs are
+ * due. */
+static void test_an_unreadable_record_of_damage(void **state)
+{
+    struct scene *s = *state;
+    struct err err = ERR_INIT;
+    struct disk_image a = image_of(MIB, 1);
+    MUST(backup_image(s->store, "a.1", &a, NULL, NULL, &err), &err);
+    SCOPED_FREE char *pack = nth_file(s, "packs/", 0);
+    change_bytes(pack, PACK_HEADER_BYTES + 5000, 50, 0xff);
+    assert_int_equal(scrub(s).points_damaged, 1);
+    SCOPED_FREE char *record = nth_file(s, "damage/", 0);
+    change_bytes(record, 30, 1, 1);
+    SCOPED_FREE char *unread = damage_of(s, "a.1");
+    assert_non_null(strstr(unread, "cannot be read"));
+    const struct store_scrub_opts opts = {.share = 1 << 16}; /* one name of all: hardly this one */
+    struct store_scrub_result r;
+    reopen(s);
+    MUST(store_scrub(s->store, &opts, &r, &err), &err);
+    assert_int_equal(r.points_healed, 0);
+    assert_int_equal(r.points_damaged, 1);
+    SCOPED_FREE char *again = damage_of(s, "a.1");
+    assert_non_null(strstr(again, "the first at d offset "));
+    free(a.data);
+}
+
 /* ---- shares */
 
 static void test_shares_read_everything_once(void **state)
@@ -387,6 +413,7 @@ int main(void)
         T(test_a_second_copy_heals),
         T(test_a_missing_pack_is_named),
         T(test_damaged_files_of_a_point_are_named),
+        T(test_an_unreadable_record_of_damage),
         T(test_shares_read_everything_once),
         T(test_bandwidth_is_kept_to),
     };
