@@ -567,6 +567,10 @@ class Cell:
             self.sweep()
         self.end(run)
         wrong = scenario.judge(self, run)
+        if wrong:
+            # The loser's last word may have come after all was at rest, and have opened a clean-up.
+            self.end(run)
+            wrong = scenario.judge(self, run)
         if run.client.returncode != scenario.exit_code:
             wrong.append(f"exit code {run.client.returncode}")
         if fault in ("zombie", "cut-broker"):
