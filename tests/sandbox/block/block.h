@@ -29,9 +29,14 @@ bool block_volume_actual_size(const char *path, uint64_t *ret_bytes, struct err 
  * from the sandbox at the same instant". Must not be called on a volume that is being written. */
 bool block_volume_flatten(const char *path, enum block_format format, const char *raw_path,
                           struct err *err);
+/* The dirty bitmaps of a volume at rest that is about to get `overlay` on top of it: the overlay
+ * records from now on under the same names. */
+bool block_volume_carry_bitmaps(const char *base, const char *overlay, struct err *err);
+/* Remove every bitmap of a volume at rest, or the one of that name (none of it is fine). */
+bool block_volume_drop_bitmaps(const char *path, const char *name, struct err *err);
 /* Merge `top` into its backing volume `base` while no process has them open, and make `above` (the
- * volume that had `top` as backing, NULL = none) point at `base`. `top` is left for the caller to
- * unlink. */
+ * volume that had `top` as backing, NULL = none) point at `base`. Dirty bitmaps go down with the
+ * data. `top` is left for the caller to unlink. */
 bool block_volume_commit(const char *top, const char *base, const char *above, struct err *err);
 
 /* --- A running VM ------------------------------------------------------------------------- */
@@ -78,6 +83,31 @@ bool block_vm_merge(struct block_vm *vm, const char *disk_id, const char *top, c
  * EPERM, EIO, ENOMEM, EINVAL and ENOSPC. Guests are disconnected for an instant by the change. */
 bool block_vm_set_write_error(struct block_vm *vm, const char *disk_id, int errnum,
                               struct err *err);
+
+/* --- Backups of a running VM, and dirty bitmaps ---------------------------------------------- */
+/* A bitmap is persistent, of 64 KiB granularity, and records from the moment it is made. Snapshots
+ * carry bitmaps up (the overlay records under the same name) and merges carry them down. */
+struct block_backup {
+    char disk_id[37];
+    const char *scratch; /* path of the overlay that is made here for the time of the backup */
+    const char *begin;   /* a bitmap to begin at this instant; NULL = none (raw disks have none) */
+    const char *since;   /* offer what changed since this bitmap was begun; NULL = do not */
+};
+/* One instant over all disks: what the guest writes from then on is kept apart, and the exports
+ * show the disks as they were. Errors: not-found when a disk has no bitmap `since`, or has lost it;
+ * then nothing was begun. */
+bool block_vm_backup_begin(struct block_vm *vm, const struct block_backup *disks, size_t count,
+                           struct err *err);
+/* "nbd+unix" URI of a disk in a backup, read-only; the caller frees. NULL if there is none. */
+char *block_vm_backup_uri(struct block_vm *vm, const char *disk_id);
+/* Name of the bitmap in that export. */
+#define BLOCK_BACKUP_BITMAP "changed"
+/* Ends the backup of all disks: exports, overlays. Bitmaps that it has begun stay. */
+bool block_vm_backup_end(struct block_vm *vm, struct err *err);
+/* Remove every bitmap of a disk (`name` NULL), or the one of that name, from all its layers; none
+ * is fine. */
+bool block_vm_drop_bitmaps(struct block_vm *vm, const char *disk_id, const char *name,
+                           struct err *err);
 
 /* --- A proxy host: shows volumes as devices -------------------------------------------------- */
 struct block_host;

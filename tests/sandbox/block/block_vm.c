@@ -18,60 +18,17 @@
 #include <unistd.h>
 
 #include "tests/sandbox/block/block.h"
+#include "tests/sandbox/block/block_vm_private.h"
 #include "tests/sandbox/block/image.h"
-#include "tests/sandbox/block/qsd.h"
-
-enum { LAYERS_MAX = 256, DISKS_MAX = 64 };
-
-struct layer {
-    char node[QSD_NODE_BYTES];
-    char *path;
-    enum block_format format;
-};
-
-struct vm_disk {
-    char id[37];
-    unsigned number;
-    bool merging;
-    bool read_only;
-    int errnum;           /* of the fault filter; 0 = it is not there */
-    struct layer *layers; /* the base first, the active one last */
-    size_t layer_count;
-};
-
-struct block_vm {
-    pthread_mutex_t lock; /* guards all below; a merge lets go of it while its job runs */
-    pthread_cond_t idle;
-    unsigned merges; /* running */
-    bool stopping;
-    struct qsd *qsd;
-    unsigned next_number;
-    struct vm_disk *disks[DISKS_MAX];
-    size_t disk_count;
-};
-
-/* --- Names ------------------------------------------------------------------------------------ */
-
-struct name {
-    char text[QSD_NODE_BYTES];
-};
-
-static struct name name_of(char kind, unsigned number)
-{
-    struct name n;
-    snprintf(n.text, sizeof n.text, "%c%u", kind, number);
-    return n;
-}
-
-#define EXPORT(disk) (name_of('x', (disk)->number).text)
-#define FAULT(disk)  (name_of('e', (disk)->number).text)
-#define ACTIVE(disk) (&(disk)->layers[(disk)->layer_count - 1])
 
 static void disk_free(struct vm_disk *disk)
 {
     for (size_t i = 0; i < disk->layer_count; i++)
         free(disk->layers[i].path);
     free(disk->layers);
+    if (disk->backup.scratch)
+        (void)unlink(disk->backup.scratch);
+    free(disk->backup.scratch);
     free(disk);
 }
 
@@ -84,8 +41,7 @@ static struct vm_disk *find_disk(struct block_vm *vm, const char *id)
     return NULL;
 }
 
-/* The disk, if it may be changed now. */
-static struct vm_disk *get_disk(struct block_vm *vm, const char *id, struct err *err)
+struct vm_disk *vm_get_disk(struct block_vm *vm, const char *id, struct err *err)
 {
     struct vm_disk *disk = find_disk(vm, id);
     if (vm->stopping)
@@ -94,6 +50,8 @@ static struct vm_disk *get_disk(struct block_vm *vm, const char *id, struct err 
         err_set(err, ERR_NOT_FOUND, 0, "the VM has no disk '%s'", id);
     else if (disk->merging)
         err_set(err, ERR_CONFLICT, 0, "disk '%s' is being merged", id);
+    else if (disk->backup.number != 0)
+        err_set(err, ERR_CONFLICT, 0, "disk '%s' is being backed up", id);
     else
         return disk;
     return NULL;
@@ -221,7 +179,7 @@ static void forget_disk(struct block_vm *vm, struct vm_disk *disk)
 
 static bool unplug(struct block_vm *vm, const char *disk_id, struct err *err)
 {
-    struct vm_disk *disk = get_disk(vm, disk_id, err);
+    struct vm_disk *disk = vm_get_disk(vm, disk_id, err);
     if (!disk)
         return false;
     if (!qsd_unexport(vm->qsd, EXPORT(disk), err) ||
@@ -311,7 +269,7 @@ struct new_layer {
 static bool prepare_overlay(struct block_vm *vm, const struct block_overlay *overlay,
                             struct new_layer *fresh, struct err *err)
 {
-    fresh->disk = get_disk(vm, overlay->disk_id, err);
+    fresh->disk = vm_get_disk(vm, overlay->disk_id, err);
     if (!fresh->disk)
         return false;
     if (fresh->disk->layer_count == LAYERS_MAX)
@@ -366,6 +324,8 @@ static bool snapshot(struct block_vm *vm, const struct block_overlay *overlays, 
         ok = prepare_overlay(vm, &overlays[i], &fresh[i], err);
         if (ok)
             json_array_append_new(actions, snapshot_action(&fresh[i]));
+        ok = ok &&
+             vm_bitmaps_carry(vm, ACTIVE(fresh[i].disk)->node, fresh[i].layer.node, actions, err);
     }
     json_t *transaction = json_pack("{s:o}", "actions", actions);
     if (!ok) {
@@ -446,8 +406,10 @@ static bool start_commit(struct block_vm *vm, const struct vm_disk *disk, size_t
     return qmp_call(vm->qsd->qmp, "block-commit", opts, NULL, err);
 }
 
-/* Wait for the job's end; a job on the active layer reports READY before and is then completed. */
-static bool finish_commit(struct block_vm *vm, const char *job, struct err *err)
+/* Wait for the job's end; a job on the active layer reports READY before and is then completed,
+ * with the bitmaps of `top` in `base` (nodes). */
+static bool finish_commit(struct block_vm *vm, const char *job, const char *top, const char *base,
+                          struct err *err)
 {
     static const char *const names[] = {"BLOCK_JOB_COMPLETED", "BLOCK_JOB_CANCELLED",
                                         "BLOCK_JOB_READY", NULL};
@@ -469,7 +431,8 @@ static bool finish_commit(struct block_vm *vm, const char *job, struct err *err)
             return false;
         if (!ready)
             return true;
-        if (!qmp_call(vm->qsd->qmp, "job-complete", json_pack("{s:s}", "id", job), NULL, err))
+        if (!vm_bitmaps_merge(vm, top, base, err) ||
+            !qmp_call(vm->qsd->qmp, "job-complete", json_pack("{s:s}", "id", job), NULL, err))
             return false;
     }
 }
@@ -492,10 +455,13 @@ static bool merge(struct block_vm *vm, struct vm_disk *disk, size_t top, uint64_
     struct name job = name_of('m', vm->next_number++);
     if (!start_commit(vm, disk, top, speed_bps, job.text, err))
         return false;
+    char top_node[QSD_NODE_BYTES], base_node[QSD_NODE_BYTES];
+    memcpy(top_node, disk->layers[top].node, sizeof top_node);
+    memcpy(base_node, disk->layers[top - 1].node, sizeof base_node);
     disk->merging = true;
     vm->merges++;
     pthread_mutex_unlock(&vm->lock);
-    bool ok = finish_commit(vm, job.text, err);
+    bool ok = finish_commit(vm, job.text, top_node, base_node, err);
     pthread_mutex_lock(&vm->lock);
     ok = ok && drop_layer(vm, disk, top, err);
     disk->merging = false;
@@ -509,7 +475,7 @@ bool block_vm_merge(struct block_vm *vm, const char *disk_id, const char *top, c
 {
     size_t index = 0;
     pthread_mutex_lock(&vm->lock);
-    struct vm_disk *disk = get_disk(vm, disk_id, err);
+    struct vm_disk *disk = vm_get_disk(vm, disk_id, err);
     bool ok =
         disk && find_top(disk, top, base, &index, err) && merge(vm, disk, index, speed_bps, err);
     pthread_mutex_unlock(&vm->lock);
@@ -545,7 +511,7 @@ static bool add_fault(struct block_vm *vm, struct vm_disk *disk, int errnum, str
 
 static bool set_write_error(struct block_vm *vm, const char *disk_id, int errnum, struct err *err)
 {
-    struct vm_disk *disk = get_disk(vm, disk_id, err);
+    struct vm_disk *disk = vm_get_disk(vm, disk_id, err);
     if (!disk || errnum == disk->errnum)
         return disk;
     if (!qsd_unexport(vm->qsd, EXPORT(disk), err) ||

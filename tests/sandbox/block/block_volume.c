@@ -7,6 +7,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <jansson.h>
+
 #include "tests/sandbox/block/block.h"
 #include "tests/sandbox/block/image.h"
 #include "tests/sandbox/block/proc.h"
@@ -74,6 +76,94 @@ bool block_volume_flatten(const char *path, enum block_format format, const char
     return proc_run(argv, NULL, err);
 }
 
+/* --- Bitmaps at rest ---------------------------------------------------------------------------
+ */
+
+/* Their names, as an array; empty for a raw volume. */
+static json_t *bitmaps_at(const char *path, struct err *err)
+{
+    const char *argv[] = {"qemu-img", "info", "-U", "--output=json", path, NULL};
+    SCOPED_FREE char *text = NULL;
+    if (!proc_run(argv, &text, err))
+        return NULL;
+    json_auto_t *info = json_loads(text, 0, NULL);
+    const json_t *specific = json_object_get(json_object_get(info, "format-specific"), "data");
+    json_t *names = json_array();
+    size_t i;
+    json_t *bitmap;
+    json_array_foreach (json_object_get(specific, "bitmaps"), i, bitmap) {
+        json_array_append(names, json_object_get(bitmap, "name"));
+    }
+    return names;
+}
+
+static bool bitmap_add(const char *path, const char *name, struct err *err)
+{
+    const char *argv[] = {"qemu-img", "bitmap", "-f", "qcow2", "--add", path, name, NULL};
+    return proc_run(argv, NULL, err);
+}
+
+bool block_volume_carry_bitmaps(const char *base, const char *overlay, struct err *err)
+{
+    json_auto_t *names = bitmaps_at(base, err);
+    size_t i;
+    json_t *name;
+    bool ok = names;
+    json_array_foreach (names, i, name) {
+        ok = ok && bitmap_add(overlay, json_string_value(name), err);
+    }
+    return ok || err_wrap(err, "bitmaps of '%s'", base);
+}
+
+bool block_volume_drop_bitmaps(const char *path, const char *name, struct err *err)
+{
+    json_auto_t *names = bitmaps_at(path, err);
+    size_t i;
+    json_t *one;
+    bool ok = names;
+    json_array_foreach (names, i, one) {
+        const char *text = json_string_value(one);
+        const char *argv[] = {"qemu-img", "bitmap", "-f", "qcow2", "--remove", path, text, NULL};
+        if (!name || strcmp(text, name) == 0)
+            ok = ok && proc_run(argv, NULL, err);
+    }
+    return ok || err_wrap(err, "bitmaps of '%s'", path);
+}
+
+static bool has_name(const json_t *names, const char *name)
+{
+    size_t i;
+    json_t *one;
+    json_array_foreach (names, i, one) {
+        if (strcmp(json_string_value(one), name) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* What `top` has recorded, into `base`. */
+static bool sink_bitmaps(const char *top, const char *base, enum block_format base_format,
+                         struct err *err)
+{
+    json_auto_t *names = bitmaps_at(top, err);
+    if (!names || json_array_size(names) == 0)
+        return names;
+    if (base_format == BLOCK_RAW)
+        return true; /* nowhere to keep them: they are lost */
+    json_auto_t *below = bitmaps_at(base, err);
+    size_t i;
+    json_t *one;
+    bool ok = below;
+    json_array_foreach (names, i, one) {
+        const char *name = json_string_value(one);
+        const char *argv[] = {"qemu-img", "bitmap", "-f",    "qcow2", "--merge", name, "-b",
+                              top,        "-F",     "qcow2", base,    name,      NULL};
+        ok = ok && (has_name(below, name) || bitmap_add(base, name, err)) &&
+             proc_run(argv, NULL, err);
+    }
+    return ok || err_wrap(err, "bitmaps of '%s'", top);
+}
+
 /* That `upper` is a qcow2 volume with `lower` as its backing volume. */
 static bool check_backing(const char *upper, const char *lower, enum block_format *ret_format,
                           struct err *err)
@@ -98,6 +188,8 @@ bool block_volume_commit(const char *top, const char *base, const char *above, s
     const char *commit[] = {"qemu-img", "commit", "-q", "-d", "-f", "qcow2", top, NULL};
     if (!proc_run(commit, NULL, err))
         return err_wrap(err, "merge '%s' into '%s'", top, base);
+    if (!sink_bitmaps(top, base, base_format, err))
+        return false;
     SCOPED_FREE char *full_base = realpath(base, NULL);
     if (!full_base)
         return err_set_errno(err, errno, "volume '%s'", base);

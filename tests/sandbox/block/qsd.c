@@ -228,6 +228,16 @@ bool qsd_export_nbd(struct qsd *d, const char *id, const char *node, const char 
                     NULL, err);
 }
 
+bool qsd_export_nbd_dirty(struct qsd *d, const char *id, const char *node, const char *name,
+                          const char *bitmap_node, const char *bitmap, struct err *err)
+{
+    return qmp_call(d->qmp, "block-export-add",
+                    json_pack("{s:s, s:s, s:s, s:s, s:b, s:[{s:s, s:s}]}", "type", "nbd", "id", id,
+                              "node-name", node, "name", name, "writable", 0, "bitmaps", "node",
+                              bitmap_node, "name", bitmap),
+                    NULL, err);
+}
+
 bool qsd_unexport(struct qsd *d, const char *id, struct err *err)
 {
     static const char *const deleted[] = {"BLOCK_EXPORT_DELETED", NULL};

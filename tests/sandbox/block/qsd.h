@@ -35,6 +35,9 @@ bool qsd_listen_nbd(struct qsd *d, struct err *err);
 /* Offer a node over NBD as `name`; `id` begins with a letter. */
 bool qsd_export_nbd(struct qsd *d, const char *id, const char *node, const char *name,
                     bool writable, struct err *err);
+/* Read-only, with a bitmap of another node beside it: "qemu:dirty-bitmap:BITMAP". */
+bool qsd_export_nbd_dirty(struct qsd *d, const char *id, const char *node, const char *name,
+                          const char *bitmap_node, const char *bitmap, struct err *err);
 /* Drop an export of any kind, disconnecting its clients, and wait until it is gone. */
 bool qsd_unexport(struct qsd *d, const char *id, struct err *err);
 /* "nbd+unix:///NAME?socket=PATH"; the caller frees. */

@@ -763,6 +763,193 @@ static void test_killed_vm(void **state)
     block_vm_stop(vm);
 }
 
+/* --- Backups ------------------------------------------------------------------------------------
+ */
+
+struct dirty {
+    uint64_t at;           /* the ranges told so far end here */
+    uint64_t from[BLOCKS]; /* dirty ranges */
+    uint64_t len[BLOCKS];
+    size_t count;
+};
+
+static int on_dirty(void *arg, const char *context, uint64_t offset, uint32_t *entries,
+                    size_t count, int *error)
+{
+    struct dirty *d = arg;
+    (void)error;
+    if (strcmp(context, "qemu:dirty-bitmap:" BLOCK_BACKUP_BITMAP) != 0)
+        return 0;
+    d->at = offset;
+    for (size_t i = 0; i + 1 < count; i += 2) {
+        if (entries[i + 1] & 1) {
+            d->from[d->count] = d->at;
+            d->len[d->count++] = entries[i];
+        }
+        d->at += entries[i];
+    }
+    return 0;
+}
+
+/* Bring the raw copy up to date by the backup that is open: all of it, or what changed. Gives the
+ * bytes that were read. */
+static uint64_t catch_up(struct block_vm *vm, const char *raw, bool changed_only)
+{
+    struct nbd_handle *nbd = nbd_create();
+    SCOPED_FREE struct dirty *d = ALLOC_NEW(struct dirty);
+    SCOPED_FREE char *uri = block_vm_backup_uri(vm, DISK_A);
+    assert_non_null(uri);
+    if (changed_only)
+        assert_int_equal(nbd_add_meta_context(nbd, "qemu:dirty-bitmap:" BLOCK_BACKUP_BITMAP), 0);
+    assert_int_equal(nbd_connect_uri(nbd, uri), 0);
+    assert_int_equal(nbd_is_read_only(nbd), 1);
+    if (!changed_only)
+        *d = (struct dirty){.at = SIZE, .len = {SIZE}, .count = 1};
+    while (d->at < SIZE)
+        assert_int_equal(
+            nbd_block_status(nbd, SIZE - d->at, d->at,
+                             (nbd_extent_callback){.callback = on_dirty, .user_data = d}, 0),
+            0);
+    SCOPED_FD int fd = open(raw, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    assert_true(fd >= 0);
+    SCOPED_FREE char *bytes = xmalloc(SIZE);
+    uint64_t sum = 0;
+    for (size_t i = 0; i < d->count; i++) {
+        assert_int_equal(nbd_pread(nbd, bytes, d->len[i], d->from[i], 0), 0);
+        OK(file_pwrite_full(fd, bytes, d->len[i], d->from[i], &err));
+        sum += d->len[i];
+    }
+    nbd_close(nbd);
+    return sum;
+}
+
+/* A backup from begin to end while the guest writes on: the copy is the instant of its begin. */
+static uint64_t back_up(const struct place *p, struct block_vm *vm, struct writer *w,
+                        const char *since, const char *begin)
+{
+    PATH(raw, p, "copy.raw");
+    PATH(scratch, p, "scratch.qcow2");
+    struct block_backup b = {.scratch = scratch, .since = since, .begin = begin};
+    snprintf(b.disk_id, sizeof b.disk_id, "%s", DISK_A);
+    uint64_t before = atomic_load(&w->acked);
+    OK(block_vm_backup_begin(vm, &b, 1, &err));
+    uint64_t after = atomic_load(&w->acked) + 1;
+    FAILS(ERR_CONFLICT, block_vm_unplug(vm, DISK_A, &err));
+    if (!atomic_load(&w->stop))
+        go_on(w, 200);
+    uint64_t bytes = catch_up(vm, raw, since);
+    assert_in_range(judge(raw), before, after);
+    OK(block_vm_backup_end(vm, &err));
+    assert_int_not_equal(access(scratch, F_OK), 0);
+    assert_null(block_vm_backup_uri(vm, DISK_A));
+    return bytes;
+}
+
+/* Exactly so many writes, then nothing. */
+static void write_some(struct writer *w, struct block_vm *vm, uint64_t from, uint64_t n)
+{
+    struct nbd_handle *nbd = nbd_create();
+    SCOPED_FREE char *uri = block_vm_nbd_uri(vm, DISK_A);
+    uint64_t block[BLOCK / 8];
+    assert_int_equal(nbd_connect_uri(nbd, uri), 0);
+    for (uint64_t i = from + 1; i <= from + n; i++) {
+        fill(block, i);
+        assert_int_equal(nbd_pwrite(nbd, block, BLOCK, block_of(i) * BLOCK, 0), 0);
+    }
+    assert_int_equal(nbd_shutdown(nbd, 0), 0);
+    nbd_close(nbd);
+    atomic_store(&w->acked, from + n);
+}
+
+static void test_backup_of_changes(void **state)
+{
+    const struct place *p = *state;
+    PATH(base, p, "base.qcow2");
+    PATH(top, p, "top.qcow2");
+    OK(block_volume_create(base, BLOCK_QCOW2, SIZE, NULL, BLOCK_RAW, &err));
+    struct block_vm *vm = start_vm(p, (const char *[]){base}, 1);
+    struct writer w;
+    start_writer(&w, vm, DISK_A, 0);
+    wait_until_acked(&w, 500);
+    assert_int_equal(back_up(p, vm, &w, NULL, "ck1"), SIZE);
+    go_on(&w, 100);
+    (void)back_up(p, vm, &w, "ck1", "ck2");
+    uint64_t n = stop_writer(&w);
+    (void)back_up(p, vm, &w, "ck2", "ck3");
+
+    /* Ten writes cost ten clusters of 64 KiB at most. */
+    write_some(&w, vm, n, 10);
+    assert_in_range(back_up(p, vm, &w, "ck3", "ck4"), 1, 10 << 16);
+    assert_int_equal(back_up(p, vm, &w, "ck4", "ck5"), 0);
+
+    /* Over a snapshot, over its merge, over a restart. */
+    struct block_overlay over = overlay_of(DISK_A, top);
+    write_some(&w, vm, n + 10, 3);
+    OK(block_vm_snapshot(vm, &over, 1, &err));
+    write_some(&w, vm, n + 13, 3);
+    assert_in_range(back_up(p, vm, &w, "ck5", "ck6"), 3 << 16, 6 << 16);
+    write_some(&w, vm, n + 16, 3);
+    OK(block_vm_merge(vm, DISK_A, top, base, 0, &err));
+    write_some(&w, vm, n + 19, 3);
+    assert_in_range(back_up(p, vm, &w, "ck6", "ck7"), 3 << 16, 6 << 16);
+    write_some(&w, vm, n + 22, 3);
+    block_vm_stop(vm);
+    vm = start_vm(p, (const char *[]){base}, 1);
+    write_some(&w, vm, n + 25, 3);
+    assert_in_range(back_up(p, vm, &w, "ck7", "ck8"), 3 << 16, 6 << 16);
+
+    /* A bitmap that is not there; one that is dropped; all of them. */
+    PATH(scratch, p, "scratch.qcow2");
+    struct block_backup b = {.scratch = scratch, .since = "ck9", .begin = "ck10"};
+    snprintf(b.disk_id, sizeof b.disk_id, "%s", DISK_A);
+    FAILS(ERR_NOT_FOUND, block_vm_backup_begin(vm, &b, 1, &err));
+    assert_int_not_equal(access(scratch, F_OK), 0);
+    OK(block_vm_drop_bitmaps(vm, DISK_A, "ck8", &err));
+    b.since = "ck8";
+    FAILS(ERR_NOT_FOUND, block_vm_backup_begin(vm, &b, 1, &err));
+    (void)back_up(p, vm, &w, "ck7", "ck9");
+    OK(block_vm_drop_bitmaps(vm, DISK_A, NULL, &err));
+    b.since = "ck7";
+    FAILS(ERR_NOT_FOUND, block_vm_backup_begin(vm, &b, 1, &err));
+    assert_int_equal(back_up(p, vm, &w, NULL, "ck11"), SIZE);
+    block_vm_stop(vm);
+}
+
+/* The same while the VM is down, between two backups of it running. */
+static void test_bitmaps_at_rest(void **state)
+{
+    const struct place *p = *state;
+    PATH(base, p, "base.qcow2");
+    PATH(top, p, "top.qcow2");
+    struct writer w = {0};
+    atomic_store(&w.stop, true);
+    OK(block_volume_create(base, BLOCK_QCOW2, SIZE, NULL, BLOCK_RAW, &err));
+    struct block_vm *vm = start_vm(p, (const char *[]){base}, 1);
+    write_some(&w, vm, 0, 20);
+    assert_int_equal(back_up(p, vm, &w, NULL, "ck1"), SIZE);
+    block_vm_stop(vm);
+    OK(block_volume_create(top, BLOCK_QCOW2, SIZE, base, BLOCK_QCOW2, &err));
+    OK(block_volume_carry_bitmaps(base, top, &err));
+    vm = start_vm(p, (const char *[]){top}, 1);
+    write_some(&w, vm, 20, 5);
+    assert_in_range(back_up(p, vm, &w, "ck1", "ck2"), 1 << 16, 5 << 16);
+    write_some(&w, vm, 25, 3);
+    block_vm_stop(vm);
+    OK(block_volume_commit(top, base, NULL, &err));
+    assert_int_equal(unlink(top), 0);
+    vm = start_vm(p, (const char *[]){base}, 1);
+    assert_in_range(back_up(p, vm, &w, "ck2", "ck3"), 1 << 16, 3 << 16);
+    block_vm_stop(vm);
+    OK(block_volume_drop_bitmaps(base, "ck3", &err));
+    OK(block_volume_drop_bitmaps(base, NULL, &err));
+    vm = start_vm(p, (const char *[]){base}, 1);
+    PATH(scratch, p, "scratch.qcow2");
+    struct block_backup b = {.scratch = scratch, .since = "ck1"};
+    snprintf(b.disk_id, sizeof b.disk_id, "%s", DISK_A);
+    FAILS(ERR_NOT_FOUND, block_vm_backup_begin(vm, &b, 1, &err));
+    block_vm_stop(vm);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, make_place, remove_place)
 
 int main(void)
@@ -782,6 +969,8 @@ int main(void)
         TEST(test_killed_sandbox_leaves_nothing),
         TEST(test_killed_host),
         TEST(test_killed_vm),
+        TEST(test_backup_of_changes),
+        TEST(test_bitmaps_at_rest),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
