@@ -38,6 +38,7 @@ struct imageio_server;
     TIMING(stop_ms, 500, 80)          /* powering_down -> down */                                  \
     TIMING(freeze_ms, 100, 20)                                                                     \
     TIMING(transfer_ms, 600, 80)           /* each phase of an image transfer */                   \
+    TIMING(backup_ms, 600, 80)             /* each phase of a backup */                            \
     TIMING(job_keep_ok_ms, 600000, 600000) /* finished jobs are listed that long */                \
     TIMING(job_keep_failed_ms, 3600000, 3600000)                                                   \
     TIMING(transfer_keep_ok_ms, 900000, 900000)                                                    \

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include "proto/base/log.h"
+#include "tests/sandbox/engine/backups.h"
 #include "tests/sandbox/engine/faults.h"
 #include "tests/sandbox/engine/jobs.h"
 #include "tests/sandbox/engine/route.h"
@@ -50,7 +51,7 @@ static bool check_remove(struct engine *e, struct request *r, const struct vm *v
         reply_refused(r, 400, "Cannot remove Snapshot. The active snapshot can't be removed.");
         return false;
     }
-    if (!vms_check_lock(r, vm, "remove Snapshot") ||
+    if (!backups_check(e, r, vm, "remove Snapshot") || !vms_check_lock(r, vm, "remove Snapshot") ||
         !snapshots_check_idle(r, vm, "remove Snapshot"))
         return false;
     if (vm->status != VM_UP && vm->status != VM_POWERING_UP && vm->status != VM_PAUSED &&

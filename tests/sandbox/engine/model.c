@@ -199,6 +199,49 @@ struct vm *model_snapshot_disk_holder(const struct model *m, const struct vm *vm
     return NULL;
 }
 
+struct backup *model_backup(const struct model *m, const struct vm *vm, const char *id)
+{
+    struct backup *b;
+    VEC_EACH(&m->backups, b)
+    if (b->vm == vm && !strcmp(b->id, id))
+        return b;
+    return NULL;
+}
+
+struct backup *model_backup_running(const struct model *m, const struct vm *vm)
+{
+    struct backup *b;
+    VEC_EACH(&m->backups, b)
+    if (b->vm == vm && b->phase != BACKUP_SUCCEEDED && b->phase != BACKUP_FAILED)
+        return b;
+    return NULL;
+}
+
+struct checkpoint *vm_checkpoint(const struct vm *vm, const char *id)
+{
+    struct checkpoint *c;
+    VEC_EACH(&vm->checkpoints, c)
+    if (!strcmp(c->id, id))
+        return c;
+    return NULL;
+}
+
+bool checkpoint_has(const struct checkpoint *c, const struct disk *d)
+{
+    const struct disk *one;
+    VEC_EACH(&c->disks, one)
+    if (one == d)
+        return true;
+    return false;
+}
+
+const char *backup_phase_name(enum backup_phase p)
+{
+    static const char *const names[] = {"initializing", "starting",  "ready",
+                                        "finalizing",   "succeeded", "failed"};
+    return names[p];
+}
+
 bool vm_is_running(const struct vm *vm)
 {
     return vm->status == VM_UP || vm->status == VM_POWERING_UP || vm->status == VM_PAUSED ||
@@ -250,6 +293,27 @@ void nic_free(struct nic *n)
     free(n);
 }
 
+static void checkpoint_free(struct checkpoint *c)
+{
+    free(c->description);
+    free(c->disks.at);
+    free(c);
+}
+
+static void backup_disk_free(struct backup_disk *d)
+{
+    free(d->uri);
+    free(d);
+}
+
+static void backup_free(struct backup *b)
+{
+    VEC_DONE(&b->disks, backup_disk_free);
+    free(b->description);
+    free(b->reference_error);
+    free(b);
+}
+
 static void disk_free(struct disk *d)
 {
     VEC_DONE(&d->chain, volume_free);
@@ -263,6 +327,7 @@ static void vm_free(struct vm *vm)
     VEC_DONE(&vm->attachments, attachment_free);
     VEC_DONE(&vm->nics, nic_free);
     VEC_DONE(&vm->snapshots, snapshot_free);
+    VEC_DONE(&vm->checkpoints, checkpoint_free);
     free(vm->tags.at);
     json_decref(vm->config);
     free(vm->dev_dir);
@@ -342,6 +407,9 @@ void model_done(struct model *m)
     VEC_DONE(&m->dead_nics, nic_free);
     VEC_DONE(&m->transfers, free);
     VEC_DONE(&m->dead_transfers, free);
+    VEC_DONE(&m->backups, backup_free);
+    VEC_DONE(&m->dead_backups, backup_free);
+    VEC_DONE(&m->dead_checkpoints, checkpoint_free);
     VEC_DONE(&m->tags, tag_free);
     VEC_DONE(&m->profiles, profile_free);
     VEC_DONE(&m->networks, network_free);

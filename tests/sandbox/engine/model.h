@@ -138,6 +138,48 @@ struct snapshot {
     char *reference_error;
 };
 
+/* Of incremental backup: since when a bitmap records, on each of its disks. The bitmap has the
+ * checkpoint's id as its name. */
+struct checkpoint {
+    char id[ID_BYTES];
+    char parent_id[ID_BYTES]; /* "" for the oldest at the time */
+    char *description;
+    int64_t created_ms;
+    bool invalid, removing;
+    VEC(struct disk) disks;
+};
+
+enum backup_phase {
+    BACKUP_INITIALIZING,
+    BACKUP_STARTING,
+    BACKUP_READY,
+    BACKUP_FINALIZING,
+    BACKUP_SUCCEEDED,
+    BACKUP_FAILED,
+};
+
+struct backup_disk {
+    struct disk *disk;
+    bool incremental;
+    char *uri; /* while it is open */
+};
+
+struct backup {
+    char id[ID_BYTES];
+    struct vm *vm;
+    char *description;
+    char from_checkpoint[ID_BYTES], to_checkpoint[ID_BYTES]; /* "" = none */
+    int64_t created_ms, modified_ms;
+    enum backup_phase phase;
+    bool require_consistency;
+    bool quiesced;
+    VEC(struct backup_disk) disks;
+    struct block_vm *own;              /* of a VM that is down */
+    int64_t acked_before, acked_after; /* the guest's acknowledged records around the instant */
+    bool references_pending, references_made;
+    char *reference_error;
+};
+
 enum vm_status {
     VM_DOWN,
     VM_UP,
@@ -173,6 +215,7 @@ struct vm {
     VEC(struct nic) nics;
     VEC(struct snapshot) snapshots; /* the active entry is always there */
     VEC(struct tag) tags;
+    VEC(struct checkpoint) checkpoints; /* the oldest first */
     /* The real thing behind it. */
     struct block_vm *block;   /* while it runs */
     unsigned block_users;     /* threads inside a short call of the block layer */
@@ -235,13 +278,15 @@ struct transfer {
     struct disk *disk;
     char volume_id[ID_BYTES];
     bool upload, raw, of_snapshot;
-    bool placed; /* ticket and export are there */
-    bool active; /* a client is connected */
+    struct backup *backup; /* NULL = of none */
+    bool placed;           /* ticket and export are there */
+    bool active;           /* a client is connected */
     enum transfer_phase phase;
     int inactivity_s;
     const char *timeout_policy;       /* static */
     int64_t last_active_ms, ended_ms; /* monotonic */
-    uint64_t transferred;
+    uint64_t transferred;             /* distinct bytes */
+    uint64_t moved;                   /* all bytes */
     struct block_export *export;
     bool gone;
 };
@@ -259,6 +304,7 @@ struct model {
     VEC(struct job) jobs;
     VEC(struct event) events;
     VEC(struct transfer) transfers;
+    VEC(struct backup) backups;
     uint64_t last_event;
     /* Removed, but perhaps still looked at. */
     VEC(struct vm) dead_vms;
@@ -268,6 +314,8 @@ struct model {
     VEC(struct volume) dead_volumes;
     VEC(struct nic) dead_nics;
     VEC(struct transfer) dead_transfers;
+    VEC(struct backup) dead_backups;
+    VEC(struct checkpoint) dead_checkpoints;
 };
 
 /* Frees all objects. Nothing may run any more. */
@@ -286,6 +334,11 @@ struct vm *model_vm_by_name(const struct model *m, const char *name);
 struct disk *model_disk(const struct model *m, const char *id);
 struct job *model_job(const struct model *m, const char *id);
 struct transfer *model_transfer(const struct model *m, const char *id);
+struct backup *model_backup(const struct model *m, const struct vm *vm, const char *id);
+/* The one that holds the VM's disks now, or NULL. */
+struct backup *model_backup_running(const struct model *m, const struct vm *vm);
+struct checkpoint *vm_checkpoint(const struct vm *vm, const char *id);
+bool checkpoint_has(const struct checkpoint *c, const struct disk *d);
 struct snapshot *vm_snapshot(const struct vm *vm, const char *id);
 struct snapshot *vm_active_snapshot(const struct vm *vm);
 struct attachment *vm_attachment(const struct vm *vm, const char *disk_id);
@@ -311,6 +364,7 @@ bool vm_status_parse(const char *word, enum vm_status *ret);
 const char *disk_status_name(enum disk_status s);
 const char *snapshot_status_name(enum snapshot_status s);
 const char *transfer_phase_name(enum transfer_phase p);
+const char *backup_phase_name(enum backup_phase p);
 
 void volume_free(struct volume *v);
 void attachment_free(struct attachment *a);

@@ -5,6 +5,7 @@
 #include <stdio.h>
 
 #include "proto/base/log.h"
+#include "tests/sandbox/engine/backups.h"
 #include "tests/sandbox/engine/faults.h"
 #include "tests/sandbox/engine/guests.h"
 #include "tests/sandbox/engine/jobs.h"
@@ -87,7 +88,7 @@ static void start_job(struct engine *e, void *arg)
 void vm_start(struct engine *e, struct request *r)
 {
     struct vm *vm = find(e, r);
-    if (!vm || !vms_check_lock(r, vm, "run VM"))
+    if (!vm || !backups_check(e, r, vm, "run VM") || !vms_check_lock(r, vm, "run VM"))
         return;
     if (vm->status != VM_DOWN && vm->status != VM_SUSPENDED) {
         reply_refused(r, 409, "Cannot run VM. VM is running.");
@@ -126,7 +127,9 @@ static void stop_job(struct engine *e, void *arg)
 static void stop(struct engine *e, struct request *r, enum vm_status passing, enum vm_status end)
 {
     struct vm *vm = find(e, r);
-    if (!vm || !vms_check_lock(r, vm, end == VM_SUSPENDED ? "suspend VM" : "stop VM"))
+    const char *verb = end == VM_SUSPENDED ? "suspend VM" : "stop VM";
+    if (!vm || (!in_bool(r->body, "force", false) && !backups_check(e, r, vm, verb)) ||
+        !vms_check_lock(r, vm, verb))
         return;
     if (vm->status != VM_UP && vm->status != VM_PAUSED) {
         reply_refused(r, 409, "Cannot %s VM. VM is not running.",

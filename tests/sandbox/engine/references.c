@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The judge's copies: KEEP/<vm id>/<snapshot id>/<disk id>.raw, the guest's view of each disk at
- * the snapshot's instant, made by qemu-img from the frozen volume, which no part of the product
- * under test has touched. Beside them, for a VM with a synthetic guest, acked.json: the bracket for
- * sandbox-judge, {"after": the number acknowledged before the instant, "before": the highest that
- * can have been issued when it was over}.
+ * The judge's copies: KEEP/<vm id>/<snapshot or backup id>/<disk id>.raw, the guest's view of each
+ * disk at that instant, made by qemu-img from the frozen volume or the backup's export, which no
+ * part of the product under test has touched. Beside them, for a VM with a synthetic guest,
+ * acked.json: the bracket for sandbox-judge, {"after": the number acknowledged before the instant,
+ * "before": the highest that can have been issued when it was over}.
  */
 #include <fcntl.h>
 #include <inttypes.h>
@@ -19,12 +19,13 @@ enum { REFERENCES_AT_ONCE = 2 };
 
 struct copy {
     char disk_id[ID_BYTES];
-    char *path; /* the frozen volume */
+    char *path; /* the frozen volume, or the URI of the backup's export */
     enum block_format format;
 };
 
 struct references {
-    struct snapshot *snapshot;
+    bool *pending, *made; /* of what they are made of */
+    char **error;
     char *dir;
     VEC(struct copy) copies;
     int64_t acked_before, acked_after; /* -1: no synthetic guest */
@@ -77,10 +78,10 @@ static void references_job(struct engine *e, void *arg)
         engine_lock(e);
         e->references_running--;
     }
-    x->snapshot->references_made = ok;
-    x->snapshot->references_pending = false;
+    *x->made = ok;
+    *x->pending = false;
     if (err_is_set(&err)) {
-        x->snapshot->reference_error = xstrdup(err.message);
+        *x->error = xstrdup(err.message);
         log_err(LOG_LEVEL_WARN, "reference_failed", &err);
     }
     engine_changed(e);
@@ -89,12 +90,24 @@ static void references_job(struct engine *e, void *arg)
     free(x);
 }
 
+static void add_copy(struct references *x, const struct disk *d, const char *path,
+                     enum block_format format)
+{
+    struct copy *c = ALLOC_NEW(struct copy);
+    (void)snprintf(c->disk_id, sizeof c->disk_id, "%s", d->id);
+    c->path = xstrdup(path);
+    c->format = format;
+    VEC_ADD(&x->copies, c);
+}
+
 void references_begin(struct engine *e, struct vm *vm, struct snapshot *s)
 {
     if (!e->opts.keep_dir)
         return;
     struct references *x = ALLOC_NEW(struct references);
-    x->snapshot = s;
+    x->pending = &s->references_pending;
+    x->made = &s->references_made;
+    x->error = &s->reference_error;
     x->acked_before = s->acked_before;
     x->acked_after = s->acked_after;
     x->dir = xasprintf("%s/%s/%s", e->opts.keep_dir, vm->id, s->id);
@@ -104,18 +117,38 @@ void references_begin(struct engine *e, struct vm *vm, struct snapshot *s)
         const struct volume *v = a->snapshot_id[0] ? NULL : disk_volume_in(a->disk, s->id);
         if (!v)
             continue;
-        struct copy *c = ALLOC_NEW(struct copy);
-        (void)snprintf(c->disk_id, sizeof c->disk_id, "%s", a->disk->id);
-        c->path = xstrdup(v->path);
-        c->format = v->format;
-        VEC_ADD(&x->copies, c);
+        add_copy(x, a->disk, v->path, v->format);
     }
     s->references_pending = true;
+    engine_spawn(e, references_job, x);
+}
+
+void references_begin_backup(struct engine *e, struct backup *b)
+{
+    if (!e->opts.keep_dir)
+        return;
+    struct references *x = ALLOC_NEW(struct references);
+    x->pending = &b->references_pending;
+    x->made = &b->references_made;
+    x->error = &b->reference_error;
+    x->acked_before = b->acked_before;
+    x->acked_after = b->acked_after;
+    x->dir = xasprintf("%s/%s/%s", e->opts.keep_dir, b->vm->id, b->id);
+    const struct backup_disk *d;
+    VEC_EACH(&b->disks, d)
+    add_copy(x, d->disk, d->uri, BLOCK_RAW);
+    b->references_pending = true;
     engine_spawn(e, references_job, x);
 }
 
 void references_wait(struct engine *e, const struct snapshot *s)
 {
     while (s->references_pending)
+        engine_wait(e);
+}
+
+void references_wait_backup(struct engine *e, const struct backup *b)
+{
+    while (b->references_pending)
         engine_wait(e);
 }

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include "proto/base/log.h"
+#include "tests/sandbox/engine/backups.h"
 #include "tests/sandbox/engine/jobs.h"
 #include "tests/sandbox/engine/route.h"
 #include "tests/sandbox/engine/snapshots.h"
@@ -53,6 +54,8 @@ static void restore_job(struct engine *e, void *arg)
         else
             snapshots_drop(e, vm, later);
     }
+    if (ok)
+        checkpoints_drop_all(e, vm);
     if (ok && s->vm) {
         json_decref(vm->config);
         vm->config = json_deep_copy(s->vm);
@@ -77,7 +80,8 @@ void snapshot_restore(struct engine *e, struct request *r)
     const struct vm *holder = model_snapshot_disk_holder(&e->model, vm);
     if (s->active)
         reply_refused(r, 400, "Cannot restore VM from Snapshot. The snapshot is the active one.");
-    else if (vms_check_lock(r, vm, "restore VM from Snapshot") &&
+    else if (backups_check(e, r, vm, "restore VM from Snapshot") &&
+             vms_check_lock(r, vm, "restore VM from Snapshot") &&
              snapshots_check_idle(r, vm, "restore VM from Snapshot")) {
         if (vm->status != VM_DOWN)
             reply_refused(r, 409, "Cannot restore VM from Snapshot. VM is not down.");

@@ -104,6 +104,16 @@ ROUTE_FN(disks_add);
 ROUTE_FN(disks_update);
 ROUTE_FN(disks_remove);
 ROUTE_FN(disk_disksnapshots);
+/* backups.c, checkpoints.c */
+ROUTE_FN(backups_list);
+ROUTE_FN(backups_get);
+ROUTE_FN(backups_add);
+ROUTE_FN(backup_disks);
+ROUTE_FN(backup_finalize);
+ROUTE_FN(checkpoints_list);
+ROUTE_FN(checkpoints_get);
+ROUTE_FN(checkpoint_disks);
+ROUTE_FN(checkpoints_remove);
 /* transfers.c */
 ROUTE_FN(transfers_list);
 ROUTE_FN(transfers_get);

@@ -323,7 +323,9 @@ static bool freeze_down(struct engine *e, const struct creation *c, struct err *
     for (size_t i = 0; i < c->set.count; i++) {
         const struct volume *base = disk_active_volume(c->set.disks[i]);
         if (!block_volume_create(c->volumes[i]->path, BLOCK_QCOW2, c->set.disks[i]->size_bytes,
-                                 base->path, base->format, err))
+                                 base->path, base->format, err) ||
+            (base->format == BLOCK_QCOW2 &&
+             !block_volume_carry_bitmaps(base->path, c->volumes[i]->path, err)))
             return false;
     }
     return true;

@@ -27,3 +27,6 @@ void snapshots_drop(struct engine *e, struct vm *vm, struct snapshot *s);
  * engine keeps them. Waits for the end of a copy under way before a volume may change. */
 void references_begin(struct engine *e, struct vm *vm, struct snapshot *s);
 void references_wait(struct engine *e, const struct snapshot *s);
+/* The same of a backup that is ready, before it ends. */
+void references_begin_backup(struct engine *e, struct backup *b);
+void references_wait_backup(struct engine *e, const struct backup *b);

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "tests/sandbox/engine/auth.h"
+#include "tests/sandbox/engine/backups.h"
 #include "tests/sandbox/engine/guests.h"
 #include "tests/sandbox/engine/json_out.h"
 #include "tests/sandbox/engine/storage.h"
@@ -30,6 +31,17 @@ static json_t *show_snapshots(const struct vm *vm)
     return list;
 }
 
+static json_t *show_checkpoints(const struct vm *vm)
+{
+    json_t *list = json_array();
+    const struct checkpoint *c;
+    VEC_EACH(&vm->checkpoints, c)
+    json_array_append_new(list, json_pack("{s:s, s:s, s:b, s:i}", "id", c->id, "description",
+                                          c->description ? c->description : "", "invalid",
+                                          c->invalid, "disks", (int)c->disks.len));
+    return list;
+}
+
 static json_t *show_attachments(const struct vm *vm)
 {
     json_t *list = json_array();
@@ -51,12 +63,13 @@ static json_t *show_vm(const struct engine *e, const struct vm *vm)
     static const char *const locks[] = {"free", "snapshot-create", "snapshot", "other"};
     SCOPED_FREE char *spec = guests_spec_path(e, vm);
     const char *description = in_str(vm->config, "description");
-    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:b, s:b, s:I, s:i, s:s, s:o, s:o}", "id", vm->id,
-                     "name", vm->name, "description", description ? description : "", "status",
-                     vm_status_name(vm->status), "lock", locks[vm->lock], "proxy", vm->is_proxy,
-                     "frozen", vm->frozen, "acked", (json_int_t)guests_acked(vm), "daemon_pid",
-                     vm->block ? (int)block_vm_pid(vm->block) : 0, "guest_spec", spec, "snapshots",
-                     show_snapshots(vm), "attachments", show_attachments(vm));
+    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:b, s:b, s:I, s:i, s:s, s:o, s:o, s:o}", "id",
+                     vm->id, "name", vm->name, "description", description ? description : "",
+                     "status", vm_status_name(vm->status), "lock", locks[vm->lock], "proxy",
+                     vm->is_proxy, "frozen", vm->frozen, "acked", (json_int_t)guests_acked(vm),
+                     "daemon_pid", vm->block ? (int)block_vm_pid(vm->block) : 0, "guest_spec", spec,
+                     "snapshots", show_snapshots(vm), "checkpoints", show_checkpoints(vm),
+                     "attachments", show_attachments(vm));
 }
 
 static json_t *show_disk(const struct engine *e, const struct disk *d)
@@ -78,26 +91,50 @@ static json_t *show_disk(const struct engine *e, const struct disk *d)
 
 static json_t *show_transfer(const struct transfer *t)
 {
-    return json_pack("{s:s, s:s, s:s, s:s}", "id", t->id, "disk", t->disk->id, "direction",
-                     t->upload ? "upload" : "download", "phase", transfer_phase_name(t->phase));
+    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:I, s:I}", "id", t->id, "disk", t->disk->id,
+                     "direction", t->upload ? "upload" : "download", "phase",
+                     transfer_phase_name(t->phase), "backup", t->backup ? t->backup->id : "",
+                     "bytes", (json_int_t)t->moved, "distinct_bytes", (json_int_t)t->transferred);
+}
+
+static json_t *show_backup(const struct backup *b)
+{
+    json_t *disks = json_array();
+    const struct backup_disk *d;
+    VEC_EACH(&b->disks, d)
+    json_array_append_new(
+        disks, json_pack("{s:s, s:b}", "id", d->disk->id, "incremental", d->incremental));
+    json_t *o = json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:b, s:I, s:I, s:b, s:o}", "id", b->id,
+                          "vm", b->vm->id, "description", b->description ? b->description : "",
+                          "phase", backup_phase_name(b->phase), "from", b->from_checkpoint, "to",
+                          b->to_checkpoint, "quiesced", b->quiesced, "acked_before",
+                          (json_int_t)b->acked_before, "acked_after", (json_int_t)b->acked_after,
+                          "references_made", b->references_made, "disks", disks);
+    if (b->reference_error)
+        json_object_set_new(o, "reference_error", json_string(b->reference_error));
+    return o;
 }
 
 json_t *state_show(const struct engine *e)
 {
     json_t *vms = json_array(), *disks = json_array(), *transfers = json_array();
+    json_t *backups = json_array();
     const struct vm *vm;
     const struct disk *d;
     const struct transfer *t;
+    const struct backup *b;
     VEC_EACH(&e->model.vms, vm)
     json_array_append_new(vms, show_vm(e, vm));
     VEC_EACH(&e->model.disks, d)
     json_array_append_new(disks, show_disk(e, d));
     VEC_EACH(&e->model.transfers, t)
     json_array_append_new(transfers, show_transfer(t));
-    return json_pack("{s:s, s:I, s:i, s:i, s:o, s:o, s:o}", "version", e->version_text, "time_ms",
-                     (json_int_t)engine_now_ms(e), "tokens", (int)auth_token_count(e->auth),
-                     "threads", (int)e->threads, "vms", vms, "disks", disks, "transfers",
-                     transfers);
+    VEC_EACH(&e->model.backups, b)
+    json_array_append_new(backups, show_backup(b));
+    return json_pack("{s:s, s:I, s:i, s:i, s:o, s:o, s:o, s:o}", "version", e->version_text,
+                     "time_ms", (json_int_t)engine_now_ms(e), "tokens",
+                     (int)auth_token_count(e->auth), "threads", (int)e->threads, "vms", vms,
+                     "disks", disks, "transfers", transfers, "backups", backups);
 }
 
 /* --- Changes ------------------------------------------------------------------------------------
@@ -171,6 +208,11 @@ static bool change_disk(struct engine *e, struct vm *vm, const char *disk, const
 {
     const json_t *errnum = json_object_get(change, "write_error");
     struct block_vm *block = vm->block;
+    if (json_is_true(json_object_get(change, "lose_bitmaps"))) {
+        const struct attachment *a = vm_attachment(vm, disk);
+        return a ? checkpoints_drop_bitmaps(e, vm, a->disk, NULL, err)
+                 : err_set(err, ERR_NOT_FOUND, 0, "VM '%s' has no disk '%s'", vm->name, disk);
+    }
     if (!json_is_integer(errnum))
         return err_set(err, ERR_BAD_ARGUMENT, 0, "write_error: an errno value, 0 heals");
     if (!storage_begin(e, vm, err))
@@ -186,6 +228,14 @@ bool state_change_vm(struct engine *e, struct vm *vm, const json_t *change, stru
     const char *disk = json_string_value(json_object_get(change, "disk"));
     const json_t *agent = json_object_get(change, "agent");
     const json_t *locked = json_object_get(change, "locked");
+    const char *invalid = json_string_value(json_object_get(change, "invalid_checkpoint"));
+    if (invalid) {
+        struct checkpoint *c = vm_checkpoint(vm, invalid);
+        if (c)
+            c->invalid = true;
+        return c ||
+               err_set(err, ERR_NOT_FOUND, 0, "VM '%s' has no checkpoint '%s'", vm->name, invalid);
+    }
     if (action && !strcmp(action, "migrate"))
         return migrate(e, vm, change, err);
     if (action)
@@ -196,7 +246,8 @@ bool state_change_vm(struct engine *e, struct vm *vm, const json_t *change, stru
         return change_disk(e, vm, disk, change, err);
     if (!json_is_boolean(agent))
         return err_set(err, ERR_BAD_ARGUMENT, 0,
-                       "say action, agent, locked, or disk with write_error");
+                       "say action, agent, locked, invalid_checkpoint, or disk with write_error or "
+                       "lose_bitmaps");
     vm->agent = json_is_true(agent);
     return true;
 }

@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 
 #include "proto/base/log.h"
+#include "tests/sandbox/engine/backups.h"
 #include "tests/sandbox/engine/disks.h"
 #include "tests/sandbox/engine/faults.h"
 #include "tests/sandbox/engine/jobs.h"
@@ -113,6 +114,21 @@ static bool ticket_size(const struct transfer *t, const struct volume *v, uint64
     return true;
 }
 
+/* Gives up the lock. */
+static bool start_export(struct engine *e, struct transfer *t, const struct volume *v,
+                         struct err *err)
+{
+    SCOPED_FREE char *run_dir = xasprintf("%s/r/t%.8s", e->opts.dir, t->id);
+    SCOPED_FREE char *path = xstrdup(v->path);
+    enum block_format format = t->raw ? v->format : BLOCK_RAW;
+    bool upload = t->upload;
+    engine_unlock(e);
+    struct block_export *export = block_export_start(run_dir, path, format, upload, err);
+    engine_lock(e);
+    t->export = export;
+    return export;
+}
+
 static bool place(struct engine *e, struct transfer *t, struct err *err)
 {
     const struct volume *v = disk_volume(t->disk, t->volume_id);
@@ -121,26 +137,23 @@ static bool place(struct engine *e, struct transfer *t, struct err *err)
         return err_set(err, ERR_NOT_FOUND, 0, "the volume is gone");
     if (!ticket_size(t, v, &size, err))
         return false;
-    SCOPED_FREE char *run_dir = xasprintf("%s/r/t%.8s", e->opts.dir, t->id);
-    SCOPED_FREE char *path = xstrdup(v->path);
-    enum block_format format = t->raw ? v->format : BLOCK_RAW;
-    bool upload = t->upload;
-    engine_unlock(e);
-    struct block_export *export = block_export_start(run_dir, path, format, upload, err);
-    engine_lock(e);
-    if (!export)
+    const struct backup_disk *source = t->backup ? backups_disk(t->backup, t->disk) : NULL;
+    if (t->backup && (!source || !source->uri))
+        return err_set(err, ERR_CONFLICT, 0, "the backup is over");
+    if (!source && !start_export(e, t, v, err))
         return false;
-    t->export = export;
     id_new(t->ticket);
-    const struct imageio_ticket ticket = {.id = t->ticket,
-                                          .size_bytes = size,
-                                          .can_read = !upload,
-                                          .can_write = upload,
-                                          .uri = block_export_uri(export),
-                                          .transfer_id = t->id,
-                                          .timeout_s = TRANSFER_TICKET_S,
-                                          .inactivity_timeout_s = (unsigned)t->inactivity_s,
-                                          .sparse = t->disk->sparse};
+    const struct imageio_ticket ticket = {
+        .id = t->ticket,
+        .size_bytes = size,
+        .can_read = !t->upload,
+        .can_write = t->upload,
+        .uri = source ? source->uri : block_export_uri(t->export),
+        .dirty_bitmap = source && source->incremental ? BLOCK_BACKUP_BITMAP : NULL,
+        .transfer_id = t->id,
+        .timeout_s = TRANSFER_TICKET_S,
+        .inactivity_timeout_s = (unsigned)t->inactivity_s,
+        .sparse = t->disk->sparse};
     t->placed = imageio_ticket_add(e->imageio, &ticket, err);
     return t->placed;
 }
@@ -171,6 +184,7 @@ static void note_traffic(struct engine *e, struct transfer *t)
     if (info.active || info.transferred != t->transferred)
         t->last_active_ms = engine_mono_ms();
     t->transferred = info.transferred;
+    t->moved = info.moved;
     t->active = info.active || info.connections > 0;
     if (info.expires_ms < TRANSFER_TICKET_S * 500)
         (void)imageio_ticket_extend(e->imageio, t->ticket, TRANSFER_TICKET_S, &err);
@@ -193,6 +207,8 @@ static void check_idle(struct transfer *t)
 
 static void unlock_disk(struct transfer *t)
 {
+    if (t->backup)
+        return; /* it holds the disk, before and after */
     struct volume *v = disk_volume(t->disk, t->volume_id);
     if (v)
         v->locked = false;
@@ -204,6 +220,7 @@ static void finish(struct engine *e, struct walk *w, bool ok)
 {
     struct transfer *t = w->t;
     (void)engine_sleep(e, e->timings.transfer_ms);
+    note_traffic(e, t);
     unplace(e, t);
     unlock_disk(t);
     if (!ok && t->upload && !e->stopping)
@@ -338,6 +355,41 @@ static bool check_target(struct request *r, const struct engine *e, const struct
     return r->status == 0;
 }
 
+/* A disk of a backup that is ready. */
+static bool check_backup(struct engine *e, struct request *r, const struct disk *d, bool upload,
+                         bool raw, struct backup **ret)
+{
+    const char *id = in_ref_id(r->body, "backup");
+    const struct vm *owner = model_disk_owner(&e->model, d);
+    struct backup *b = owner ? model_backup(&e->model, owner, id) : NULL;
+    const struct transfer *t;
+    if (!b || !backups_disk(b, d))
+        reply_refused(r, 400, "Cannot transfer Virtual Disk. VM backup does not exist.");
+    else if (b->phase != BACKUP_READY)
+        reply_refused(r, 409, "Cannot transfer Virtual Disk. VM backup is not ready.");
+    else if (upload)
+        reply_refused(r, 400, "Cannot transfer Virtual Disk. Backups can only be downloaded.");
+    else if (!raw)
+        reply_refused(r, 400,
+                      "Cannot transfer Virtual Disk. Format is not applicable for backup "
+                      "transfers, only RAW is.");
+    VEC_EACH(&e->model.transfers, t)
+    if (r->status == 0 && t->backup && t->disk == d && !is_over(t->phase))
+        reply_refused(r, 409, "Cannot transfer Virtual Disk. Disk %s is being transferred.",
+                      d->alias);
+    *ret = b;
+    return r->status == 0;
+}
+
+bool transfers_of_backup(const struct engine *e, const struct backup *b)
+{
+    const struct transfer *t;
+    VEC_EACH(&e->model.transfers, t)
+    if (t->backup == b && !is_over(t->phase))
+        return true;
+    return false;
+}
+
 /* The disk and volume that the body names. */
 static struct disk *read_target(struct engine *e, struct request *r, struct volume **ret_volume)
 {
@@ -345,9 +397,7 @@ static struct disk *read_target(struct engine *e, struct request *r, struct volu
     struct disk *d = NULL;
     if (!disk_id)
         disk_id = in_ref_id(r->body, "image");
-    if (in_ref_id(r->body, "backup"))
-        reply_refused(r, 400, "Cannot transfer Virtual Disk. No such backup.");
-    else if (volume_id)
+    if (volume_id)
         d = disk_of_volume(e, volume_id);
     else if (disk_id)
         d = model_disk(&e->model, disk_id);
@@ -374,7 +424,7 @@ static const char *policy_of(const char *text)
 }
 
 static void begin(struct engine *e, struct request *r, struct disk *d, struct volume *v,
-                  bool upload, bool raw)
+                  struct backup *backup, bool upload, bool raw)
 {
     struct transfer *t = ALLOC_NEW(struct transfer);
     id_new(t->id);
@@ -382,13 +432,14 @@ static void begin(struct engine *e, struct request *r, struct disk *d, struct vo
     memcpy(t->volume_id, v->id, sizeof t->volume_id);
     t->upload = upload;
     t->raw = raw;
+    t->backup = backup;
     t->of_snapshot = in_ref_id(r->body, "snapshot") != NULL;
     t->inactivity_s = (int)in_u64(r->body, "inactivity_timeout", TRANSFER_INACTIVITY_S);
     t->timeout_policy = policy_of(in_str(r->body, "timeout_policy"));
     t->last_active_ms = engine_mono_ms();
-    v->locked = true;
+    v->locked = v->locked || !backup;
     if (!t->of_snapshot)
-        d->status = DISK_LOCKED;
+        d->status = DISK_LOCKED; /* one of a backup is so already */
     VEC_ADD(&e->model.transfers, t);
     jobs_describe(r->job, "Transferring Image of Disk %s", d->alias);
     struct walk *w = ALLOC_NEW(struct walk);
@@ -408,9 +459,13 @@ void transfers_add(struct engine *e, struct request *r)
     bool upload = !direction || !strcmp(direction, "upload");
     struct volume *v = NULL;
     struct disk *d = read_target(e, r, &v);
-    if (!d || !check_target(r, e, d, v, upload))
+    struct backup *backup = NULL;
+    if (!d)
         return;
     bool raw = format ? !strcmp(format, "raw") : v->format == BLOCK_RAW;
+    if (in_ref_id(r->body, "backup") ? !check_backup(e, r, d, upload, raw, &backup)
+                                     : !check_target(r, e, d, v, upload))
+        return;
     if (in_bool(r->body, "shallow", false))
         reply_refused(r, 400,
                       "Cannot transfer Virtual Disk. Shallow transfers are not supported "
@@ -422,7 +477,7 @@ void transfers_add(struct engine *e, struct request *r)
     else if (in_u64(r->body, "inactivity_timeout", TRANSFER_INACTIVITY_S) > 86400)
         reply_bad_syntax(e, r);
     else
-        begin(e, r, d, v, upload, raw);
+        begin(e, r, d, v, backup, upload, raw);
 }
 
 /* --- Actions: an unknown id is fine, a transition that does not fit is ignored

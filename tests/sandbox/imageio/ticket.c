@@ -30,6 +30,7 @@ struct ticket {
     struct ticket_op *ops;
     struct span *spans; /* what completed operations moved: sorted, apart from each other */
     size_t span_count;
+    uint64_t moved; /* all of it, twice what was moved twice */
 };
 
 struct ticket_table {
@@ -247,6 +248,7 @@ bool ticket_info(struct ticket_table *t, const char *id, struct imageio_ticket_i
             .cancelled = k->cancelled,
             .connections = k->connections,
             .transferred = k->opts.can_read && k->opts.can_write ? 0 : transferred(k),
+            .moved = k->moved,
             .idle_ms = k->ops ? 0 : now - k->used_ms,
             .expires_ms = k->expires_ms - now};
     pthread_mutex_unlock(&t->lock);
@@ -353,6 +355,7 @@ bool ticket_progress(struct ticket_op *op, uint64_t bytes)
     struct ticket *k = op->ticket;
     pthread_mutex_lock(&k->table->lock);
     op->done += bytes;
+    k->moved += bytes;
     bool go_on = !k->cancelled;
     pthread_mutex_unlock(&k->table->lock);
     return go_on;
