@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The pipeline. A plan walks the extents of the disk and hands out units: up to 4 MiB of data that
- * do not cross a multiple of 4 MiB, or a hole. Each of a few threads takes a unit, does all of it
- * (read, hash, compress, write) with a buffer of its own, and takes the next. While one thread
- * waits for its read, another has the processor; nothing but the plan and the counters is shared.
- * The calling thread watches: progress and cancellation.
+ * do not cross a multiple of 4 MiB (of a backup: 16 MiB, while there is enough for all threads), or
+ * a hole. Each of a few threads takes a unit, does all of it (read, hash, compress, write) with a
+ * buffer of its own, and takes the next. While one thread waits for its read, another has the
+ * processor; nothing but the plan and the counters is shared. The calling thread watches: progress
+ * and cancellation.
  */
 #include "worker/copy/copy.h"
 
@@ -24,8 +25,12 @@ enum {
     THREADS_DEFAULT_MAX = 8,
     WATCH_MS = 200,
 };
-#define HOLE_UNIT_BYTES  (UINT64_C(64) << 20)
-#define KEEP_UNIT_BYTES  (UINT64_C(256) << 20)
+#define HOLE_UNIT_BYTES (UINT64_C(64) << 20)
+#define KEEP_UNIT_BYTES (UINT64_C(256) << 20)
+/* Chunks do not cross units of a backup: in long ones, more of what has moved is found again. The
+ * last part of a disk goes in short ones, so that the threads end together. */
+#define LONG_UNIT_BYTES  (UINT64_C(16) << 20)
+#define LAST_PART_BYTES  (UINT64_C(256) << 20)
 #define PLAN_BYTES       (UINT64_C(256) << 20) /* of the map asked for at once */
 #define THREAD_MIN_BYTES (UINT64_C(16) << 20)  /* a disk this small is not worth another thread */
 
@@ -46,6 +51,7 @@ struct unit;
 
 /* A direction. Each function works for one thread; `thread` is what begin returned. */
 struct job_ops {
+    bool has_long_units; /* `data` copes with LONG_UNIT_BYTES */
     /* The next unit: 1, 0 = all has been handed out, -1 = error. With the lock held. */
     int (*next)(struct job *job, struct unit *ret_unit, struct err *err);
     bool (*extents)(struct job *job, uint64_t offset, uint64_t len, struct extents *out,
@@ -144,6 +150,12 @@ static void cut_unit(uint64_t begin, uint64_t *end, uint64_t bytes)
     *end = *end < boundary ? *end : boundary;
 }
 
+static uint64_t data_unit_bytes(const struct job *job)
+{
+    bool is_long = job->ops->has_long_units && job->size_bytes - job->cursor > LAST_PART_BYTES;
+    return is_long ? LONG_UNIT_BYTES : DATA_UNIT_BYTES;
+}
+
 static int hand_out(struct job *job, uint64_t end, enum unit_kind kind, struct unit *ret_unit)
 {
     ret_unit->range = (struct extent){
@@ -189,7 +201,7 @@ static int plan_next(struct job *job, struct unit *ret_unit, struct err *err)
             continue;
         }
         end = end < limit ? end : limit;
-        cut_unit(begin, &end, is_data ? DATA_UNIT_BYTES : HOLE_UNIT_BYTES);
+        cut_unit(begin, &end, is_data ? data_unit_bytes(job) : HOLE_UNIT_BYTES);
         return hand_out(job, end, is_data ? UNIT_DATA : UNIT_HOLE, ret_unit);
     }
 }
@@ -374,12 +386,24 @@ static bool backup_begin(struct job *job, void **ret_thread, struct err *err)
     return *ret_thread != NULL;
 }
 
+static bool is_stopped(struct job *job)
+{
+    pthread_mutex_lock(&job->lock);
+    bool is = job->is_stopped;
+    pthread_mutex_unlock(&job->lock);
+    return is;
+}
+
 static bool backup_data(struct job *job, void *thread, uint8_t *buf, const struct extent *unit,
                         struct err *err)
 {
     size_t len = (size_t)unit->len, piece = job->source->piece_bytes;
+    if (piece == 0 || piece > DATA_UNIT_BYTES)
+        piece = DATA_UNIT_BYTES;
     for (size_t at = 0; at < len;) {
-        size_t part = piece != 0 && piece < len - at ? piece : len - at;
+        size_t part = piece < len - at ? piece : len - at;
+        if (is_stopped(job))
+            return err_set(err, ERR_CANCELLED, 0, "the copy has stopped");
         if (!job->source->ops->pread(job->source, buf, part, unit->offset + at, err) ||
             !store_stream_write(thread, job->disk, unit->offset + at, buf, part, err))
             return false;
@@ -407,6 +431,7 @@ static void backup_end(void *thread)
 }
 
 static const struct job_ops backup_ops = {
+    .has_long_units = true,
     .next = plan_next,
     .extents = backup_extents,
     .begin = backup_begin,

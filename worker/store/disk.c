@@ -184,7 +184,10 @@ bool store_disk_finish(struct store_disk *disk, struct store_stats *ret_stats, s
 {
     if (!session_check(disk->session, err))
         return false;
-    if (!flush_idle(disk->session, err))
+    if (atomic_load(&disk->n_carries) > 0)
+        err_set(err, ERR_BAD_ARGUMENT, 0, "disk %s: a stream that wrote to it has not ended",
+                disk->id);
+    if (err_is_set(err) || !flush_idle(disk->session, err))
         return session_fail(disk->session, err);
     pthread_mutex_lock(&disk->lock);
     bool ok = settle_records(disk, err);

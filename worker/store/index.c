@@ -10,8 +10,8 @@ enum {
     INDEX_VERSION = 1,
     INDEX_HEADER_BYTES = 64,
     HOOK_BYTES = 12,
-    SAMPLE_MAX = 32,
-    HOOKS_DENSE = 1024, /* when the sample is halved */
+    SAMPLE_MAX = 64,
+    HOOKS_DENSE = 2048, /* when the sample is halved */
 };
 static const char index_magic[8] = {'O', 'X', 'B', 'W', 'I', 'N', 'D', 'X'};
 

@@ -40,7 +40,7 @@ bool index_decode(const uint8_t *in, size_t len, const uint8_t repository[16],
 void index_done(struct index *ix);
 
 /*
- * The sample of a writer: every chunk while there are few, then every 2nd, ... 32nd (of those whose
+ * The sample of a writer: every chunk while there are few, then every 2nd, ... 64th (of those whose
  * prefix is a multiple), so that small sessions are found and large ones do not fill the memory.
  * Zero-initialise; hook_set_done() frees.
  */

@@ -37,7 +37,7 @@ static bool set_options(struct store *store, const struct store_opts *opts, stru
     if (o.zstd_level == 0)
         o.zstd_level = 1;
     if (o.pack_bytes == 0)
-        o.pack_bytes = 64 << 20;
+        o.pack_bytes = 96 << 20;
     if (o.frame_cache_bytes == 0)
         o.frame_cache_bytes = 32 << 20;
     if (o.footer_cache_bytes == 0)

@@ -66,7 +66,7 @@ enum {
 /* Every field may be 0: the default applies. The same options for store_init and store_open. */
 struct store_opts {
     int zstd_level;            /* compression of new frames: default 1; range -50..19 */
-    uint64_t pack_bytes;       /* a pack is closed when it has reached this: default 64 MiB */
+    uint64_t pack_bytes;       /* a pack is closed when it has reached this: default 96 MiB */
     size_t frame_cache_bytes;  /* decoded frames kept for readers: default 32 MiB */
     size_t footer_cache_bytes; /* pack footers kept: default 16 MiB */
     size_t dedup_cache_bytes;  /* known chunks kept in memory while writing: default 32 MiB */
@@ -205,8 +205,9 @@ struct store_disk_opts {
 struct store_disk *store_disk_begin(struct store_session *session,
                                     const struct store_disk_opts *opts, struct err *err);
 
-/* All ranges of the disk have been written: what was not written reads as zeroes. No stream may
- * write to it any more. `ret_stats` may be NULL. Errors: bad-argument when ranges overlapped. */
+/* All ranges of the disk have been written: what was not written reads as zeroes. The streams that
+ * wrote to it have ended, or gone on to another disk. `ret_stats` may be NULL. Errors: bad-argument
+ * when ranges overlapped, or such a stream has not ended. */
 bool store_disk_finish(struct store_disk *disk, struct store_stats *ret_stats, struct err *err);
 
 /* How far a disk is, from any thread, cheap. */
@@ -218,8 +219,10 @@ struct store_stream *store_stream_begin(struct store_session *session, struct er
 
 /*
  * Store [offset, offset + len) of the disk. `offset` is a multiple of STORE_BLOCK_BYTES; so is
- * `len`, unless the range ends at the end of the disk. Each byte at most once per disk. Chunks do
- * not cross calls: give 1 to 4 MiB, beginning at multiples of that where possible.
+ * `len`, unless the range ends at the end of the disk. Each byte at most once per disk. Where a
+ * stream goes on where its last call ended, chunks cross from one call to the next: long runs by
+ * one stream find more of what is known, in calls of about half a MiB, which stay in the
+ * processor's cache.
  * After an error the session is failed: every further write and the commit fail with that error.
  */
 bool store_stream_write(struct store_stream *stream, struct store_disk *disk, uint64_t offset,

@@ -1,11 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * One thread's pipeline. A call is cut into units of 1 MiB; a unit goes through three
+ * One thread's pipeline. A call is cut into units of 512 KiB; a unit goes through three
  * passes:
  *
  *     classify   each block: zero, equal to the parent's, or to be stored (with its leaf digest)
  *     cut        runs of blocks to be stored into chunks, by their leaf digests
  *     place      each chunk: known somewhere, or appended to the frame being filled
+ *
+ * A chunk whose end a unit does not have is carried over to the next one, which begins with its
+ * blocks: how data is cut, and with it what is found again, depends on the data alone and not on
+ * the sizes of writes. It waits until the stream writes elsewhere, or ends.
  *
  * A full frame is compressed and appended to the thread's pack; a full pack goes to the sealer.
  * Nothing is shared with other threads but the deduplication tables and the disk's map.
@@ -18,31 +22,54 @@
 #include "worker/store/packfile.h"
 #include "worker/store/writer.h"
 
-/* A unit stays in the processor's cache from the first pass to the last; chunks do not cross units,
- * so that smaller ones would find less of what has moved. */
-enum { UNIT_BLOCKS = 256, CUT_MASK = 15 };
+/* A unit stays in the processor's cache from the first pass to the last. */
+enum { UNIT_BLOCKS = 128, CARRY_BLOCKS_MAX = CHUNK_BLOCKS_MAX - 1, CUT_MASK = 7 };
+enum { UNIT_AND_CARRY_BLOCKS = UNIT_BLOCKS + CARRY_BLOCKS_MAX };
 
 enum block_kind { BLOCK_ZERO, BLOCK_SAME, BLOCK_NEW };
 
-/* A unit on its way. */
+/* A unit on its way. Its blocks are the carried ones, all of them BLOCK_NEW, and then those of the
+ * write. */
 struct unit {
     struct store_stream *stream;
-    struct store_disk *disk;
-    uint64_t block; /* of the disk */
-    uint32_t n;
-    const uint8_t *data; /* all blocks, but the last one if the disk's end cuts it */
+    struct store_disk *disk; /* also of what is carried */
+    uint64_t block;          /* of the disk */
+    uint32_t n, carried;
+    const uint8_t *data; /* of the write: all blocks, but the last one if the disk's end cuts it */
     const uint8_t *last; /* the last block */
+    uint8_t *carry;      /* CARRY_BLOCKS_MAX */
     struct store_stats stats;
     struct map_records records;
-    uint8_t kinds[UNIT_BLOCKS];
-    uint8_t leaves[UNIT_BLOCKS * DIGEST_BYTES];
+    uint8_t kinds[UNIT_AND_CARRY_BLOCKS];
+    uint8_t leaves[UNIT_AND_CARRY_BLOCKS * DIGEST_BYTES];
     uint8_t padded[STORE_BLOCK_BYTES];
 };
 
+static struct unit *unit_new(struct store_stream *stream)
+{
+    struct unit *u = ALLOC_NEW(struct unit);
+    u->stream = stream;
+    u->carry = xaligned(STORE_BLOCK_BYTES, (size_t)CARRY_BLOCKS_MAX * STORE_BLOCK_BYTES);
+    return u;
+}
+
+static void unit_free(struct unit *u)
+{
+    if (!u)
+        return;
+    map_records_done(&u->records);
+    free(u->carry);
+    free(u);
+}
+
 static const uint8_t *unit_block(const struct unit *u, uint32_t i)
 {
-    return i + 1 == u->n ? u->last : u->data + (size_t)i * STORE_BLOCK_BYTES;
+    if (i < u->carried)
+        return u->carry + (size_t)i * STORE_BLOCK_BYTES;
+    return i + 1 == u->n ? u->last : u->data + (size_t)(i - u->carried) * STORE_BLOCK_BYTES;
 }
+
+static bool settle(struct unit *u, struct err *err);
 
 /* ---- streams */
 
@@ -66,7 +93,7 @@ struct store_stream *store_stream_begin(struct store_session *session, struct er
     s->coder = frame_coder_new(session->store->crypt);
     s->frame = xaligned(STORE_BLOCK_BYTES, FRAME_RAW_MAX);
     s->encoded = xmalloc(FRAME_BYTES_MAX);
-    s->unit = ALLOC_NEW(struct unit);
+    s->unit = unit_new(s);
     return s;
 }
 
@@ -75,6 +102,9 @@ void store_stream_end(struct store_stream *stream)
     if (!stream)
         return;
     struct store_session *session = stream->session;
+    struct err err = ERR_INIT;
+    if (session_check(session, &err) && !settle(stream->unit, &err))
+        session_fail(session, &err);
     pthread_mutex_lock(&session->lock);
     stream->next = session->idle;
     session->idle = stream;
@@ -90,9 +120,7 @@ void stream_free(struct store_stream *stream)
     hook_set_done(&stream->hooks);
     hasher_free(stream->hasher);
     frame_coder_free(stream->coder);
-    if (stream->unit)
-        map_records_done(&stream->unit->records);
-    free(stream->unit);
+    unit_free(stream->unit);
     free(stream->frame);
     free(stream->encoded);
     free(stream);
@@ -140,13 +168,15 @@ bool stream_finish(struct store_stream *stream, struct err *err)
 
 static void classify(struct unit *u)
 {
-    uint32_t begin = 0; /* of a run of blocks that are not zero */
+    uint32_t begin = u->carried; /* of a run of blocks that are not zero */
     const uint8_t *blocks[CHUNK_BLOCKS_MAX];
-    for (uint32_t i = 0; i < u->n; i++) {
+    for (uint32_t i = u->carried; i < u->n; i++) {
         const uint8_t *block = unit_block(u, i);
         bool is_zero = block_is_zero(block, STORE_BLOCK_BYTES);
         u->kinds[i] = is_zero ? BLOCK_ZERO : BLOCK_NEW;
-        if (!is_zero)
+        if (is_zero)
+            u->stats.zero_bytes += STORE_BLOCK_BYTES;
+        else
             blocks[i - begin] = block;
         uint32_t run = i + (is_zero ? 0 : 1) - begin;
         if (is_zero || run == CHUNK_BLOCKS_MAX || i + 1 == u->n) {
@@ -204,7 +234,7 @@ static void compare_parent(struct unit *u)
     const struct store_disk *disk = u->disk;
     SCOPED_MAP_RECORDS struct map_records records = {0};
     struct err err = ERR_INIT;
-    if (!reader_map(disk->parent, u->block, u->n, &records, &err)) {
+    if (!reader_map(disk->parent, u->block + u->carried, u->n - u->carried, &records, &err)) {
         log_err(LOG_LEVEL_WARN, "store_parent_unreadable", &err);
         return;
     }
@@ -291,15 +321,16 @@ static void refer(struct unit *u, uint32_t i, const struct location *where)
     records_join(&u->records, &record);
 }
 
-/* They lie side by side, but for the last one of a disk that its end cuts. */
+/* They lie side by side, but for what was carried, and the last one of a disk that its end cuts. */
 static void copy_blocks(const struct unit *u, uint32_t i, uint32_t n, uint8_t *out)
 {
-    size_t side_by_side = n;
-    if (i + n == u->n && u->last == u->padded)
-        side_by_side--;
-    memcpy(out, u->data + (size_t)i * STORE_BLOCK_BYTES, side_by_side * STORE_BLOCK_BYTES);
-    if (side_by_side < n)
-        memcpy(out + side_by_side * STORE_BLOCK_BYTES, u->padded, STORE_BLOCK_BYTES);
+    for (uint32_t end = i + n, run; i < end; i += run, out += (size_t)run * STORE_BLOCK_BYTES) {
+        run = 1;
+        const uint8_t *from = unit_block(u, i);
+        while (i + run < end && unit_block(u, i + run) == from + (size_t)run * STORE_BLOCK_BYTES)
+            run++;
+        memcpy(out, from, (size_t)run * STORE_BLOCK_BYTES);
+    }
 }
 
 /* Append a new chunk to the frame. False with no error: another thread has just stored it, and
@@ -352,11 +383,12 @@ static bool place_chunk(struct unit *u, uint32_t i, uint32_t n, struct err *err)
     return true;
 }
 
-static bool cut_and_place(struct unit *u, struct err *err)
+/* A run of blocks that the unit's end cuts short is left over: `ret_rest` blocks. */
+static bool cut_and_place(struct unit *u, uint32_t *ret_rest, struct err *err)
 {
     uint32_t begin = 0;
-    for (uint32_t i = 0; i <= u->n; i++) {
-        if (i == u->n || u->kinds[i] != BLOCK_NEW) {
+    for (uint32_t i = 0; i < u->n; i++) {
+        if (u->kinds[i] != BLOCK_NEW) {
             if (i > begin && !place_chunk(u, begin, i - begin, err))
                 return false;
             begin = i + 1;
@@ -370,6 +402,43 @@ static bool cut_and_place(struct unit *u, struct err *err)
             return false;
         begin = i + 1;
     }
+    *ret_rest = u->n - begin;
+    return true;
+}
+
+static void set_carried(struct unit *u, uint32_t n)
+{
+    if (u->carried == 0 && n > 0)
+        atomic_fetch_add(&u->disk->n_carries, 1);
+    else if (u->carried > 0 && n == 0)
+        atomic_fetch_sub(&u->disk->n_carries, 1);
+    u->carried = n;
+}
+
+/* The last `n` blocks begin the next unit. */
+static void carry_over(struct unit *u, uint32_t n)
+{
+    uint32_t first = u->n - n, there = first == 0 ? u->carried : 0;
+    assert(n == 0 || first == 0 || first >= u->carried); /* no chunk ends in what is carried */
+    copy_blocks(u, first + there, n - there, u->carry + (size_t)there * STORE_BLOCK_BYTES);
+    memmove(u->leaves, u->leaves + (size_t)first * DIGEST_BYTES, (size_t)n * DIGEST_BYTES);
+    memset(u->kinds, BLOCK_NEW, n);
+    u->block += first;
+    set_carried(u, n);
+}
+
+/* What is carried ends here. */
+static bool settle(struct unit *u, struct err *err)
+{
+    if (u->carried == 0)
+        return true;
+    u->stats = (struct store_stats){0};
+    u->records.count = 0;
+    u->n = u->carried;
+    if (!place_chunk(u, 0, u->n, err))
+        return false;
+    set_carried(u, 0);
+    disk_merge(u->disk, &u->records, &u->stats);
     return true;
 }
 
@@ -389,26 +458,32 @@ static bool check_write(const struct store_disk *disk, uint64_t offset, uint64_t
     return !disk->is_finished || err_set(err, ERR_BAD_ARGUMENT, 0, "it is finished already");
 }
 
-static bool write_unit(struct unit *u, const uint8_t *data, size_t len, struct err *err)
+/* `len` bytes at block `block` of the disk: at most UNIT_BLOCKS. */
+static bool write_unit(struct unit *u, struct store_disk *disk, uint64_t block, const uint8_t *data,
+                       size_t len, struct err *err)
 {
+    if ((u->disk != disk || u->block + u->carried != block) && !settle(u, err))
+        return false;
+    uint32_t n = (uint32_t)disk_blocks(len), rest;
     size_t cut = len % STORE_BLOCK_BYTES;
-    u->n = (uint32_t)disk_blocks(len);
+    u->disk = disk;
+    u->block = block - u->carried;
+    u->n = u->carried + n;
     u->data = data;
-    u->last = data + (size_t)(u->n - 1) * STORE_BLOCK_BYTES;
+    u->last = data + (size_t)(n - 1) * STORE_BLOCK_BYTES;
     if (cut != 0) {
         memset(u->padded, 0, sizeof u->padded);
         memcpy(u->padded, u->last, cut);
         u->last = u->padded;
     }
-    u->stats = (struct store_stats){.read_bytes = (uint64_t)u->n * STORE_BLOCK_BYTES};
+    u->stats = (struct store_stats){.read_bytes = (uint64_t)n * STORE_BLOCK_BYTES};
     u->records.count = 0;
     classify(u);
     if (u->disk->parent)
         compare_parent(u);
-    if (!cut_and_place(u, err))
+    if (!cut_and_place(u, &rest, err))
         return false;
-    u->stats.zero_bytes = u->stats.read_bytes - u->stats.unchanged_bytes - u->stats.dedup_bytes -
-                          u->stats.stored_raw_bytes;
+    carry_over(u, rest);
     disk_merge(u->disk, &u->records, &u->stats);
     return true;
 }
@@ -421,14 +496,10 @@ bool store_stream_write(struct store_stream *stream, struct store_disk *disk, ui
         return false;
     bool ok = check_write(disk, offset, len, err);
     const uint8_t *at = data;
-    struct unit *u = stream->unit;
-    u->stream = stream;
-    u->disk = disk;
     while (ok && len > 0) {
         size_t part = (size_t)UNIT_BLOCKS * STORE_BLOCK_BYTES;
         part = len < part ? len : part;
-        u->block = offset / STORE_BLOCK_BYTES;
-        ok = write_unit(u, at, part, err);
+        ok = write_unit(stream->unit, disk, offset / STORE_BLOCK_BYTES, at, part, err);
         at += part;
         offset += part;
         len -= part;
@@ -449,17 +520,14 @@ static bool copy_record(struct unit *u, const struct map_record *r, struct err *
     if (len > parent->map.size_bytes - offset)
         len = (size_t)(parent->map.size_bytes - offset);
     SCOPED_FREE uint8_t *data = xmalloc(len);
-    struct unit *copy = ALLOC_NEW(struct unit);
-    copy->stream = u->stream;
-    copy->disk = u->disk;
+    struct unit *copy = unit_new(u->stream);
     const size_t unit = (size_t)UNIT_BLOCKS * STORE_BLOCK_BYTES;
     bool ok = store_disk_read(parent, data, len, offset, err);
-    for (size_t at = 0; ok && at < len; at += unit) { /* a record may be longer than a unit */
-        copy->block = r->block + at / STORE_BLOCK_BYTES;
-        ok = write_unit(copy, data + at, len - at < unit ? len - at : unit, err);
-    }
-    map_records_done(&copy->records);
-    free(copy);
+    for (size_t at = 0; ok && at < len; at += unit) /* a record may be longer than a unit */
+        ok = write_unit(copy, u->disk, r->block + at / STORE_BLOCK_BYTES, data + at,
+                        len - at < unit ? len - at : unit, err);
+    ok = ok && settle(copy, err);
+    unit_free(copy);
     return ok;
 }
 
@@ -490,11 +558,10 @@ bool store_stream_keep(struct store_stream *stream, struct store_disk *disk, uin
         return false;
     SCOPED_MAP_RECORDS struct map_records records = {0};
     struct unit *u = stream->unit;
-    u->stream = stream;
+    bool ok = check_write(disk, offset, len, err) && settle(u, err);
     u->disk = disk;
     u->records.count = 0;
     u->stats = (struct store_stats){0};
-    bool ok = check_write(disk, offset, len, err);
     if (ok && len > 0) {
         uint64_t first = offset / STORE_BLOCK_BYTES, n = disk_blocks(offset + len) - first;
         u->stats.read_bytes = n * STORE_BLOCK_BYTES;

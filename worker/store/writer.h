@@ -55,6 +55,7 @@ struct store_disk {
     struct store_reader *parent;
     uint32_t *parent_packs;     /* of the parent's table -> numbers in the store's; DEDUP_NO_PACK =
                                    unusable */
+    atomic_uint n_carries;      /* streams that hold back a chunk of it, which may go on */
     pthread_mutex_t lock;       /* guards what follows */
     struct map_records records; /* pack numbers are the store's */
     struct store_stats stats;

@@ -441,10 +441,10 @@ static void test_hook_samples(void **state)
         put_u64(id, random_next(&seed));
         hook_set_add(&set, id, n);
     }
-    assert_int_equal(set.sample, 32);
-    assert_in_range(set.count, 200500 / 32 * 8 / 10, 200500 / 32 * 12 / 10);
+    assert_int_equal(set.sample, 64);
+    assert_in_range(set.count, 200500 / 64 * 8 / 10, 200500 / 64 * 12 / 10);
     for (uint32_t i = 0; i < set.count; i++)
-        assert_int_equal(set.items[i].prefix % 32, 0);
+        assert_int_equal(set.items[i].prefix % 64, 0);
     hook_set_done(&set);
 }
 

@@ -147,7 +147,8 @@ static void test_golden_encrypted_repository_is_read(void **state)
     remove_tree(dir);
 }
 
-/* Its index is understood: a backup into a copy of it finds the chunks. */
+/* Its index is understood: a backup into a copy of it finds the chunks. Those of disk-b, which any
+ * rule of cutting that was ever used cuts in the same way. */
 static void test_golden_index_is_used(void **state)
 {
     (void)state;
@@ -167,19 +168,17 @@ static void test_golden_index_is_used(void **state)
     file_list_done(&files);
     struct store *store = store_open(copy, NULL, &err);
     MUST(store, &err);
-    struct disk_image a = disk_a(2);
+    struct disk_image b = disk_b();
     struct store_stats stats;
     struct store_session_opts opts = session_opts("new.1");
     struct store_session *s = store_session_begin(store, &opts, &err);
     MUST(s, &err);
-    MUST(write_image(s, &a, 64 * KIB, NULL, &stats, &err), &err);
-    assert_int_equal(stats.dedup_bytes + stats.stored_raw_bytes + stats.zero_bytes,
-                     stats.read_bytes);
-    assert_true(stats.dedup_bytes >= 100 * KIB); /* all but the chunks around what changed */
+    MUST(write_image(s, &b, 0, NULL, &stats, &err), &err);
+    assert_int_equal(stats.dedup_bytes, B_BYTES);
     MUST(store_session_commit(s, NULL, &err), &err);
     store_session_free(s);
-    MUST(check_image(store, "new.1", &a, &err), &err);
-    free(a.data);
+    MUST(check_image(store, "new.1", &b, &err), &err);
+    free(b.data);
     store_free(store);
     remove_tree(dir);
 }
