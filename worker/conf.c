@@ -200,7 +200,8 @@ static bool check(const struct worker_conf *c, const char *path, bool need_broke
         !require(path, "engine.user", c->engine.user, err) ||
         !require(path, "engine.password_file", c->engine.password_file, err) ||
         !require(path, "repository.path", c->repository.path, err) ||
-        !require(path, "proxy_vm", c->proxy_vm, err) || !require(path, "zone", c->zone, err))
+        (need_broker && !require(path, "proxy_vm", c->proxy_vm, err)) ||
+        !require(path, "zone", c->zone, err))
         return false;
     if (strncmp(c->engine.url, "https://", 8) != 0)
         return err_set(err, ERR_BAD_CONFIG, 0, "%s: engine.url must begin with https://", path);

@@ -16,6 +16,7 @@ enum {
     KEY_CONFIG_FROM,
     KEY_NICS,
     KEY_START,
+    KEY_PATH,
     KEY_ZONE,
     KEY_DEADLINE,
     KEY_KEY,
@@ -54,6 +55,11 @@ static const struct argp_option options[] = {
      .arg = "unplugged|plugged|none",
      .doc = "Network cards of the new VM: there but unplugged (default, so that it cannot disturb "
             "the old one), plugged in, or none"},
+    {.name = "path",
+     .key = KEY_PATH,
+     .arg = "auto|attach|imageio",
+     .doc = "How the data is written: to disks attached to the proxy VM, or by upload to a host; "
+            "default auto: attach where the proxy VM is in the data centre"},
     {.name = "start", .key = KEY_START, .doc = "Start the new VM when its disks are complete"},
     {.name = "deadline",
      .key = KEY_DEADLINE,
@@ -76,6 +82,9 @@ static error_t parse_how(int key, char *arg, struct argp_state *state, struct re
                    : args_bad_word(state, options, key, arg);
     case KEY_NICS:
         return wire_nics_parse(arg, &args->options.nics) ? 0
+                                                         : args_bad_word(state, options, key, arg);
+    case KEY_PATH:
+        return wire_path_parse(arg, &args->options.path) ? 0
                                                          : args_bad_word(state, options, key, arg);
     case KEY_START:
         args->options.start = true;

@@ -143,6 +143,7 @@ struct wire_restore_opts {
     enum wire_nics nics;     /* default unplugged */
     bool start;
     struct wire_strings disks; /* only these (id or alias); none = all */
+    enum wire_path path;       /* default auto */
 };
 
 struct wire_restore {

@@ -110,6 +110,10 @@ static const struct shape_field restore_opts_fields[] = {
     BOOL(wire_restore_opts, start, "Start it when done."),
     STRINGS(wire_restore_opts, disks, WIRE_SELECT_MAX, WIRE_NAME_MAX,
             "Only these disks of the restore point (id or alias); absent = all."),
+    ENUM(wire_restore_opts, path, shape_path_words,
+         "How the data goes in: attach = the new disks on the proxy VM; imageio = by upload to a "
+         "host; "
+         "auto = attach where the worker's proxy VM is in the data centre, else imageio."),
 };
 #define ONE_OF(a, b) "{\"oneOf\":[" GIVEN(a, "string") "," GIVEN(b, "string") "]}"
 const struct shape shape_restore_opts =

@@ -131,6 +131,18 @@ class RestoreAndStart(Scenario):
         cell.remove_vms(run.name)
 
 
+class Upload(Restore):
+    """Only what a restore by attach does not do."""
+    name = "restore-by-upload"
+
+    def __init__(self, tables):
+        super().__init__(tables)
+        self.steps = ["open", "write", "close"]
+
+    def begin(self, cell, tag, *more):
+        return super().begin(cell, tag, "--path=imageio", *more)
+
+
 class Listing(Scenario):
     """A task that only reads: of one request, by one worker."""
 
@@ -325,9 +337,19 @@ class UndoOfRestore(Undo):
     stop_at = "event=step_done step=assemble "
 
 
+class UndoOfUpload(Undo):
+    name, of = "undo-of-upload", Upload
+    stop_at = "event=step_done step=write "
+
+    def __init__(self, tables):
+        super().__init__(tables)
+        self.steps = ["undo-open"]
+
+
 # Those of kinds that this worker knows.
 SCENARIO_CLASSES = [Backup, Restore, RestoreAndStart, UndoOfBackup, UndoOfRestore, CleanupOfBackup, CleanupOfRestore,
-                    Inventory, List, Sweep, Prune, Verify]
+                    Inventory, List, Sweep, Prune, Verify,
+                    Upload, UndoOfUpload]
 
 
 def scenarios(tables):

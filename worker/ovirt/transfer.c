@@ -77,8 +77,10 @@ struct create_probe {
     json_t *before; /* ids, as keys */
 };
 
+/* Those of the disk that have not ended; paused ones only if `paused`: a new one is never paused.
+ */
 static bool list_alive(struct engine_session *s, const struct ovirt_transfer_spec *spec,
-                       json_t **ret, struct err *err)
+                       bool paused, json_t **ret, struct err *err)
 {
     json_auto_t *answer = NULL;
     if (!engine_get(s, "imagetransfers", NULL, &answer, err))
@@ -93,7 +95,8 @@ static bool list_alive(struct engine_session *s, const struct ovirt_transfer_spe
         bool is_upload = direction && strcmp(direction, "upload") == 0;
         if (member_str(t, "id") && disk && strcmp(disk, spec->disk_id) == 0 &&
             is_upload == spec->is_upload &&
-            (phase == OVIRT_TRANSFER_STARTING || phase == OVIRT_TRANSFER_READY))
+            (phase == OVIRT_TRANSFER_STARTING || phase == OVIRT_TRANSFER_READY ||
+             (paused && phase == OVIRT_TRANSFER_PAUSED)))
             json_array_append(found, t);
     }
     *ret = found;
@@ -105,7 +108,7 @@ static bool probe_created(struct engine_session *s, void *ctx, bool *ret_done, j
 {
     struct create_probe *p = ctx;
     json_auto_t *alive = NULL;
-    if (!list_alive(s, p->spec, &alive, err))
+    if (!list_alive(s, p->spec, false, &alive, err))
         return false;
     size_t i;
     json_t *t;
@@ -124,7 +127,7 @@ static json_t *ids_before(struct engine_session *s, const struct ovirt_transfer_
                           struct err *err)
 {
     json_auto_t *alive = NULL;
-    if (!list_alive(s, spec, &alive, err))
+    if (!list_alive(s, spec, false, &alive, err))
         return NULL;
     json_t *ids = json_object();
     size_t i;
@@ -317,4 +320,20 @@ bool ovirt_transfer_cancel(struct engine_session *s, const char *id, int64_t lim
     struct end e = {.id = id};
     return act(s, id, "cancel", err) &&
            engine_poll(s, "the end of the transfer", limit_ms, look_ended, &e, err);
+}
+
+bool ovirt_uploads_cancel(struct engine_session *s, const char *disk_id, int64_t limit_ms,
+                          struct err *err)
+{
+    struct ovirt_transfer_spec spec = {.is_upload = true, .disk_id = disk_id};
+    json_auto_t *alive = NULL;
+    if (!list_alive(s, &spec, true, &alive, err))
+        return false;
+    size_t i;
+    json_t *t;
+    json_array_foreach (alive, i, t) {
+        if (!ovirt_transfer_cancel(s, member_str(t, "id"), limit_ms, err))
+            return err_wrap(err, "upload to disk %s", disk_id);
+    }
+    return true;
 }

@@ -62,3 +62,7 @@ bool ovirt_transfer_finalize(struct engine_session *s, const char *id, const cha
                              int64_t limit_ms, struct err *err);
 bool ovirt_transfer_cancel(struct engine_session *s, const char *id, int64_t limit_ms,
                            struct err *err);
+/* Give up every upload that is open on the disk, paused ones too, whoever opened it; the engine
+ * then deletes the disk. None is success. For disks that are the caller's alone. */
+bool ovirt_uploads_cancel(struct engine_session *s, const char *disk_id, int64_t limit_ms,
+                          struct err *err);

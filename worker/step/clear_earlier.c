@@ -51,7 +51,7 @@ bool step_clear_earlier(struct task_run *run, struct err *err)
     struct restore *r = run->state;
     if (run->handles.count == 0)
         return true;
-    /* Attachments hold disks, the VM holds disks: in this order. */
-    return attached_detach_all(run, NULL, err) && clear_vm(run, r, err) &&
-           undo_make_disks(run, err);
+    /* Uploads and attachments hold disks, the VM holds disks: in this order. */
+    return transfers_cancel_all(run, err) && attached_detach_all(run, NULL, err) &&
+           clear_vm(run, r, err) && undo_make_disks(run, err);
 }

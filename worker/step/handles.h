@@ -13,10 +13,11 @@
  *   "vm"                   id of a VM that a restore made
  *   "disk.<n>"             id of the n-th disk that a restore made
  *   "restored"             id of the VM that a restore made, once it is complete and the user's
+ *   "path"                 how a restore fills its disks, and why so: for people
  *
  * A handle is set before the thing it names can be forgotten, and dropped when the thing is proved
- * to be gone. So at the end of a run the handles of things (not session, quiesced, point, restored)
- * are exactly what is left behind. Threads: one at a time.
+ * to be gone. So at the end of a run the handles of things (not session, quiesced, point, restored,
+ * path) are exactly what is left behind. Threads: one at a time.
  */
 #pragma once
 
@@ -34,6 +35,7 @@
 #define HANDLE_VM         "vm"
 #define HANDLE_DISK       "disk." /* + number */
 #define HANDLE_RESTORED   "restored"
+#define HANDLE_PATH       "path"
 
 struct handles {
     struct wire_handle *v;

@@ -7,11 +7,15 @@
 #include "proto/base/log.h"
 #include "worker/ovirt/disk.h"
 #include "worker/ovirt/member.h"
+#include "worker/ovirt/transfer.h"
 #include "worker/ovirt/vm.h"
 
-/* The description of an object: "" when it has none, NULL when the object is gone or on error. */
+enum { UPLOAD_LIMIT_MS = 15 * 60 * 1000 };
+
+/* The description of an object: "" when it has none, NULL when the object is gone or on error.
+ * ret_locked: its status says so; NULL = not wanted. */
 static bool read_description(struct task_run *run, const char *what, const char *id,
-                             char **ret_description, struct err *err)
+                             char **ret_description, bool *ret_locked, struct err *err)
 {
     *ret_description = NULL;
     if (!engine_check_id(what, id, err))
@@ -23,6 +27,9 @@ static bool read_description(struct task_run *run, const char *what, const char 
     if (object) {
         const char *text = member_str(object, "description");
         *ret_description = xstrdup(text ? text : "");
+        const char *status = member_str(object, "status");
+        if (ret_locked)
+            *ret_locked = status && strcmp(status, "locked") == 0;
     }
     json_decref(object);
     return true;
@@ -32,7 +39,7 @@ enum made_state made_vm_state(struct task_run *run, const char *vm_id, const cha
                               struct err *err)
 {
     SCOPED_FREE char *description = NULL;
-    if (!read_description(run, "vms", vm_id, &description, err))
+    if (!read_description(run, "vms", vm_id, &description, NULL, err))
         return MADE_UNKNOWN;
     if (!description)
         return MADE_GONE;
@@ -42,7 +49,7 @@ enum made_state made_vm_state(struct task_run *run, const char *vm_id, const cha
 bool made_vm_remove(struct task_run *run, const char *vm_id, const char *task, struct err *err)
 {
     SCOPED_FREE char *description = NULL;
-    if (!read_description(run, "vms", vm_id, &description, err))
+    if (!read_description(run, "vms", vm_id, &description, NULL, err))
         return false;
     if (!description)
         return true;
@@ -59,7 +66,8 @@ bool made_vm_remove(struct task_run *run, const char *vm_id, const char *task, s
 bool made_disk_remove(struct task_run *run, const char *disk_id, const char *task, struct err *err)
 {
     SCOPED_FREE char *description = NULL;
-    if (!read_description(run, "disks", disk_id, &description, err))
+    bool locked = false;
+    if (!read_description(run, "disks", disk_id, &description, &locked, err))
         return false;
     if (!description)
         return true;
@@ -67,6 +75,9 @@ bool made_disk_remove(struct task_run *run, const char *disk_id, const char *tas
         return err_set(err, ERR_REFUSED, 0,
                        "disk %s is not removed: it does not carry the marker of task %s", disk_id,
                        task);
+    /* Whoever died before it could tell of its upload has left one that locks the disk for ever. */
+    if (locked && !ovirt_uploads_cancel(run->session, disk_id, UPLOAD_LIMIT_MS, err))
+        return err_wrap(err, "remove half-restored disk %s", disk_id);
     if (!ovirt_disk_delete(run->session, disk_id, run->settings->vm_wait_s * 1000, err))
         return err_wrap(err, "remove half-restored disk %s", disk_id);
     log_info("disk_removed", LOG_STR("disk", disk_id));

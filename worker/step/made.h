@@ -18,7 +18,7 @@ enum made_state made_vm_state(struct task_run *run, const char *vm_id, const cha
 /* Remove the VM (its disks stay). refused when it does not carry the marker of `task`. Gone is
  * success. */
 bool made_vm_remove(struct task_run *run, const char *vm_id, const char *task, struct err *err);
-/* Delete the disk and its data; the same rules. */
+/* Delete the disk and its data; the same rules. An upload that is open on it is given up first. */
 bool made_disk_remove(struct task_run *run, const char *disk_id, const char *task, struct err *err);
 /* The restore is done: take the markers off the disks of our handles (a failure is a warning: it is
  * their description only), and drop the handles of VM and disks. */

@@ -7,6 +7,8 @@
 #include "worker/step/made.h"
 #include "worker/step/restore.h"
 
+enum { CLUSTER_BYTES = 64 << 10, LOOK_BYTES = 64 << 20 };
+
 /* Bytes of data that the disk will hold: what a growing disk on block storage needs at once. */
 static uint64_t data_bytes(const struct restore *r, const char *disk_id)
 {
@@ -18,11 +20,50 @@ static uint64_t data_bytes(const struct restore *r, const char *disk_id)
     return 0;
 }
 
+/* What these ranges touch, in whole clusters. `next` is the first cluster not counted yet. */
+static uint64_t count_clusters(const struct extents *list, uint64_t *next)
+{
+    uint64_t count = 0;
+    for (size_t i = 0; i < list->count; i++) {
+        const struct extent *e = &list->items[i];
+        uint64_t first = e->offset / CLUSTER_BYTES;
+        uint64_t end = (e->offset + e->len - 1) / CLUSTER_BYTES + 1;
+        first = first > *next ? first : *next;
+        if (!e->is_data || end <= first)
+            continue;
+        count += end - first;
+        *next = end;
+    }
+    return count;
+}
+
+/* The clusters of a qcow2 image that the disk's data will fill. While it is uploaded nobody extends
+ * its volume, as the host does for a disk of a running VM: this much must be there before. */
+static bool cluster_bytes(const struct restore *r, const char *disk_id, uint64_t *ret,
+                          struct err *err)
+{
+    SCOPED(store_reader)
+    struct store_reader *reader = store_disk_open(r->point, disk_id, err);
+    SCOPED_EXTENTS struct extents list = EXTENTS_INIT;
+    uint64_t clusters = 0, next = 0, size = reader ? store_reader_size(reader) : 0;
+    for (uint64_t at = 0; at < size; at += LOOK_BYTES) {
+        extents_reset(&list);
+        uint64_t len = size - at < LOOK_BYTES ? size - at : LOOK_BYTES;
+        if (!store_disk_extents(reader, at, len, &list, err))
+            return false;
+        clusters += count_clusters(&list, &next);
+    }
+    *ret = clusters * CLUSTER_BYTES;
+    return reader != NULL;
+}
+
 static bool make_one(struct task_run *run, struct restore *r, size_t index, const char *marker,
                      struct err *err)
 {
     struct restore_disk *d = &r->disks[index];
     uint64_t data = data_bytes(r, d->from->id);
+    if (r->by_upload && d->domain->block && !cluster_bytes(r, d->from->id, &data, err))
+        return false;
     struct ovirt_disk_spec spec = {
         .id = d->id,
         .alias = d->from->alias,

@@ -38,7 +38,7 @@ static bool make_nics(struct task_run *run, struct restore *r, const char *vm, s
     if (r->opts->nics == WIRE_NICS_NONE)
         return true;
     struct ovirt_nics_how how = {.plugged = r->opts->nics == WIRE_NICS_PLUGGED,
-                                 .datacenter_id = r->site.datacenter_id,
+                                 .datacenter_id = r->datacenter_id,
                                  .warn = warn_nic,
                                  .ctx = run};
     return ovirt_nics_restore(run->session, vm, r->vm_json, &how, err);

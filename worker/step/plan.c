@@ -66,29 +66,6 @@ static bool read_vm_json(struct restore *r, struct err *err)
     return true;
 }
 
-static bool choose_cluster(struct restore *r, struct err *err)
-{
-    const struct ovirt_clusters *all = &r->site.clusters;
-    if (r->opts->cluster) {
-        r->cluster = ovirt_clusters_find(all, r->opts->cluster);
-        return r->cluster ||
-               err_set(err, ERR_NOT_FOUND, 0, "no cluster '%s' in this worker's data center",
-                       r->opts->cluster);
-    }
-    const json_t *was = json_object_get(r->vm_json, "cluster");
-    const char *id = json_string_value(json_object_get(was, "id"));
-    const char *name = json_string_value(json_object_get(was, "name"));
-    r->cluster = id ? ovirt_clusters_find(all, id) : NULL;
-    if (!r->cluster && name)
-        r->cluster = ovirt_clusters_find(all, name);
-    return r->cluster ||
-           err_set(err, ERR_NOT_FOUND, 0,
-                   "the VM's cluster '%s' is not in this worker's data center: name another one",
-                   name ? name
-                   : id ? id
-                        : "?");
-}
-
 /* The engine refuses a space or other sign in a name with the code of a passing fault. What it
  * takes beyond ASCII is left to it. */
 static bool check_name_form(const char *name, struct err *err)
@@ -144,10 +121,11 @@ static const struct ovirt_storage_domain *choose_domain(const struct restore *r,
         wanted = d->storage_domain_name ? d->storage_domain_name : d->storage_domain_id;
     }
     if (!sd)
-        err_set(err, ERR_NOT_FOUND, 0,
-                "storage domain '%s' for disk %s is not in this worker's data center: name another "
-                "one",
-                wanted ? wanted : "?", d->alias ? d->alias : d->id);
+        err_set(
+            err, ERR_NOT_FOUND, 0,
+            "storage domain '%s' for disk %s is not in the data center of cluster %s: name another "
+            "one",
+            wanted ? wanted : "?", d->alias ? d->alias : d->id, r->cluster->name);
     else if ((sd->type && strcmp(sd->type, "data") != 0) ||
              (sd->status && strcmp(sd->status, "active") != 0)) {
         err_set(err, ERR_CONFLICT, 0, "storage domain %s cannot take disks: it is '%s', '%s'",
@@ -216,7 +194,7 @@ static bool check_wanted(const struct restore *r, struct err *err)
 static bool plan_disks(struct task_run *run, struct restore *r, struct err *err)
 {
     if (!check_wanted(r, err) ||
-        !ovirt_storage_domains_list(run->session, r->site.datacenter_id, &r->domains, err))
+        !ovirt_storage_domains_list(run->session, r->datacenter_id, &r->domains, err))
         return false;
     r->disks = xcalloc(r->meta.disk_count, sizeof *r->disks);
     for (size_t i = 0; i < r->meta.disk_count; i++) {
@@ -238,8 +216,7 @@ bool step_plan(struct task_run *run, struct err *err)
 {
     struct restore *r = run->state;
     if (!open_point(run, r, err) || !check_name_form(r->name, err) || !read_vm_json(r, err) ||
-        !site_load(run, &r->site, err) || !choose_cluster(r, err) || !plan_disks(run, r, err) ||
-        !check_name(run, r, err))
+        !restore_choose_place(run, r, err) || !plan_disks(run, r, err) || !check_name(run, r, err))
         return false;
     log_info("restore_planned", LOG_STR("point", run->point), LOG_STR("name", r->name),
              LOG_U64("disks", r->disk_count));

@@ -19,8 +19,10 @@ void restore_free(void *state)
     struct restore *r = state;
     if (!r)
         return;
-    for (size_t i = 0; i < r->disk_count; i++)
+    for (size_t i = 0; i < r->disk_count; i++) {
         free(r->disks[i].device);
+        disk_transfer_forget(&r->disks[i].transfer);
+    }
     free(r->disks);
     site_done(&r->site);
     store_point_free(r->point);
@@ -36,4 +38,16 @@ enum probe_answer probe_restored(struct task_run *run, struct err *err)
     (void)err;
     const struct restore *r = run->state;
     return r->stands ? PROBE_DONE : PROBE_TODO;
+}
+
+enum probe_answer probe_by_attach(struct task_run *run, struct err *err)
+{
+    const struct restore *r = run->state;
+    return r->by_upload ? PROBE_UNWANTED : probe_restored(run, err);
+}
+
+enum probe_answer probe_by_upload(struct task_run *run, struct err *err)
+{
+    const struct restore *r = run->state;
+    return r->by_upload ? probe_restored(run, err) : PROBE_UNWANTED;
 }

@@ -35,6 +35,26 @@ static bool load_clusters(struct task_run *run, struct site *site, const char *c
     return ovirt_clusters_list(run->session, site->datacenter_id, &site->clusters, err);
 }
 
+bool site_load_any(struct task_run *run, struct site *ret, struct err *err)
+{
+    struct site site = {0};
+    SCOPED_FREE char *cluster = NULL;
+    bool ok = engine_read_version(run->session, &site.version, err);
+    if (ok && run->settings->proxy_vm && !load_proxy(run, &site, &cluster, err)) {
+        ok = err->code == ERR_NOT_FOUND;
+        if (ok)
+            err_clear(err);
+    }
+    if (!ok || !ovirt_clusters_list(run->session, NULL, &site.clusters, err)) {
+        site_done(&site);
+        return false;
+    }
+    const struct ovirt_cluster *own = cluster ? ovirt_clusters_find(&site.clusters, cluster) : NULL;
+    site.datacenter_id = own ? xstrdup_or_null(own->datacenter_id) : NULL;
+    *ret = site;
+    return true;
+}
+
 bool site_load(struct task_run *run, struct site *ret, struct err *err)
 {
     struct site site = {0};

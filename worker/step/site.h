@@ -9,7 +9,7 @@
 #include "worker/step/step.h"
 
 struct site {
-    char *proxy_id;
+    char *proxy_id;        /* NULL: of a site_load_any() without one */
     char *proxy_interface; /* for hot-plugged disks: virtio_scsi, or virtio without a controller */
     char *datacenter_id;
     struct ovirt_clusters clusters; /* of that data center */
@@ -18,5 +18,8 @@ struct site {
 
 /* Errors: not-found for a wrong proxy_vm; unsupported for an engine of another time. */
 bool site_load(struct task_run *run, struct site *ret, struct err *err);
+/* The same for tasks that do not need a proxy VM: where none is set, or the engine does not know
+ * it, proxy_id and datacenter_id stay NULL. The clusters are those of all data centers. */
+bool site_load_any(struct task_run *run, struct site *ret, struct err *err);
 /* Safe on a zeroed struct. */
 void site_done(struct site *site);

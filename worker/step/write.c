@@ -1,35 +1,45 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The new disks to the proxy, the restore point's data onto them, and off the proxy again. */
+/*
+ * The restore point's data onto the new disks: devices on the proxy VM, attached for that and
+ * detached again, or uploads to a host, opened and ended.
+ */
 #include <inttypes.h>
 
 #include "proto/base/alloc.h"
 #include "proto/base/log.h"
 #include "worker/copy/copy.h"
+#include "worker/copy/transfer.h"
 #include "worker/ovirt/attachment.h"
 #include "worker/step/attached.h"
 #include "worker/step/device.h"
 #include "worker/step/parallel.h"
 #include "worker/step/restore.h"
 
+bool restore_check_size(struct task_run *run, struct restore_disk *d, struct err *err)
+{
+    struct ovirt_disk made = {0};
+    if (!ovirt_disk_get(run->session, d->id, &made, err))
+        return false;
+    d->size_bytes = made.provisioned_bytes;
+    ovirt_disk_done(&made);
+    return d->size_bytes >= d->from->size_bytes ||
+           err_set(err, ERR_DEVICE_MISMATCH, 0,
+                   "new disk %s has %" PRIu64 " bytes, the restore point's %" PRIu64, d->id,
+                   d->size_bytes, d->from->size_bytes);
+}
+
+/* --- By attach ------------------------------------------------------------------------------- */
 static bool attach_one(struct task_run *run, struct restore *r, struct restore_disk *d,
                        struct err *err)
 {
-    struct ovirt_disk made = {0};
-    if (!attached_check_free(run, &r->site, d->id, err) ||
-        !ovirt_disk_get(run->session, d->id, &made, err))
+    if (!attached_check_free(run, &r->site, d->id, err) || !restore_check_size(run, d, err))
         return false;
-    uint64_t size = made.provisioned_bytes; /* the engine may have rounded it up */
-    ovirt_disk_done(&made);
-    if (size < d->from->size_bytes)
-        return err_set(err, ERR_DEVICE_MISMATCH, 0,
-                       "new disk %s has %" PRIu64 " bytes, the restore point's %" PRIu64, d->id,
-                       size, d->from->size_bytes);
     SCOPED_FREE char *handle = xasprintf(HANDLE_ATTACHMENT "%s", d->id);
     run_handle_set(run, handle, r->site.proxy_id);
     struct ovirt_attach how = {.interface = r->site.proxy_interface, .active = true};
     if (!ovirt_attach_disk(run->session, r->site.proxy_id, d->id, &how, err))
         return false;
-    d->device = device_wait(run, d->id, size, err);
+    d->device = device_wait(run, d->id, d->size_bytes, err);
     return d->device && device_check_unused(d->device, err);
 }
 
@@ -51,6 +61,60 @@ bool step_detach_new(struct task_run *run, struct err *err)
     return attached_detach_all(run, r->site.proxy_id, err);
 }
 
+/* --- By upload ------------------------------------------------------------------------------- */
+/* The handle of the disk is older than its upload: one that nobody has heard of is found by its
+ * disk, and goes with it (made.h). */
+bool step_open_new(struct task_run *run, struct err *err)
+{
+    struct restore *r = run->state;
+    for (size_t i = 0; i < r->disk_count; i++) {
+        struct restore_disk *d = &r->disks[i];
+        if (!restore_check_size(run, d, err) ||
+            !disk_transfer_open(run, d->id, NULL, d->size_bytes, &d->transfer, err))
+            return err_wrap(err, "upload to new disk %s", d->id);
+    }
+    return true;
+}
+
+bool undo_open_new(struct task_run *run, struct err *err)
+{
+    struct restore *r = run->state;
+    for (size_t i = 0; i < r->disk_count; i++)
+        disk_transfer_forget(&r->disks[i].transfer);
+    return transfers_cancel_all(run, err);
+}
+
+bool step_close_new(struct task_run *run, struct err *err)
+{
+    struct restore *r = run->state;
+    for (size_t i = 0; i < r->disk_count; i++) {
+        if (!disk_transfer_finish(run, &r->disks[i].transfer, err))
+            return err_wrap(err, "upload to new disk %s", r->disks[i].id);
+    }
+    return true;
+}
+
+/* Some uploads wait for the copy of others. NULL when there is none. */
+static struct transfer_keeper *keep_uploads(struct task_run *run, const struct restore *r)
+{
+    const char *ids[WIRE_DISKS_MAX];
+    size_t count = 0;
+    for (size_t i = 0; i < r->disk_count && count < ARRAY_LEN(ids); i++) {
+        if (r->disks[i].transfer.id)
+            ids[count++] = r->disks[i].transfer.id;
+    }
+    return count > 0 ? transfer_keeper_begin(run, ids, count) : NULL;
+}
+
+/* --- The data -------------------------------------------------------------------------------- */
+static struct target *open_target(const struct restore_disk *d, struct err *err)
+{
+    if (d->transfer.io)
+        return target_transfer_open(d->transfer.io, d->size_bytes, d->is_zero);
+    struct target_file_opts opts = {.is_zero = d->is_zero};
+    return target_file_open(d->device, &opts, err);
+}
+
 struct job {
     struct restore *r;
     _Atomic int64_t written, zero;
@@ -62,8 +126,7 @@ static bool write_disk(void *ctx, size_t index, const struct copy_opts *copy, st
     struct restore_disk *d = &job->r->disks[index];
     SCOPED(store_reader)
     struct store_reader *from = store_disk_open(job->r->point, d->from->id, err);
-    struct target_file_opts opts = {.is_zero = d->is_zero};
-    SCOPED(target) struct target *to = from ? target_file_open(d->device, &opts, err) : NULL;
+    SCOPED(target) struct target *to = from ? open_target(d, err) : NULL;
     struct copy_stats stats = {0};
     if (!to || !copy_restore(from, to, copy, &stats, err))
         return err_wrap(err, "disk %s", d->from->alias ? d->from->alias : d->from->id);
@@ -83,7 +146,9 @@ bool step_write(struct task_run *run, struct err *err)
     for (size_t i = 0; i < r->disk_count; i++)
         sizes[i] = r->disks[i].from->size_bytes;
     struct job job = {.r = r};
+    struct transfer_keeper *keeper = keep_uploads(run, r);
     bool ok = parallel_run(run, r->disk_count, sizes, write_disk, &job, err);
+    transfer_keeper_end(keeper);
     run->stats.bytes_read = job.written;
     run->stats.bytes_zero = job.zero;
     return ok;

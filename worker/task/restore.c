@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Restore of a point to a new VM: the order of its steps. */
+/* Restore of a point to a new VM: the order of its steps. Those of a path are left out on the
+ * other. */
 #include "worker/step/restore.h"
 
 #include "worker/task/task.h"
@@ -13,11 +14,13 @@ static const struct step steps[] = {
     {.name = "disks", .probe = probe_restored, .run = step_make_disks, .undo = undo_make_disks},
     {.name = "attach",
      .stat = STAT(attach_ms),
-     .probe = probe_restored,
+     .probe = probe_by_attach,
      .run = step_attach_new,
      .undo = step_detach_new},
+    {.name = "open", .probe = probe_by_upload, .run = step_open_new, .undo = undo_open_new},
     {.name = "write", .stat = STAT(copy_ms), .probe = probe_restored, .run = step_write},
-    {.name = "detach", .stat = STAT(detach_ms), .probe = probe_restored, .run = step_detach_new},
+    {.name = "close", .probe = probe_by_upload, .run = step_close_new},
+    {.name = "detach", .stat = STAT(detach_ms), .probe = probe_by_attach, .run = step_detach_new},
     {.name = "assemble", .probe = probe_restored, .run = step_assemble, .undo = undo_assemble},
     {.name = "finish", .probe = probe_restored, .run = step_finish},
     {.name = "start", .flags = STEP_TIDY, .probe = probe_start, .run = step_start},

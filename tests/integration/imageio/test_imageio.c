@@ -420,6 +420,100 @@ static void test_a_host_restarted(void **state)
     expect_error(none, ERR_ENGINE_UNREACHABLE);
 }
 
+/* --- Writing through trouble -------------------------------------------------------------------
+ */
+struct upload {
+    struct imageio *io;
+    atomic_uint next; /* MiB */
+    atomic_bool failed;
+    struct err err; /* of the first that failed; read when all have ended */
+};
+
+static void *upload_some(void *arg)
+{
+    struct upload *u = arg;
+    for (;;) {
+        unsigned i = atomic_fetch_add(&u->next, 1);
+        struct err err = ERR_INIT;
+        if (i >= SIZE / MIB)
+            return NULL;
+        if (i == SIZE / MIB - 1
+                ? imageio_zero(u->io, (uint64_t)i * MIB, MIB, &err)
+                : imageio_write(u->io, x.content + (size_t)i * MIB, MIB, (uint64_t)i * MIB, &err))
+            continue;
+        if (!atomic_exchange(&u->failed, true))
+            u->err = err;
+    }
+}
+
+/* All of the disk anew, by three writers, while `trouble` goes on. */
+static void upload(struct upload *u, void (*trouble)(void))
+{
+    pthread_t threads[3];
+    for (size_t i = 0; i < SIZE; i++)
+        x.content[i] = i < SIZE - MIB ? (unsigned char)(i * 13 + i / 4096) : 0;
+    for (size_t i = 0; i < 3; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, upload_some, u), 0);
+    trouble();
+    for (size_t i = 0; i < 3; i++)
+        assert_int_equal(pthread_join(threads[i], NULL), 0);
+}
+
+static void expect_uploaded(struct upload *u)
+{
+    if (u->failed)
+        fail_msg("%s: %s", err_code_name(u->err.code), u->err.message);
+    OK(imageio_flush(u->io, &x.err));
+    unsigned opened = 0, peak = 0;
+    imageio_connections(u->io, &opened, &peak);
+    assert_in_range(peak, 1, 3);
+    expect_bytes(u->io, SIZE, 0);
+}
+
+static void cut_some(void)
+{
+    set_fault(2, 3, (struct imageio_fault){.cut = true, .cut_after_bytes = 300000});
+}
+
+static void expire(void)
+{
+    (void)imageio_ticket_remove(x.server, "rw", 1000, &x.err); /* some writes may be under way */
+    err_clear(&x.err);
+    clock_sleep_ms(clock_system(), 400);
+    add_ticket("rw", true);
+}
+
+static void restart(void)
+{
+    uint16_t port = imageio_server_port(x.server);
+    imageio_server_stop(x.server);
+    start_server(port);
+    add_ticket("rw", true);
+}
+
+static void cancel(void)
+{
+    set_fault(3, 1000, (struct imageio_fault){.status = 403});
+}
+
+static void test_an_upload_in_trouble(void **state)
+{
+    (void)state;
+    void (*const troubles[])(void) = {cut_some, expire, restart};
+    SCOPED(imageio)
+    struct imageio *io = client("rw", true, (struct imageio_conf){.connections_max = 3});
+    for (size_t i = 0; i < sizeof troubles / sizeof troubles[0]; i++) {
+        struct upload u = {.io = io};
+        upload(&u, troubles[i]);
+        expect_uploaded(&u);
+        set_fault(0, 0, (struct imageio_fault){0});
+    }
+    struct upload u = {.io = io};
+    upload(&u, cancel);
+    assert_true(u.failed);
+    assert_int_equal(u.err.code, ERR_ENGINE_FAULT);
+}
+
 static void test_the_proxy(void **state)
 {
     (void)state;
@@ -483,6 +577,7 @@ int main(void)
         TEST(test_a_connection_cut),
         TEST(test_a_host_that_fails),
         TEST(test_a_host_restarted),
+        TEST(test_an_upload_in_trouble),
         TEST(test_the_proxy),
         TEST(test_a_certificate_of_somebody_else),
         TEST(test_a_stop),

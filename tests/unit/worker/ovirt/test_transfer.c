@@ -200,6 +200,28 @@ static void one_cancelled_ends_failed_and_that_is_well(void **state)
     stop(&x);
 }
 
+/* Paused ones too; not those of other disks, nor what has ended, nor a download. */
+static void uploads_of_a_disk_are_given_up(void **state)
+{
+    (void)state;
+    struct fixture x;
+    start(&x, (const struct fake_line[]){
+                  {"GET imagetransfers", 200,
+                   LIST(AS(OTHER, "download", "transferring") "," AS(
+                       ID, "upload",
+                       "paused_system") ",{\"id\":\"" OTHER "\",\"direction\":\"upload\",\"phase\":"
+                                        "\"transferring\",\"image\":{\"id\":\"" IMAGE
+                                        "\"}}," AS(OTHER, "upload", "finished_success")),
+                   0},
+                  {"POST " PATH "/cancel", 200, "{}", 0},
+                  {"GET " PATH, 200, AS(ID, "upload", "finished_failure"), 0},
+                  {"GET imagetransfers", 200, LIST(""), 0},
+                  {0}});
+    assert_true(ovirt_uploads_cancel(x.session, DISK, 60000, &x.err));
+    assert_true(ovirt_uploads_cancel(x.session, DISK, 60000, &x.err));
+    stop(&x);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -210,6 +232,7 @@ int main(void)
         cmocka_unit_test(one_is_kept_alive_or_taken_up_again),
         cmocka_unit_test(where_it_is_forgotten_the_disk_decides),
         cmocka_unit_test(one_cancelled_ends_failed_and_that_is_well),
+        cmocka_unit_test(uploads_of_a_disk_are_given_up),
     };
     return cmocka_run_group_tests_name("worker/ovirt/transfer", tests, NULL, NULL);
 }
