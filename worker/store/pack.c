@@ -235,16 +235,22 @@ void list_seal(const struct crypt *crypt, const struct frame_entry *frame, uint8
                list + CRYPT_SALT_BYTES);
 }
 
+bool sealed_list_open(const struct crypt *crypt, const struct frame_entry *frame,
+                      const uint8_t *list, uint8_t *out)
+{
+    uint8_t aad[LIST_AAD_BYTES];
+    list_aad(frame, aad);
+    size_t len = sealed_list_bytes(frame->chunks, frame->raw_len) - CRYPT_SEAL_BYTES;
+    return crypt_open(crypt, CRYPT_LIST, list, (struct crypt_aad){aad, sizeof aad},
+                      list + CRYPT_SEAL_BYTES, len, out, list + CRYPT_SALT_BYTES);
+}
+
 /* Open the list of a frame into the plain tables. */
 static bool open_list(struct footer *f, uint32_t i, const struct crypt *crypt, uint8_t *work,
                       struct err *err)
 {
     const struct frame_entry *e = &f->frames[i];
-    uint8_t aad[LIST_AAD_BYTES];
-    list_aad(e, aad);
-    size_t len = sealed_list_bytes(e->chunks, e->raw_len) - CRYPT_SEAL_BYTES;
-    if (!crypt_open(crypt, CRYPT_LIST, e->list, (struct crypt_aad){aad, sizeof aad},
-                    e->list + CRYPT_SEAL_BYTES, len, work, e->list + CRYPT_SALT_BYTES))
+    if (!sealed_list_open(crypt, e, e->list, work))
         return err_set(err, ERR_STORE_CORRUPT, 0, "footer: list of frame %u is not authentic", i);
     uint8_t *chunk = f->opened + (size_t)e->first_chunk * CHUNK_ENTRY_BYTES;
     for (uint32_t c = 0; c < e->chunks; c++, work += SEALED_CHUNK_BYTES) {
@@ -282,6 +288,14 @@ static bool footer_lists(struct footer *f, const uint8_t *lists, const struct cr
     return true;
 }
 
+uint64_t footer_bytes(uint32_t n_frames, uint32_t n_chunks, uint32_t n_leaves, bool is_sealed)
+{
+    uint64_t each = FRAME_ENTRY_BYTES + (is_sealed ? CRYPT_SEAL_BYTES : 0);
+    return FOOTER_HEADER_BYTES + n_frames * each +
+           (uint64_t)n_chunks * (is_sealed ? SEALED_CHUNK_BYTES : CHUNK_ENTRY_BYTES) +
+           (uint64_t)n_leaves * LEAF_BYTES;
+}
+
 static bool footer_head(struct footer *f, size_t len, bool want_sealed, struct err *err)
 {
     const uint8_t *in = f->bytes;
@@ -298,10 +312,7 @@ static bool footer_head(struct footer *f, size_t len, bool want_sealed, struct e
     f->n_frames = get_u32(in + 12);
     f->n_chunks = get_u32(in + 16);
     f->n_leaves = get_u32(in + 20);
-    uint64_t each = want_sealed ? CRYPT_SEAL_BYTES : 0;
-    uint64_t want = FOOTER_HEADER_BYTES + f->n_frames * (FRAME_ENTRY_BYTES + each) +
-                    (uint64_t)f->n_chunks * (want_sealed ? SEALED_CHUNK_BYTES : CHUNK_ENTRY_BYTES) +
-                    (uint64_t)f->n_leaves * LEAF_BYTES;
+    uint64_t want = footer_bytes(f->n_frames, f->n_chunks, f->n_leaves, want_sealed);
     if (f->n_frames == 0 || f->n_frames > PACK_FRAMES_MAX || len != want)
         return err_set(err, ERR_STORE_CORRUPT, 0, "footer: bad counts");
     return true;

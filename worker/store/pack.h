@@ -25,6 +25,7 @@ enum {
     FRAME_STORED_MAX = FRAME_RAW_MAX + CRYPT_PUBLIC_BYTES,
     FRAME_AAD_BYTES = 36, /* of the header: authenticated when sealed */
     CHUNK_BLOCKS_MAX = 64,
+    CHUNK_CUT_MASK = 7, /* a writer ends a chunk where these bits of a leaf's first byte are zero */
     PACK_FRAMES_MAX = 65535,
     TRAILER_BYTES = 64,
     FOOTER_BYTES_MAX = 32 << 20,
@@ -112,6 +113,8 @@ struct footer {
 };
 enum { CHUNK_ENTRY_BYTES = 36 };
 
+/* How long a footer with these tables is. */
+uint64_t footer_bytes(uint32_t n_frames, uint32_t n_chunks, uint32_t n_leaves, bool is_sealed);
 /* `bytes` (of the heap) becomes the footer's, on failure too. `tail_offset` is where it stood.
  * `crypt`: of the repository, NULL when it is not encrypted; one without a key leaves the lists
  * closed. */
@@ -123,6 +126,10 @@ void footer_done(struct footer *f);
 size_t sealed_list_bytes(uint32_t chunks, uint32_t raw_len);
 /* Seal a list in place: `list` has its salt, room for the tag, and the plain text. */
 void list_seal(const struct crypt *crypt, const struct frame_entry *frame, uint8_t *list);
+/* Open a frame's list into `out`, which has room for it less CRYPT_SEAL_BYTES. False: not
+ * authentic. `crypt` can write. */
+bool sealed_list_open(const struct crypt *crypt, const struct frame_entry *frame,
+                      const uint8_t *list, uint8_t *out);
 /* The salt of a sealed frame: it is that of its list, and of its header. */
 static inline const uint8_t *frame_entry_salt(const struct frame_entry *e)
 {

@@ -23,7 +23,7 @@
 #include "worker/store/writer.h"
 
 /* A unit stays in the processor's cache from the first pass to the last. */
-enum { UNIT_BLOCKS = 128, CARRY_BLOCKS_MAX = CHUNK_BLOCKS_MAX - 1, CUT_MASK = 7 };
+enum { UNIT_BLOCKS = 128, CARRY_BLOCKS_MAX = CHUNK_BLOCKS_MAX - 1 };
 enum { UNIT_AND_CARRY_BLOCKS = UNIT_BLOCKS + CARRY_BLOCKS_MAX };
 
 enum block_kind { BLOCK_ZERO, BLOCK_SAME, BLOCK_NEW };
@@ -395,7 +395,7 @@ static bool cut_and_place(struct unit *u, uint32_t *ret_rest, struct err *err)
             continue;
         }
         uint32_t len = i + 1 - begin;
-        bool is_cut = (u->leaves[(size_t)i * DIGEST_BYTES] & CUT_MASK) == 0;
+        bool is_cut = (u->leaves[(size_t)i * DIGEST_BYTES] & CHUNK_CUT_MASK) == 0;
         if (!is_cut && len < CHUNK_BLOCKS_MAX)
             continue;
         if (!place_chunk(u, begin, len, err))

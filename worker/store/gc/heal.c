@@ -56,8 +56,7 @@ static bool flip_by_syndrome(uint8_t *bytes, size_t len, uint32_t syndrome)
     return false;
 }
 
-/* Make data and its CRC agree by one bit, of either. */
-static bool fix(uint8_t *data, size_t len, uint8_t *crc_at)
+bool crc_fix_bit(uint8_t *data, size_t len, uint8_t *crc_at)
 {
     uint32_t syndrome = crc32c(data, len) ^ get_u32(crc_at);
     if (syndrome == 0)
@@ -72,13 +71,13 @@ bool frame_fix_bit(uint8_t *bytes, size_t len)
 {
     struct frame_header header;
     struct err err = ERR_INIT;
-    if (len <= FRAME_HEADER_BYTES || !fix(bytes, HEADER_CRC_AT, bytes + HEADER_CRC_AT) ||
+    if (len <= FRAME_HEADER_BYTES || !crc_fix_bit(bytes, HEADER_CRC_AT, bytes + HEADER_CRC_AT) ||
         !frame_header_decode(bytes, &header, &err) || header.stored_len != len - FRAME_HEADER_BYTES)
         return false;
     /* The header is right now, and so is the CRC in it: the data alone may be wrong. */
     uint8_t crc[4];
     memcpy(crc, bytes + STORED_CRC_AT, sizeof crc);
-    return fix(bytes + FRAME_HEADER_BYTES, header.stored_len, crc) &&
+    return crc_fix_bit(bytes + FRAME_HEADER_BYTES, header.stored_len, crc) &&
            memcmp(crc, bytes + STORED_CRC_AT, sizeof crc) == 0;
 }
 
@@ -283,7 +282,8 @@ static void check_healed(struct store *store, struct bad_frames *list, const str
     if (pack && memcmp(pack->digest, ref->digest, DIGEST_BYTES) == 0)
         for (size_t i = 0; i < list->count; i++) {
             struct bad_frame *bad = &list->items[i];
-            if (memcmp(bad->ref.id, ref->id, PACK_ID_BYTES) == 0 && !bad->whole_pack)
+            if (memcmp(bad->ref.id, ref->id, PACK_ID_BYTES) == 0 && !bad->whole_pack &&
+                bad->frame != BAD_PACK_ITSELF)
                 bad->is_healed = frame_is_good(store, pack, bad->frame);
         }
     open_pack_free(pack);

@@ -8,10 +8,12 @@
 
 #include "worker/store/gc/usage.h"
 
+enum { BAD_PACK_ITSELF = UINT32_MAX }; /* no frame: a pack that could not be opened, and now can */
+
 struct bad_frame {
     struct pack_ref ref;
     uint32_t frame;
-    bool whole_pack; /* its footer cannot be used: cannot be healed */
+    bool whole_pack; /* it cannot be opened: gc/repair.h, or it cannot be healed */
     bool is_healed;
     char why[160];
 };
@@ -26,6 +28,9 @@ const struct bad_frame *bad_frames_find(const struct bad_frames *list,
                                         const uint8_t pack[PACK_ID_BYTES], uint32_t frame);
 void bad_frames_done(struct bad_frames *list);
 
+/* Make `data` and the CRC32C at `crc_at` agree by changing one bit, of either. False when that is
+ * not what is wrong. */
+bool crc_fix_bit(uint8_t *data, size_t len, uint8_t *crc_at);
 /* Correct one wrong bit in the bytes of a frame with its header. False when that is not what is
  * wrong. */
 bool frame_fix_bit(uint8_t *bytes, size_t len);

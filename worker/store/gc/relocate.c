@@ -16,8 +16,6 @@
 enum {
     RELOCATION_MAGIC = 0x4c52584f, /* "OXRL" */
     RELOCATION_VERSION = 1,
-    HEADER_BYTES = 24,
-    PLACE_BYTES = 16,
     FOOTER_MAGIC = 0x5446584f, /* "OXFT" */
 };
 
@@ -25,13 +23,13 @@ enum {
 
 uint8_t *relocation_encode(const struct relocation *r, size_t *ret_len)
 {
-    size_t len = HEADER_BYTES + (size_t)r->n_frames * PLACE_BYTES + 4;
-    uint8_t *out = xcalloc(1, len), *at = out + HEADER_BYTES;
+    size_t len = RELOCATION_HEAD_BYTES + (size_t)r->n_frames * RELOCATION_PLACE_BYTES + 4;
+    uint8_t *out = xcalloc(1, len), *at = out + RELOCATION_HEAD_BYTES;
     put_u32(out, RELOCATION_MAGIC);
     put_u32(out + 4, RELOCATION_VERSION);
     put_u64(out + 8, r->footer_offset);
     put_u32(out + 16, r->n_frames);
-    for (uint32_t i = 0; i < r->n_frames; i++, at += PLACE_BYTES) {
+    for (uint32_t i = 0; i < r->n_frames; i++, at += RELOCATION_PLACE_BYTES) {
         put_u64(at, r->places[i].offset);
         put_u32(at + 8, r->places[i].stored_len);
     }
@@ -60,7 +58,7 @@ static bool check_places(const struct relocation *r, uint64_t end, struct err *e
 bool relocation_decode(const uint8_t *in, size_t len, uint64_t end, struct relocation *ret,
                        struct err *err)
 {
-    if (len < HEADER_BYTES + 4 || get_u32(in) != RELOCATION_MAGIC)
+    if (len < RELOCATION_HEAD_BYTES + 4 || get_u32(in) != RELOCATION_MAGIC)
         return err_set(err, ERR_STORE_CORRUPT, 0, "no relocation table");
     if (get_u32(in + len - 4) != crc32c(in, len - 4))
         return err_set(err, ERR_STORE_CORRUPT, 0, "relocation table: wrong checksum");
@@ -68,11 +66,11 @@ bool relocation_decode(const uint8_t *in, size_t len, uint64_t end, struct reloc
         return err_set(err, ERR_STORE_VERSION, 0, "relocation table made by a newer version");
     struct relocation r = {.footer_offset = get_u64(in + 8), .n_frames = get_u32(in + 16)};
     if (r.n_frames == 0 || r.n_frames > PACK_FRAMES_MAX ||
-        len != HEADER_BYTES + (size_t)r.n_frames * PLACE_BYTES + 4)
+        len != RELOCATION_HEAD_BYTES + (size_t)r.n_frames * RELOCATION_PLACE_BYTES + 4)
         return err_set(err, ERR_STORE_CORRUPT, 0, "relocation table: bad length");
     r.places = xcalloc(r.n_frames, sizeof *r.places);
-    const uint8_t *at = in + HEADER_BYTES;
-    for (uint32_t i = 0; i < r.n_frames; i++, at += PLACE_BYTES)
+    const uint8_t *at = in + RELOCATION_HEAD_BYTES;
+    for (uint32_t i = 0; i < r.n_frames; i++, at += RELOCATION_PLACE_BYTES)
         r.places[i] = (struct frame_place){.offset = get_u64(at), .stored_len = get_u32(at + 8)};
     if (!check_places(&r, end, err)) {
         relocation_done(&r);
@@ -220,17 +218,52 @@ size_t raw_pack_frame(const struct raw_pack *p, uint32_t frame, uint8_t *out, st
 
 /* ---- rewriting */
 
-struct output {
-    int fd;
-    uint64_t len;
-    struct relocation relocation;
-};
+bool pack_output_begin(int dirfd, const char *path, struct pack_output *ret, struct err *err)
+{
+    char unique[ID_BYTES];
+    struct pack_output o = {0};
+    id_new(unique);
+    (void)snprintf(o.path, sizeof o.path, "%s", path);
+    (void)snprintf(o.dir, sizeof o.dir, "%s", path);
+    *strrchr(o.dir, '/') = '\0';
+    o.temp = xasprintf("%s/.%s.tmp", o.dir, unique);
+    o.fd = openat(dirfd, o.temp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    if (o.fd < 0) {
+        err_set_errno(err, errno, "create '%s'", o.temp);
+        free(o.temp);
+        return false;
+    }
+    *ret = o;
+    return true;
+}
 
-static bool put(struct output *o, const void *data, size_t len, struct err *err)
+bool pack_output_put(struct pack_output *o, const void *data, size_t len, struct err *err)
 {
     o->len += len;
     return file_write_full(o->fd, data, len, err);
 }
+
+bool pack_output_end(int dirfd, struct pack_output *o, bool ok, struct err *err)
+{
+    if (ok)
+        ok = object_seal(o->fd, o->temp, err);
+    else
+        (void)close(o->fd);
+    /* The old one stays until this name, complete and durable, takes its place. */
+    if (ok && renameat(dirfd, o->temp, dirfd, o->path) != 0)
+        ok = err_set_errno(err, errno, "rename '%s'", o->temp);
+    if (!ok)
+        (void)unlinkat(dirfd, o->temp, 0);
+    free(o->temp);
+    o->temp = NULL;
+    return ok ? object_sync_dir(dirfd, o->dir, err) : err_wrap(err, "rewrite '%s'", o->path);
+}
+
+/* A pack being rewritten. */
+struct output {
+    struct pack_output file;
+    struct relocation relocation;
+};
 
 static bool put_frame(const struct raw_pack *p, uint32_t frame, const struct rewrite *how,
                       struct output *o, uint8_t *work, struct err *err)
@@ -248,9 +281,9 @@ static bool put_frame(const struct raw_pack *p, uint32_t frame, const struct rew
         if (len == 0 || (action == REWRITE_COPY && !check_frame(p, frame, work, len, err)))
             return false;
     }
-    o->relocation.places[frame] =
-        (struct frame_place){.offset = o->len, .stored_len = (uint32_t)(len - FRAME_HEADER_BYTES)};
-    return put(o, bytes, len, err);
+    o->relocation.places[frame] = (struct frame_place){
+        .offset = o->file.len, .stored_len = (uint32_t)(len - FRAME_HEADER_BYTES)};
+    return pack_output_put(&o->file, bytes, len, err);
 }
 
 static bool put_end(const struct raw_pack *p, struct output *o, struct err *err)
@@ -259,15 +292,16 @@ static bool put_end(const struct raw_pack *p, struct output *o, struct err *err)
     SCOPED_FREE uint8_t *table = relocation_encode(&o->relocation, &table_len);
     SCOPED_FREE uint8_t *footer = xmalloc(p->trailer.tail_len + 1u);
     if (!file_pread_full(p->fd, footer, p->trailer.tail_len, p->trailer.tail_offset, err) ||
-        !put(o, table, table_len, err))
+        !pack_output_put(&o->file, table, table_len, err))
         return false;
     struct trailer trailer = p->trailer;
     trailer.relocation_len = (uint32_t)table_len;
-    trailer.tail_offset = o->len;
-    trailer.file_len = o->len + trailer.tail_len + TRAILER_BYTES;
+    trailer.tail_offset = o->file.len;
+    trailer.file_len = o->file.len + trailer.tail_len + TRAILER_BYTES;
     uint8_t end[TRAILER_BYTES];
     trailer_encode(&trailer, TRAILER_PACK, end);
-    return put(o, footer, trailer.tail_len, err) && put(o, end, sizeof end, err);
+    return pack_output_put(&o->file, footer, trailer.tail_len, err) &&
+           pack_output_put(&o->file, end, sizeof end, err);
 }
 
 static bool put_pack(const struct raw_pack *p, const struct rewrite *how, struct output *o,
@@ -281,7 +315,7 @@ static bool put_pack(const struct raw_pack *p, const struct rewrite *how, struct
                                         .n_frames = p->relocation.n_frames};
     o->relocation.places = xcalloc(o->relocation.n_frames, sizeof *o->relocation.places);
     SCOPED_FREE uint8_t *work = xmalloc(FRAME_BYTES_MAX);
-    bool ok = put(o, header, sizeof header, err);
+    bool ok = pack_output_put(&o->file, header, sizeof header, err);
     for (uint32_t i = 0; ok && i < p->relocation.n_frames; i++)
         ok = put_frame(p, i, how, o, work, err);
     ok = ok && put_end(p, o, err);
@@ -292,26 +326,10 @@ static bool put_pack(const struct raw_pack *p, const struct rewrite *how, struct
 bool raw_pack_rewrite(int dirfd, const struct raw_pack *p, const struct rewrite *how,
                       uint64_t *ret_len, struct err *err)
 {
-    char unique[ID_BYTES], dir[64];
-    id_new(unique);
-    memcpy(dir, p->path, sizeof dir);
-    *strrchr(dir, '/') = '\0';
-    SCOPED_FREE char *temp = xasprintf("%s/.%s.tmp", dir, unique);
-    struct output o = {.fd = openat(dirfd, temp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600)};
-    if (o.fd < 0)
-        return err_set_errno(err, errno, "create '%s'", temp);
+    struct output o = {0};
+    if (!pack_output_begin(dirfd, p->path, &o.file, err))
+        return false;
     bool ok = put_pack(p, how, &o, err);
-    if (ok)
-        ok = object_seal(o.fd, temp, err);
-    else
-        (void)close(o.fd);
-    /* The old one stays until this name, complete and durable, takes its place. */
-    if (ok && renameat(dirfd, temp, dirfd, p->path) != 0)
-        ok = err_set_errno(err, errno, "rename '%s'", temp);
-    if (!ok) {
-        (void)unlinkat(dirfd, temp, 0);
-        return err_wrap(err, "rewrite '%s'", p->path);
-    }
-    *ret_len = o.len;
-    return object_sync_dir(dirfd, dir, err);
+    *ret_len = o.file.len;
+    return pack_output_end(dirfd, &o.file, ok, err);
 }

@@ -22,7 +22,11 @@ struct relocation {
     uint32_t n_frames;
     struct frame_place *places;
 };
-enum { RELOCATION_BYTES_MAX = 28 + 16 * PACK_FRAMES_MAX };
+enum {
+    RELOCATION_HEAD_BYTES = 24,
+    RELOCATION_PLACE_BYTES = 16,
+    RELOCATION_BYTES_MAX = RELOCATION_HEAD_BYTES + RELOCATION_PLACE_BYTES * PACK_FRAMES_MAX + 4,
+};
 
 /* The caller frees. */
 uint8_t *relocation_encode(const struct relocation *r, size_t *ret_len);
@@ -53,6 +57,20 @@ void raw_pack_close(struct raw_pack *p);
 /* The bytes of a frame with its header, both checksums checked. `out` has FRAME_BYTES_MAX; returns
  * their number, 0 on error. */
 size_t raw_pack_frame(const struct raw_pack *p, uint32_t frame, uint8_t *out, struct err *err);
+
+/* ---- a file that takes the place of a pack */
+struct pack_output {
+    int fd;
+    uint64_t len;
+    char dir[64], path[64]; /* of the pack */
+    char *temp;
+};
+/* `path` is the pack's. */
+bool pack_output_begin(int dirfd, const char *path, struct pack_output *ret, struct err *err);
+bool pack_output_put(struct pack_output *o, const void *data, size_t len, struct err *err);
+/* Put it in place, durably, if all went well so far; else `err` is set already, and the file goes.
+ * Returns whether it is in place. */
+bool pack_output_end(int dirfd, struct pack_output *o, bool ok, struct err *err);
 
 /* ---- rewriting */
 enum rewrite_action { REWRITE_DROP, REWRITE_COPY, REWRITE_REPLACE, REWRITE_COPY_AS_IT_IS };

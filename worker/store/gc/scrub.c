@@ -18,6 +18,7 @@
 #include "worker/store/gc/damage.h"
 #include "worker/store/gc/heal.h"
 #include "worker/store/gc/relocate.h"
+#include "worker/store/gc/repair.h"
 #include "worker/store/reader.h"
 
 enum { CURSOR_END = 1 << 16, CURSOR_TEXT_MAX = 64, SAVE_EVERY = 64 /* packs */ };
@@ -403,6 +404,27 @@ static bool recheck_known(struct scrub *s, const struct object_names *known, str
     return true;
 }
 
+/* Packs that could not be opened: those that can be now are checked like the others. */
+static bool repair_packs(struct scrub *s, struct err *err)
+{
+    for (size_t i = 0, n = s->bad.count; i < n; i++) {
+        bool done = false;
+        struct pack_ref ref = s->bad.items[i].ref;
+        if (!s->bad.items[i].whole_pack)
+            continue;
+        if (!pack_repair(s->store, &ref, &done, err))
+            return false;
+        if (!done)
+            continue;
+        s->bad.items[i].whole_pack = false;
+        s->bad.items[i].frame = BAD_PACK_ITSELF;
+        s->bad.items[i].is_healed = true;
+        if (!check_pack(s, &ref, err))
+            return false;
+    }
+    return true;
+}
+
 static bool mark_bad(struct scrub *s, struct err *err)
 {
     SCOPED_MARKS struct mark_list list = {0};
@@ -425,7 +447,7 @@ static bool scrub(struct scrub *s, struct err *err)
     struct store *store = s->store;
     if (!view_look(&s->view, err) || !damage_list(store, &known, err) ||
         !marks_refresh(store->marks, store->dirfd, store->repo_id, err) || !check_packs(s, err) ||
-        !recheck_known(s, &known, err))
+        !recheck_known(s, &known, err) || (!s->opts->no_healing && !repair_packs(s, err)))
         return false;
     s->result->frames_damaged = s->bad.count;
     if (!s->opts->no_healing && !heal_frames(store, s->view.usage, &s->bad, err))

@@ -6,7 +6,8 @@
  *
  * Of a kind that is refused, its reader must fail, with an error that names the file or its point.
  * A kind that is harmless must change nothing: only its name counts, or it has a second copy, or
- * what is lost is done again. Of packs, each also heals.
+ * what is lost is done again. What is wrong with the ends of a pack (all but its frames) is
+ * repaired, to the very bytes; single bits in frames: test_scrub.
  *
  * The first file of a kind is taken whole (packs: all but the insides of frames); of encrypted
  * repositories, and of further files of a kind, a sample.
@@ -24,7 +25,7 @@
 #include "worker/store/fate.h"
 #include "worker/store/gc/collect.h"
 #include "worker/store/gc/damage.h"
-#include "worker/store/gc/delete.h"
+#include "worker/store/gc/repair.h"
 #include "worker/store/index.h"
 #include "worker/store/packfile.h"
 #include "worker/store/sessions.h"
@@ -463,8 +464,8 @@ struct victim {
     const char *name;
     char *path, *subject;
     struct buf whole;
-    bool is_pack, is_sample; /* sample: one bit of each byte, or of each third byte */
-    unsigned heals;          /* packs: tried */
+    const uint8_t *intact;   /* a copy */
+    bool is_pack, is_sample; /* sample: one bit of each third byte */
 };
 
 /* In place: a file that was empty in between is flushed by some file systems. */
@@ -524,12 +525,58 @@ static bool is_left_out(const struct victim *v, size_t at)
            at % 61 != 0;
 }
 
+/* The frames of a pack, which begin after the header, end here. */
+static size_t frames_end(const struct victim *v)
+{
+    size_t at = PACK_HEADER_BYTES;
+    while (get_u32(v->intact + at) == get_u32((const uint8_t *)"OXFR"))
+        at += FRAME_HEADER_BYTES + get_u32(v->intact + at + 8);
+    return at;
+}
+
+/* What is cut off from here on can be made again: leaves, of the footer of a pack that was never
+ * relocated, from its frames; and the trailer. Where chunks end, the footer alone says. */
+static size_t cut_end(const struct victim *v)
+{
+    size_t end = v->whole.len - TRAILER_BYTES;
+    const uint8_t *footer = v->intact + get_u64(v->intact + end + 8);
+    bool is_relocated = get_u32(v->intact + 12) != 0;
+    return v->s->key_file || is_relocated ? end : end - (size_t)get_u32(footer + 20) * LEAF_BYTES;
+}
+
+/* Damage to a pack's ends is undone: the file is what it was, byte for byte. */
+static void must_be_repaired(struct victim *v, const char *what, size_t at)
+{
+    struct view view;
+    struct err err = ERR_INIT;
+    uint8_t id[PACK_ID_BYTES];
+    char hex[2 * PACK_ID_BYTES + 1];
+    bool done = false;
+    SCOPED_BUF struct buf now;
+    SCOPED(store) struct store *store = open_with(v->s, v->s->key_file, &err);
+    MUST(store, &err);
+    (void)snprintf(hex, sizeof hex, "%s", v->subject);
+    assert_true(hex_decode(hex, id, sizeof id));
+    view_init(&view, store, false);
+    MUST(view_look(&view, &err), &err);
+    MUST(pack_repair(store, &usage_find(view.usage, id)->ref, &done, &err), &err);
+    view_done(&view);
+    if (!done)
+        fail_msg("%s: %s %zu: not repaired", v->name, what, at);
+    MUST(file_read_all(AT_FDCWD, v->path, 1 << 20, &now, &err), &err);
+    if (now.len != v->whole.len || memcmp(now.data, v->intact, now.len) != 0)
+        fail_msg("%s: %s %zu: repaired in another way", v->name, what, at);
+    assert_int_equal(chmod(v->path, 0600), 0);
+}
+
 static void flip(struct victim *v, size_t at, unsigned bit)
 {
     uint8_t *data = (uint8_t *)v->whole.data;
     data[at] ^= (uint8_t)(1u << bit);
     put_bytes(v, data, v->whole.len);
     judge(v, "flip", at, bit);
+    if (v->is_pack && at % 3 == 0 && (at < PACK_HEADER_BYTES || at >= frames_end(v)))
+        must_be_repaired(v, "flip", at);
     if (at % 16 == bit)
         list_and_verify(v);
     data[at] ^= (uint8_t)(1u << bit);
@@ -558,6 +605,8 @@ static void cut_all(struct victim *v)
             continue;
         put_bytes(v, v->whole.data, cut);
         judge(v, "cut to", cut, 0);
+        if (v->is_pack && cut % 5 == 0 && cut >= cut_end(v))
+            must_be_repaired(v, "cut to", cut);
         if (cut % 16 == 0)
             list_and_verify(v);
     }
@@ -567,6 +616,8 @@ static void cut_all(struct victim *v)
     longer[len] = 'x';
     put_bytes(v, longer, len + 1);
     judge(v, "too long", len + 1, 0);
+    if (v->is_pack)
+        must_be_repaired(v, "too long", len);
     if (v->kind->must_be_there) {
         struct err err = ERR_INIT;
         assert_int_equal(unlink(v->path), 0);
@@ -588,6 +639,9 @@ static void attack(const struct scene *s, struct kind *kind, const char *name)
                        .is_pack = strncmp(name, "packs/", 6) == 0,
                        .is_sample = s->key_file || kind->files > 1 || strstr(name, "moved.1")};
     MUST(file_read_all(AT_FDCWD, v.path, 1 << 20, &v.whole, &err), &err);
+    SCOPED_FREE uint8_t *intact = xmalloc(v.whole.len);
+    memcpy(intact, v.whole.data, v.whole.len);
+    v.intact = intact;
     assert_int_equal(chmod(v.path, 0600), 0);
     must_be_well(&v);
     flip_all(&v);

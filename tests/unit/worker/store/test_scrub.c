@@ -10,6 +10,7 @@
 
 #include "proto/base/log.h"
 #include "support.h"
+#include "worker/store/bytes.h"
 #include "worker/store/gc/heal.h"
 #include "worker/store/gc/relocate.h"
 #include "worker/store/upkeep.h"
@@ -277,6 +278,133 @@ static void test_a_second_copy_heals(void **state)
     free(a.data);
 }
 
+/* ---- the ends of packs */
+
+enum { PACK_BLOCKS = 3 * MIB / STORE_BLOCK_BYTES };
+
+/* Where the tables of the only pack's footer are. */
+struct ends {
+    uint64_t len, frames, chunks, leaves, trailer;
+};
+
+static struct ends find_ends(const char *pack)
+{
+    struct stat st;
+    uint8_t trailer[TRAILER_BYTES], head[FOOTER_HEADER_BYTES];
+    assert_int_equal(stat(pack, &st), 0);
+    int fd = open(pack, O_RDONLY);
+    struct ends e = {.len = (uint64_t)st.st_size, .trailer = (uint64_t)st.st_size - TRAILER_BYTES};
+    assert_int_equal(pread(fd, trailer, sizeof trailer, (off_t)e.trailer), sizeof trailer);
+    uint64_t at = get_u64(trailer + 8);
+    assert_int_equal(pread(fd, head, sizeof head, (off_t)at), sizeof head);
+    assert_int_equal(close(fd), 0);
+    e.frames = at + FOOTER_HEADER_BYTES;
+    e.chunks = e.frames + (uint64_t)get_u32(head + 12) * FRAME_ENTRY_BYTES;
+    e.leaves = e.chunks + (uint64_t)get_u32(head + 16) * CHUNK_ENTRY_BYTES;
+    assert_int_equal(get_u32(head + 20), PACK_BLOCKS);
+    return e;
+}
+
+static void must_be_repaired(struct scene *s, const struct disk_image *a)
+{
+    struct store_scrub_result r = scrub(s);
+    assert_int_equal(r.frames_damaged, 1);
+    assert_int_equal(r.frames_healed, 1);
+    assert_int_equal(r.points_damaged, 0);
+    must_be_good(s, "a.1", a);
+    assert_int_equal(count_files(s->path, "marks/"), 0);
+}
+
+/* A pack of three frames. Whatever of its ends is wrong is made again from the rest. */
+static void test_ends_of_packs_are_repaired(void **state)
+{
+    struct scene *s = *state;
+    struct err err = ERR_INIT;
+    struct disk_image a = image_of(3 * MIB, 1);
+    struct store *store = store_open(s->path, NULL, &err);
+    MUST(store, &err);
+    MUST(backup_image(store, "a.1", &a, NULL, NULL, &err), &err);
+    store_free(store);
+    SCOPED_FREE char *pack = nth_file(s, "packs/", 0), *index = nth_file(s, "index/", 0);
+    struct ends e = find_ends(pack);
+    const struct {
+        uint64_t at, len;
+    } bursts[] = {{0, PACK_HEADER_BYTES},
+                  {e.trailer, TRAILER_BYTES},
+                  {e.frames - FOOTER_HEADER_BYTES, FOOTER_HEADER_BYTES},
+                  {e.frames + 10, 50},
+                  {e.chunks + 100, 40},
+                  {e.chunks + 7 * CHUNK_ENTRY_BYTES + 32, 4},
+                  {e.leaves, e.trailer - e.leaves},
+                  {e.leaves + 77, e.len - e.leaves - 77}};
+    for (size_t i = 0; i < ARRAY_LEN(bursts); i++) {
+        change_bytes(pack, bursts[i].at, bursts[i].len, 0xa5);
+        must_be_repaired(s, &a);
+    }
+    assert_int_equal(chmod(pack, 0600), 0);
+    assert_int_equal(truncate(pack, (off_t)e.trailer - 100), 0);
+    must_be_repaired(s, &a);
+    assert_int_equal(unlink(index), 0); /* the owner is found by its maps, too */
+    change_bytes(pack, 0, PACK_HEADER_BYTES, 0xa5);
+    must_be_repaired(s, &a);
+    /* It is collected like any other. */
+    MUST(store_point_delete(s->store, "a.1", true, &err), &err);
+    struct store_collect_result c;
+    MUST(store_collect(s->store, NULL, &c, &err), &err);
+    assert_int_equal(c.packs_removed, 1);
+    free(a.data);
+}
+
+/* A frame that is damaged as well is the only thing that is lost. */
+static void test_a_repaired_pack_has_its_damaged_frames(void **state)
+{
+    struct scene *s = *state;
+    struct err err = ERR_INIT;
+    struct disk_image a = image_of(3 * MIB, 1);
+    struct store *store = store_open(s->path, NULL, &err);
+    MUST(store, &err);
+    MUST(backup_image(store, "a.1", &a, NULL, NULL, &err), &err);
+    store_free(store);
+    SCOPED_FREE char *pack = nth_file(s, "packs/", 0);
+    struct ends e = find_ends(pack);
+    change_bytes(pack, PACK_HEADER_BYTES + 5, 50, 0xff); /* its header too */
+    change_bytes(pack, e.leaves - 100, 40, 0xa5);
+    struct store_scrub_result r = scrub(s);
+    assert_int_equal(r.frames_damaged, 2);
+    assert_int_equal(r.frames_healed, 1);
+    assert_int_equal(r.points_damaged, 1);
+    reopen(s);
+    struct store_stats stats;
+    MUST(backup_image(s->store, "a.2", &a, NULL, &stats, &err), &err);
+    assert_true(stats.stored_raw_bytes > 0 && stats.stored_raw_bytes <= MIB);
+    r = scrub(s); /* the new copy heals the old point */
+    assert_int_equal(r.points_healed, 1);
+    must_be_good(s, "a.1", &a);
+    must_be_good(s, "a.2", &a);
+    free(a.data);
+}
+
+/* Where chunks end is nowhere else: a pack that has lost that is lost, and stored anew. */
+static void test_a_pack_cut_in_its_frames_is_stored_anew(void **state)
+{
+    struct scene *s = *state;
+    struct err err = ERR_INIT;
+    struct disk_image a = image_of(MIB, 1);
+    MUST(backup_image(s->store, "a.1", &a, NULL, NULL, &err), &err);
+    SCOPED_FREE char *pack = nth_file(s, "packs/", 0);
+    assert_int_equal(chmod(pack, 0600), 0);
+    assert_int_equal(truncate(pack, 100000), 0);
+    struct store_scrub_result r = scrub(s);
+    assert_int_equal(r.frames_healed, 0);
+    assert_int_equal(r.points_damaged, 1);
+    reopen(s);
+    struct store_stats stats;
+    MUST(backup_image(s->store, "a.2", &a, NULL, &stats, &err), &err);
+    assert_int_equal(stats.dedup_bytes, 0);
+    must_be_good(s, "a.2", &a);
+    free(a.data);
+}
+
 static void test_a_missing_pack_is_named(void **state)
 {
     struct scene *s = *state;
@@ -411,6 +539,9 @@ int main(void)
         T(test_single_bits_heal_by_themselves),
         T(test_the_next_backup_heals),
         T(test_a_second_copy_heals),
+        T(test_ends_of_packs_are_repaired),
+        T(test_a_repaired_pack_has_its_damaged_frames),
+        T(test_a_pack_cut_in_its_frames_is_stored_anew),
         T(test_a_missing_pack_is_named),
         T(test_damaged_files_of_a_point_are_named),
         T(test_an_unreadable_record_of_damage),
