@@ -32,20 +32,28 @@ static const char *after(const char *text, const char *prefix)
     return strncmp(text, prefix, len) == 0 && text[len] ? text + len : NULL;
 }
 
+enum which {
+    ALL,
+    ALL_BUT_MADE, /* by a restore: the VM may be complete */
+    HOLDS,        /* only what keeps other things from being removed */
+};
+
 /* Handle names: docs/protocol.md. */
 static bool keep_handle(struct core *core, const struct task *t, const struct wire_handles *all,
-                        const struct wire_handle *h, bool late, struct err *err)
+                        const struct wire_handle *h, enum which which, struct err *err)
 {
     if (h->value[0] == '\0')
         return true;
     const char *disk = after(h->name, "attachment.");
-    if (strcmp(h->name, "snapshot") == 0 && t->vm)
-        return ledger_leftover_add(core->ledger, t->id, "snapshot", t->vm, h->value, err);
     if (disk)
         return ledger_leftover_add(core->ledger, t->id, "attachment", h->value, disk, err);
     if (after(h->name, "transfer."))
         return ledger_leftover_add(core->ledger, t->id, "transfer", NULL, h->value, err);
-    if (late)
+    if (which == HOLDS)
+        return true;
+    if (strcmp(h->name, "snapshot") == 0 && t->vm)
+        return ledger_leftover_add(core->ledger, t->id, "snapshot", t->vm, h->value, err);
+    if (which == ALL_BUT_MADE)
         return true;
     if (strcmp(h->name, "vm") == 0)
         return ledger_leftover_add(core->ledger, t->id, "vm", h->value, h->value, err);
@@ -55,10 +63,10 @@ static bool keep_handle(struct core *core, const struct task *t, const struct wi
 }
 
 static bool keep_handles(struct core *core, const struct task *t, const struct wire_handles *all,
-                         bool late, struct err *err)
+                         enum which which, struct err *err)
 {
     for (size_t i = 0; i < all->count; i++) {
-        if (!keep_handle(core, t, all, &all->v[i], late, err))
+        if (!keep_handle(core, t, all, &all->v[i], which, err))
             return false;
     }
     return true;
@@ -67,7 +75,7 @@ static bool keep_handles(struct core *core, const struct task *t, const struct w
 bool leftovers_keep_late(struct core *core, const struct task *t,
                          const struct wire_handles *handles, struct err *err)
 {
-    return keep_handles(core, t, handles, true, err);
+    return keep_handles(core, t, handles, ALL_BUT_MADE, err);
 }
 
 /* Its attempt died where it may have frozen the guest, or asked for a snapshot, and not said so. */
@@ -85,7 +93,7 @@ static bool may_hold_more(const struct task *t, const struct wire_step *s)
 }
 
 static bool keep_row(struct core *core, const struct task *t, const struct journal_row *row,
-                     struct err *err)
+                     enum which which, struct err *err)
 {
     struct wire_message m = {0};
     struct err why = ERR_INIT;
@@ -94,14 +102,14 @@ static bool keep_row(struct core *core, const struct task *t, const struct journ
         return true;
     }
     const struct wire_step *step = m.as;
-    bool ok = keep_handles(core, t, &step->handles, false, err) &&
-              (row->stale || !may_hold_more(t, step) ||
+    bool ok = keep_handles(core, t, &step->handles, which, err) &&
+              (which != ALL || row->stale || !may_hold_more(t, step) ||
                ledger_leftover_add(core->ledger, t->id, "snapshot", t->vm, WIRE_LEFTOVER_ALL, err));
     wire_free(&m);
     return ok;
 }
 
-bool leftovers_keep_of_journal(struct core *core, const struct task *t, struct err *err)
+static bool keep_rows(struct core *core, const struct task *t, enum which which, struct err *err)
 {
     struct journal_list list;
     if (!ledger_journal_list(core->ledger, t->id, JOURNAL_MAX, &list, err))
@@ -110,10 +118,20 @@ bool leftovers_keep_of_journal(struct core *core, const struct task *t, struct e
     for (size_t i = 0; i < list.count && ok; i++) {
         bool newest = i + 1 == list.count || list.v[i + 1].attempt != list.v[i].attempt;
         if (newest || list.v[i].stale)
-            ok = keep_row(core, t, &list.v[i], err);
+            ok = keep_row(core, t, &list.v[i], which, err);
     }
     journal_list_done(&list);
     return ok;
+}
+
+bool leftovers_keep_of_journal(struct core *core, const struct task *t, struct err *err)
+{
+    return keep_rows(core, t, ALL, err);
+}
+
+bool leftovers_keep_holds(struct core *core, const struct task *t, struct err *err)
+{
+    return keep_rows(core, t, HOLDS, err);
 }
 
 bool leftovers_load(struct core *core, const char *task, struct wire_leftovers *ret,

@@ -16,6 +16,9 @@ bool leftovers_keep(struct core *core, const char *task, const struct wire_lefto
  * handles, so the newest is complete; a thing of an earlier attempt that is gone by now is found
  * gone by the clean-up. */
 bool leftovers_keep_of_journal(struct core *core, const struct task *t, struct err *err);
+/* Remember all that attempts had attached or opened: a call of one that is dead may take effect
+ * later than anybody looks, and keep a clean-up from removing the rest. */
+bool leftovers_keep_holds(struct core *core, const struct task *t, struct err *err);
 /* Remember snapshots and attachments of a late event: an attempt that was given up already has made
  * them. The VM and disks of a restore are left out: the next attempt may have taken them over. What
  * nobody took is found by the next sweep. */

@@ -350,7 +350,10 @@ static bool keep_leftovers(struct core *core, const struct task *t, const struct
 {
     if (t->role == TASK_CLEANUP)
         return true;
-    if (how->result && !leftovers_keep(core, t->id, &how->result->leftovers, err))
+    const struct wire_leftovers *left = how->result ? &how->result->leftovers : NULL;
+    if (left && !leftovers_keep(core, t->id, left, err))
+        return false;
+    if (left && left->count > 0 && t->attempt > 1 && !leftovers_keep_holds(core, t, err))
         return false;
     return !how->abandoned || leftovers_keep_of_journal(core, t, err);
 }

@@ -155,6 +155,7 @@ char *ovirt_transfer_create(struct engine_session *s, const struct ovirt_transfe
         .body = body,
         .probe = probe_created,
         .probe_ctx = &probe,
+        .budget_ms = spec->no_wait ? -1 : 0,
     };
     if (!before || !engine_mutate(s, &m, &answer, err)) {
         err_wrap(err, "open a transfer of disk %s", spec->disk_id);
@@ -223,6 +224,83 @@ bool ovirt_transfer_wait_ready(struct engine_session *s, const char *id, int64_t
 {
     struct wait w = {.id = id, .ret = ret};
     return engine_poll(s, "the transfer to be ready", limit_ms, look_ready, &w, err);
+}
+
+/* --- Which are open -------------------------------------------------------------------------- */
+void ovirt_open_transfers_done(struct ovirt_open_transfers *list)
+{
+    for (size_t i = 0; i < list->count; i++) {
+        free(list->v[i].id);
+        free(list->v[i].disk_id);
+    }
+    free(list->v);
+    *list = (struct ovirt_open_transfers){0};
+}
+
+bool ovirt_transfers_open(struct engine_session *s, struct ovirt_open_transfers *ret,
+                          struct err *err)
+{
+    json_auto_t *answer = NULL;
+    if (!engine_get(s, "imagetransfers", NULL, &answer, err))
+        return err_wrap(err, "list the image transfers");
+    json_t *list = member_list(answer, NULL, "image_transfer");
+    struct ovirt_open_transfers found = {.v = xcalloc(json_array_size(list) + 1, sizeof *found.v)};
+    size_t i;
+    json_t *t;
+    json_array_foreach (list, i, t) {
+        const char *id = member_str(t, "id"), *disk = member_ref_id(t, "image");
+        const char *direction = member_str(t, "direction");
+        enum ovirt_transfer_phase phase = ovirt_transfer_phase_of(member_str(t, "phase"));
+        if (!id || !disk || phase == OVIRT_TRANSFER_DONE || phase == OVIRT_TRANSFER_FAILED)
+            continue;
+        found.v[found.count++] = (struct ovirt_open_transfer){
+            .id = xstrdup(id),
+            .disk_id = xstrdup(disk),
+            .is_upload = !direction || strcmp(direction, "upload") == 0,
+        };
+    }
+    *ret = found;
+    return true;
+}
+
+static bool is_locked(struct engine_session *s, const char *image_id, const char *storage_domain_id,
+                      bool *ret_locked, struct err *err)
+{
+    if (!engine_check_id("image", image_id, err) ||
+        !engine_check_id("storage domain", storage_domain_id, err))
+        return false;
+    SCOPED_FREE char *path =
+        xasprintf("storagedomains/%s/disksnapshots/%s", storage_domain_id, image_id);
+    json_auto_t *volume = NULL;
+    if (!engine_get_or_gone(s, path, NULL, &volume, err))
+        return false;
+    const char *status = member_str(volume, "status");
+    *ret_locked = status && strcmp(status, "locked") == 0;
+    return true;
+}
+
+bool ovirt_transfer_of_volume(struct engine_session *s, const struct ovirt_open_transfers *open,
+                              const char *disk_id, const char *image_id,
+                              const char *storage_domain_id, char **ret_id, struct err *err)
+{
+    const struct ovirt_open_transfer *one = NULL;
+    *ret_id = NULL;
+    for (size_t i = 0; i < open->count; i++) {
+        const struct ovirt_open_transfer *t = &open->v[i];
+        if (strcmp(t->disk_id, disk_id) != 0 || t->is_upload)
+            continue;
+        if (one)
+            return true; /* one of two */
+        one = t;
+    }
+    bool locked = false;
+    if (!one || !image_id || !storage_domain_id)
+        return true;
+    if (!is_locked(s, image_id, storage_domain_id, &locked, err))
+        return err_wrap(err, "is volume %s of disk %s locked", image_id, disk_id);
+    if (locked)
+        *ret_id = xstrdup(one->id);
+    return true;
 }
 
 /* --- Actions --------------------------------------------------------------------------------- */

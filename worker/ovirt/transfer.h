@@ -37,6 +37,7 @@ struct ovirt_transfer_spec {
                               disk itself */
     const char *backup_id; /* a disk of this backup; NULL = none */
     int64_t inactivity_s;  /* the engine pauses or cancels after so long without use; 0 = its own */
+    bool no_wait;          /* a lock is an error (engine-busy) at once */
 };
 
 /* Asks for a transfer; always in format raw, so that any format is seen as the guest sees it.
@@ -54,6 +55,28 @@ bool ovirt_transfer_wait_ready(struct engine_session *s, const char *id, int64_t
 /* Keeps a transfer alive while no bytes move, and takes a paused one up again. Call it more often
  * than half the inactivity limit. Errors: engine-fault when it has ended. */
 bool ovirt_transfer_keep(struct engine_session *s, const char *id, struct err *err);
+
+/* One that has not ended. */
+struct ovirt_open_transfer {
+    char *id, *disk_id;
+    bool is_upload;
+};
+struct ovirt_open_transfers {
+    struct ovirt_open_transfer *v;
+    size_t count;
+};
+/* All of the engine, whoever's they are. */
+bool ovirt_transfers_open(struct engine_session *s, struct ovirt_open_transfers *ret,
+                          struct err *err);
+void ovirt_open_transfers_done(struct ovirt_open_transfers *list);
+
+/* The open transfer that reads `image_id`, a snapshot's volume of disk `disk_id`. The engine tells
+ * the disk of a transfer and not the volume, but locks the volume that it reads: so it is the only
+ * one that reads the disk while the volume is locked. *ret_id (the caller frees) is NULL when there
+ * is none, or nobody can tell. `storage_domain_id` is where the disk lies. */
+bool ovirt_transfer_of_volume(struct engine_session *s, const struct ovirt_open_transfers *open,
+                              const char *disk_id, const char *image_id,
+                              const char *storage_domain_id, char **ret_id, struct err *err);
 
 /* End it well, or give it up, and wait until the engine has let the disk go. `disk_id` decides when
  * the engine forgets ended transfers at once (before 4.4.7). One that is gone is success for

@@ -12,6 +12,7 @@
 #include "worker/ovirt/vm.h"
 #include "worker/step/holders.h"
 #include "worker/step/made.h"
+#include "worker/step/strays.h"
 #include "worker/step/thaw.h"
 #include "worker/store/store.h"
 
@@ -72,7 +73,8 @@ static bool clean_snapshot(struct task_run *run, const struct wire_leftover *l, 
     struct ovirt_merge how = {.limit_ms = run->settings->merge_wait_s * 1000};
     if (strcmp(l->id, WIRE_LEFTOVER_ALL) == 0)
         return ovirt_snapshots_delete_marked(run->session, l->vm, prefix, &how, err);
-    return ovirt_snapshot_delete(run->session, l->vm, l->id, prefix, &how, err);
+    return strays_end_transfers(run, l->vm, l->id, err) &&
+           ovirt_snapshot_delete(run->session, l->vm, l->id, prefix, &how, err);
 }
 
 static bool clean_vm(struct task_run *run, const struct wire_leftover *l, struct err *err)
@@ -190,9 +192,23 @@ static bool clean_one(struct task_run *run, size_t kind, const struct wire_lefto
     return true;
 }
 
+/* What was taken off may come back: a call of a dead worker that the engine was slow with. So, as
+ * long as something is held, all that may hold it stays on the list. */
+static void keep_holds(struct task_run *run, const bool *listed)
+{
+    const struct wire_leftovers *left = &run->offer->cleanup;
+    for (size_t i = 0; run->left.count > 0 && i < left->count; i++) {
+        const struct wire_leftover *l = &left->v[i];
+        bool holds = strcmp(l->kind, "attachment") == 0 || strcmp(l->kind, "transfer") == 0;
+        if (holds && !listed[i])
+            leftovers_add(&run->left, l->kind, l->vm, l->id);
+    }
+}
+
 bool step_cleanup(struct task_run *run, struct err *err)
 {
     const struct wire_leftovers *left = &run->offer->cleanup;
+    SCOPED_FREE bool *listed = xcalloc(left->count, sizeof *listed);
     for (size_t k = 0; k < ARRAY_LEN(kinds); k++) {
         for (size_t i = 0; i < left->count; i++) {
             const struct wire_leftover *l = &left->v[i];
@@ -202,6 +218,7 @@ bool step_cleanup(struct task_run *run, struct err *err)
             if (run_check(run, &one) && clean_one(run, k, l, &one))
                 continue;
             leftovers_add(&run->left, l->kind, l->vm, l->id);
+            listed[i] = true;
             if (one.code == ERR_LEASE_LOST || !err_is_set(err)) {
                 err_clear(err);
                 *err = one;
@@ -210,5 +227,6 @@ bool step_cleanup(struct task_run *run, struct err *err)
                 return false;
         }
     }
+    keep_holds(run, listed);
     return !err_is_set(err);
 }

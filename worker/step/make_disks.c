@@ -6,6 +6,7 @@
 #include "proto/base/log.h"
 #include "worker/step/made.h"
 #include "worker/step/restore.h"
+#include "worker/step/strays.h"
 
 enum { CLUSTER_BYTES = 64 << 10, LOOK_BYTES = 64 << 20 };
 
@@ -101,6 +102,19 @@ bool step_make_disks(struct task_run *run, struct err *err)
     return true;
 }
 
+/* A proxy may have it since the last look: from an earlier attempt's last call. */
+static bool remove_disk(struct task_run *run, const char *disk, struct err *err)
+{
+    struct err why = ERR_INIT;
+    bool ok = made_disk_remove(run, disk, run->offer->task, &why);
+    if (!ok && strays_may_hold(run, &why)) {
+        err_clear(&why);
+        ok = strays_detach(run, disk, &why) && made_disk_remove(run, disk, run->offer->task, &why);
+    }
+    err_keep_first(err, &why);
+    return ok;
+}
+
 bool undo_make_disks(struct task_run *run, struct err *err)
 {
     bool ok = true;
@@ -109,7 +123,7 @@ bool undo_make_disks(struct task_run *run, struct err *err)
         if (strncmp(h->name, HANDLE_DISK, strlen(HANDLE_DISK)) != 0)
             continue;
         struct err one = ERR_INIT;
-        if (made_disk_remove(run, h->value, run->offer->task, &one)) {
+        if (remove_disk(run, h->value, &one)) {
             SCOPED_FREE char *name = xstrdup(h->name);
             run_handle_drop(run, name);
             continue;

@@ -5,6 +5,7 @@
 #include "proto/base/alloc.h"
 #include "proto/base/log.h"
 #include "worker/step/backup.h"
+#include "worker/step/strays.h"
 
 enum { UNDO_LOCKED_MAX_S = 300 };
 
@@ -27,6 +28,21 @@ static int64_t locked_limit_ms(const struct task_run *run)
     return s * 1000;
 }
 
+/* `id` may be "*". */
+static bool remove_snapshot(struct task_run *run, const char *id, struct err *err)
+{
+    SCOPED_FREE char *prefix = xasprintf("oxbow task=%s ", run->offer->task);
+    struct ovirt_merge how = {.limit_ms = run->settings->merge_wait_s * 1000,
+                              .locked_ms = locked_limit_ms(run),
+                              .failed = merge_failed};
+    if (strcmp(id, WIRE_LEFTOVER_ALL) == 0)
+        return ovirt_snapshots_delete_marked(run->session, run->offer->vm, prefix, &how, err);
+    /* A disk that is locked by a transfer would be waited for, and for long. */
+    if (run->offer->attempt > 1 && !strays_end_transfers(run, run->offer->vm, id, err))
+        return false;
+    return ovirt_snapshot_delete(run->session, run->offer->vm, id, prefix, &how, err);
+}
+
 bool step_merge(struct task_run *run, struct err *err)
 {
     struct backup *b = run->state;
@@ -43,14 +59,12 @@ bool step_merge(struct task_run *run, struct err *err)
                        "open in an image transfer",
                        id);
     SCOPED_FREE char *snapshot = xstrdup(id);
-    SCOPED_FREE char *prefix = xasprintf("oxbow task=%s ", run->offer->task);
-    struct ovirt_merge how = {.limit_ms = run->settings->merge_wait_s * 1000,
-                              .locked_ms = locked_limit_ms(run),
-                              .failed = merge_failed};
-    bool ok =
-        strcmp(snapshot, WIRE_LEFTOVER_ALL) == 0
-            ? ovirt_snapshots_delete_marked(run->session, run->offer->vm, prefix, &how, err)
-            : ovirt_snapshot_delete(run->session, run->offer->vm, snapshot, prefix, &how, err);
+    bool ok = remove_snapshot(run, snapshot, err);
+    if (!ok && strays_may_hold(run, err)) {
+        struct err why = ERR_INIT;
+        ok = strays_detach(run, NULL, &why) && remove_snapshot(run, snapshot, &why);
+        *err = why;
+    }
     if (!ok)
         return false;
     run_handle_drop(run, HANDLE_SNAPSHOT);

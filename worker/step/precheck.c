@@ -11,6 +11,7 @@
 #include "proto/base/log.h"
 #include "worker/step/attached.h"
 #include "worker/step/backup.h"
+#include "worker/step/strays.h"
 
 static bool check_place(struct task_run *run, struct backup *b, struct err *err)
 {
@@ -48,7 +49,8 @@ static bool delete_stray(struct task_run *run, const struct ovirt_snapshot *s, s
 {
     log_warn("stray_snapshot", LOG_STR("snapshot", s->id), LOG_STR("marker", s->description));
     struct ovirt_merge how = {.limit_ms = run->settings->merge_wait_s * 1000};
-    return ovirt_snapshot_delete(run->session, run->offer->vm, s->id, s->description, &how, err);
+    return strays_end_transfers(run, run->offer->vm, s->id, err) &&
+           ovirt_snapshot_delete(run->session, run->offer->vm, s->id, s->description, &how, err);
 }
 
 /* A snapshot of this very task: take over the one of the highest fence, remove any other. */
@@ -98,6 +100,14 @@ static bool check_snapshots(struct task_run *run, struct backup *b, struct err *
     ok = ok && adopt(run, &list, err);
     ovirt_snapshots_done(&list);
     return ok;
+}
+
+/* What an earlier attempt opened and did not live to tell. */
+static bool end_stray_transfers(struct task_run *run, struct err *err)
+{
+    const char *snapshot = handles_get(&run->handles, HANDLE_SNAPSHOT);
+    return run->offer->attempt == 1 || !snapshot ||
+           strays_end_transfers(run, run->offer->vm, snapshot, err);
 }
 
 static const char *disk_label(const struct ovirt_disk *d)
@@ -218,5 +228,6 @@ bool step_precheck(struct task_run *run, struct err *err)
     /* What a dead attempt opened or attached, wherever: it blocks everything that follows. */
     if (!transfers_cancel_all(run, err) || !attached_detach_all(run, b->site.proxy_id, err))
         return false;
-    return check_snapshots(run, b, err) && check_disks(run, b, err) && check_space(run, b, err);
+    return check_snapshots(run, b, err) && end_stray_transfers(run, err) &&
+           check_disks(run, b, err) && check_space(run, b, err);
 }

@@ -7,6 +7,7 @@
 #include "proto/base/alloc.h"
 #include "proto/base/log.h"
 #include "worker/ovirt/transfer.h"
+#include "worker/step/strays.h"
 #include "worker/step/ticker.h"
 
 enum { KEEP_EVERY_S = 20, READY_LIMIT_MS = 5 * 60 * 1000, END_LIMIT_MS = 15 * 60 * 1000 };
@@ -38,6 +39,30 @@ static char *handle_of(const char *disk_id)
     return xasprintf(HANDLE_TRANSFER "%s", disk_id);
 }
 
+/* The volume may be held by a transfer that an earlier attempt asked for, and that the engine
+ * opened only now. */
+static char *ask(struct task_run *run, struct ovirt_transfer_spec *spec, struct err *err)
+{
+    const struct engine_conf *conf = engine_session_conf(run->session);
+    const char *snapshot = handles_get(&run->handles, HANDLE_SNAPSHOT);
+    int64_t until_ms = clock_mono_ms(run->clock) + conf->busy_budget_ms;
+    struct backoff wait = BACKOFF(conf->busy_min_ms, conf->busy_max_ms);
+    spec->no_wait = run->offer->attempt > 1 && snapshot;
+    char *id = ovirt_transfer_create(run->session, spec, err);
+    while (!id && spec->no_wait && err->code == ERR_ENGINE_BUSY &&
+           clock_mono_ms(run->clock) < until_ms) {
+        struct err stop = ERR_INIT;
+        if (!strays_end_transfers(run, run->offer->vm, snapshot, &stop) ||
+            !run_sleep(run, backoff_next_ms(&wait), &stop)) {
+            *err = stop;
+            return NULL;
+        }
+        err_clear(err);
+        id = ovirt_transfer_create(run->session, spec, err);
+    }
+    return id;
+}
+
 bool disk_transfer_open(struct task_run *run, const char *disk_id, const char *image_id,
                         uint64_t size_bytes, struct disk_transfer *ret, struct err *err)
 {
@@ -45,7 +70,7 @@ bool disk_transfer_open(struct task_run *run, const char *disk_id, const char *i
     struct ovirt_transfer_spec spec = {
         .is_upload = !image_id, .disk_id = disk_id, .image_id = image_id};
     *ret = (struct disk_transfer){.disk_id = xstrdup(disk_id)};
-    ret->id = ovirt_transfer_create(run->session, &spec, err);
+    ret->id = ask(run, &spec, err);
     if (!ret->id)
         return false;
     run_handle_set(run, handle, ret->id);

@@ -179,6 +179,20 @@ void sd_disksnapshots(struct engine *e, struct request *r)
     reply_json(r, 200, out_collection("disk_snapshot", list));
 }
 
+void sd_disksnapshot(struct engine *e, struct request *r)
+{
+    const struct storage_domain *sd = model_sd(&e->model, r->ids[0]);
+    const struct disk *d;
+    VEC_EACH(&e->model.disks, d)
+    for (size_t i = 0; sd && d->sd == sd && i < d->chain.len; i++) {
+        if (strcmp(d->chain.at[i]->id, r->ids[1]) != 0)
+            continue;
+        reply_json(r, 200, disksnapshot_view(e, d, i));
+        return;
+    }
+    reply_empty(r, 404);
+}
+
 /* --- Creation ----------------------------------------------------------------------------------
  */
 

@@ -36,8 +36,8 @@ static bool check_disks(const struct engine *e, struct request *r, const struct 
     const struct vm *holder = model_snapshot_disk_holder(&e->model, vm);
     if (holder) {
         reply_refused(r, 409,
-                      "Cannot remove Snapshot. The VM's disk snapshot is attached to another VM: "
-                      "%s.",
+                      "Cannot remove Snapshot. The following VM's disks snapshots are attached to "
+                      "other VMs: %s.",
                       holder->name);
         return false;
     }

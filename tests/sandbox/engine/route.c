@@ -16,6 +16,7 @@ static const struct route routes[] = {
     {"GET", "storagedomains", sds_list, NULL, NULL},
     {"GET", "storagedomains/{}", sds_get, NULL, NULL},
     {"GET", "storagedomains/{}/disksnapshots", sd_disksnapshots, NULL, NULL},
+    {"GET", "storagedomains/{}/disksnapshots/{}", sd_disksnapshot, NULL, NULL},
     {"GET", "networks", networks_list, NULL, NULL},
     {"GET", "networks/{}", networks_get, NULL, NULL},
     {"GET", "vnicprofiles", profiles_list, NULL, NULL},

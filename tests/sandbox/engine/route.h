@@ -39,6 +39,7 @@ ROUTE_FN(hosts_get);
 ROUTE_FN(sds_list);
 ROUTE_FN(sds_get);
 ROUTE_FN(sd_disksnapshots);
+ROUTE_FN(sd_disksnapshot);
 ROUTE_FN(networks_list);
 ROUTE_FN(networks_get);
 ROUTE_FN(profiles_list);

@@ -1,0 +1,220 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What an earlier attempt's last call made unheard, against a scripted engine: only what is ours is
+ * taken off and cancelled. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "tests/unit/worker/fake_run.h"
+#include "tests/unit/worker/ovirt/fake_engine.h"
+#include "worker/step/strays.h"
+
+#define SNAP         "dddddddd-0000-4000-8000-000000000001"
+#define PROXY_1      "bbbbbbbb-0000-4000-8000-000000000001"
+#define PROXY_2      "bbbbbbbb-0000-4000-8000-000000000002"
+#define DISK_1       "cccccccc-0000-4000-8000-000000000001"
+#define DISK_2       "cccccccc-0000-4000-8000-000000000002"
+#define VOLUME_1     "eeeeeeee-0000-4000-8000-000000000001"
+#define VOLUME_2     "eeeeeeee-0000-4000-8000-000000000002"
+#define DOMAIN       "ffffffff-0000-4000-8000-000000000001"
+#define TRANSFER     "99999999-0000-4000-8000-00000000000"
+#define ATTACHED     "/diskattachments/"
+#define DETACH(p, d) "DELETE vms/" p ATTACHED d "?detach_only=true"
+
+struct fixture {
+    struct fake_engine *fake;
+    struct fake_run f;
+    struct wire_journal_entry entries[3];
+};
+
+static void start(struct fixture *x, const struct fake_line *script)
+{
+    *x = (struct fixture){.fake = fake_engine_new(script)};
+    fake_run_init(&x->f);
+    x->f.offer.attempt = 3;
+    x->f.run.engine = fake_engine_client(x->fake);
+    x->f.run.session = engine_session_new(x->f.run.engine, NULL);
+}
+
+static void stop(struct fixture *x)
+{
+    engine_session_free(x->f.run.session);
+    engine_free(x->f.run.engine);
+    fake_run_done(&x->f);
+    fake_engine_check(x->fake);
+    fake_engine_free(x->fake);
+}
+
+/* Attempt 1 had disk 1 on proxy 1, attempt 2 had both disks on proxy 2, and the last entry says
+ * what is a lie or a mistake: the VM itself. */
+static void set_journal(struct fixture *x)
+{
+    static char one[] = "attachment." DISK_1, two[] = "attachment." DISK_2, snapshot[] = "snapshot";
+    static char proxy_1[] = PROXY_1, proxy_2[] = PROXY_2, vm[] = FAKE_VM;
+    static struct wire_handle first[] = {{one, proxy_1}, {snapshot, proxy_1}},
+                              second[] = {{one, proxy_2}, {two, proxy_2}}, third[] = {{one, vm}};
+    x->entries[0].handles = (struct wire_handles){first, 2};
+    x->entries[1].handles = (struct wire_handles){second, 2};
+    x->entries[2].handles = (struct wire_handles){third, 1};
+    x->f.offer.journal = (struct wire_journal){x->entries, 3};
+}
+
+static void disks_leave_the_proxies_of_all_attempts(void **state)
+{
+    (void)state;
+    struct fixture x;
+    struct err err = ERR_INIT;
+    start(&x, (const struct fake_line[]){{DETACH(PROXY_1, DISK_1), 404, NULL, 0},
+                                         {"GET vms/" PROXY_1 ATTACHED DISK_1, 404, NULL, 0},
+                                         {DETACH(PROXY_2, DISK_1), 200, "{}", 0},
+                                         {"GET vms/" PROXY_2 ATTACHED DISK_1, 404, NULL, 0},
+                                         {DETACH(PROXY_2, DISK_2), 200, "{}", 0},
+                                         {"GET vms/" PROXY_2 ATTACHED DISK_2, 404, NULL, 0},
+                                         {0}});
+    set_journal(&x);
+    assert_true(strays_detach(&x.f.run, NULL, &err));
+    stop(&x);
+}
+
+static void one_disk_alone_and_on_after_a_failure(void **state)
+{
+    (void)state;
+    struct fixture x;
+    struct err err = ERR_INIT;
+    start(&x, (const struct fake_line[]){
+                  {DETACH(PROXY_1, DISK_1), 403, "{\"detail\":\"not authorized\"}", 0},
+                  {DETACH(PROXY_2, DISK_1), 200, "{}", 0},
+                  {"GET vms/" PROXY_2 ATTACHED DISK_1, 404, NULL, 0},
+                  {0}});
+    set_journal(&x);
+    assert_false(strays_detach(&x.f.run, DISK_1, &err));
+    assert_int_equal(err.code, ERR_ENGINE_DENIED);
+    stop(&x);
+}
+
+#define LIST      "GET imagetransfers"
+#define DISKS     "GET vms/" FAKE_VM "/snapshots/" SNAP "/disks"
+#define VOLUME(v) "GET storagedomains/" DOMAIN "/disksnapshots/" v
+#define OPEN(n, disk, direction, phase)                                                            \
+    "{\"id\":\"" TRANSFER #n "\",\"image\":{\"id\":\"" disk "\"},\"direction\":\"" direction       \
+    "\",\"phase\":\"" phase "\"}"
+#define TRANSFERS(list) "{\"image_transfer\":[" list "]}"
+#define IN_SNAPSHOT(disk, volume)                                                                  \
+    "{\"id\":\"" disk "\",\"image_id\":\"" volume "\",\"provisioned_size\":\"1048576\","           \
+    "\"format\":\"cow\",\"storage_type\":\"image\",\"status\":\"ok\","                             \
+    "\"storage_domains\":{\"storage_domain\":[{\"id\":\"" DOMAIN "\"}]}}"
+#define BOTH_DISKS                                                                                 \
+    "{\"disk\":[" IN_SNAPSHOT(DISK_1, VOLUME_1) "," IN_SNAPSHOT(DISK_2, VOLUME_2) "]}"
+#define STATUS(v, s) "{\"id\":\"" v "\",\"status\":\"" s "\"}"
+#define CANCEL(n)    "POST imagetransfers/" TRANSFER #n "/cancel"
+
+static bool ended(const struct fake_line *script, const char *own, struct err *err)
+{
+    struct fixture x;
+    start(&x, script);
+    if (own)
+        handles_set(&x.f.run.handles, "transfer." DISK_1, own);
+    bool ok = strays_end_transfers(&x.f.run, FAKE_VM, SNAP, err);
+    stop(&x);
+    return ok;
+}
+
+static void a_transfer_of_our_volume_is_cancelled(void **state)
+{
+    (void)state;
+    struct err err = ERR_INIT;
+    assert_true(ended(
+        (const struct fake_line[]){{LIST, 200,
+                                    TRANSFERS(OPEN(1, DISK_1, "download", "transferring") "," OPEN(
+                                        2, DISK_2, "download", "finished_success")),
+                                    0},
+                                   {DISKS, 200, BOTH_DISKS, 0},
+                                   {VOLUME(VOLUME_1), 200, STATUS(VOLUME_1, "locked"), 0},
+                                   {CANCEL(1), 200, "{}", 0},
+                                   {"GET imagetransfers/" TRANSFER "1", 404, NULL, 0},
+                                   {0}},
+        NULL, &err));
+}
+
+/* Of another snapshot of the disk, an upload, one of two, and our own. */
+static void other_transfers_are_left_alone(void **state)
+{
+    (void)state;
+    struct err err = ERR_INIT;
+    assert_true(ended(
+        (const struct fake_line[]){
+            {LIST, 200, TRANSFERS(OPEN(1, DISK_1, "download", "transferring")), 0},
+            {DISKS, 200, BOTH_DISKS, 0},
+            {VOLUME(VOLUME_1), 200, STATUS(VOLUME_1, "ok"), 0},
+            {0}},
+        NULL, &err));
+    assert_true(
+        ended((const struct fake_line[]){{LIST, 200,
+                                          TRANSFERS(OPEN(1, DISK_1, "upload", "transferring")), 0},
+                                         {DISKS, 200, BOTH_DISKS, 0},
+                                         {0}},
+              NULL, &err));
+    assert_true(ended(
+        (const struct fake_line[]){{LIST, 200,
+                                    TRANSFERS(OPEN(1, DISK_1, "download", "transferring") "," OPEN(
+                                        2, DISK_1, "download", "initializing")),
+                                    0},
+                                   {DISKS, 200, BOTH_DISKS, 0},
+                                   {0}},
+        NULL, &err));
+    assert_true(ended(
+        (const struct fake_line[]){
+            {LIST, 200, TRANSFERS(OPEN(1, DISK_1, "download", "transferring")), 0},
+            {DISKS, 200, BOTH_DISKS, 0},
+            {VOLUME(VOLUME_1), 200, STATUS(VOLUME_1, "locked"), 0},
+            {0}},
+        TRANSFER "1", &err));
+}
+
+static void a_snapshot_that_has_gone_has_no_transfers(void **state)
+{
+    (void)state;
+    struct err err = ERR_INIT;
+    assert_true(ended((const struct fake_line[]){{LIST, 200, "{}", 0}, {0}}, NULL, &err));
+    assert_true(ended(
+        (const struct fake_line[]){
+            {LIST, 200, TRANSFERS(OPEN(1, DISK_1, "download", "transferring")), 0},
+            {DISKS, 404, NULL, 0},
+            {0}},
+        NULL, &err));
+    assert_false(
+        ended((const struct fake_line[]){{LIST, 403, "{\"detail\":\"not authorized\"}", 0}, {0}},
+              NULL, &err));
+    assert_int_equal(err.code, ERR_ENGINE_DENIED);
+}
+
+static void only_later_attempts_look(void **state)
+{
+    (void)state;
+    struct fake_run f;
+    struct err held = ERR_INIT, lost = ERR_INIT;
+    err_set(&held, ERR_CONFLICT, 409, "attached to other VMs");
+    err_set(&lost, ERR_LEASE_LOST, 0, "lost");
+    fake_run_init(&f);
+    assert_false(strays_may_hold(&f.run, &held));
+    f.offer.attempt = 2;
+    assert_true(strays_may_hold(&f.run, &held));
+    assert_false(strays_may_hold(&f.run, &lost));
+    fake_run_done(&f);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(disks_leave_the_proxies_of_all_attempts),
+        cmocka_unit_test(one_disk_alone_and_on_after_a_failure),
+        cmocka_unit_test(a_transfer_of_our_volume_is_cancelled),
+        cmocka_unit_test(other_transfers_are_left_alone),
+        cmocka_unit_test(a_snapshot_that_has_gone_has_no_transfers),
+        cmocka_unit_test(only_later_attempts_look),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,124 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "worker/step/strays.h"
+
+#include <string.h>
+
+#include "proto/base/alloc.h"
+#include "proto/base/log.h"
+#include "worker/ovirt/attachment.h"
+#include "worker/ovirt/snapshot.h"
+#include "worker/ovirt/transfer.h"
+
+enum { DETACH_LIMIT_MS = 15 * 60 * 1000, CANCEL_LIMIT_MS = 15 * 60 * 1000 };
+
+/* --- Attachments ------------------------------------------------------------------------------ */
+/* Borrowed from the journal. */
+struct hold {
+    const char *vm, *disk;
+};
+struct holds {
+    struct hold *v;
+    size_t count;
+};
+
+static void note(struct holds *h, const char *vm, const char *disk)
+{
+    for (size_t i = 0; i < h->count; i++) {
+        if (strcmp(h->v[i].vm, vm) == 0 && strcmp(h->v[i].disk, disk) == 0)
+            return;
+    }
+    h->v = xreallocarray(h->v, h->count + 1, sizeof *h->v);
+    h->v[h->count++] = (struct hold){.vm = vm, .disk = disk};
+}
+
+static struct holds read_journal(const struct task_run *run, const char *disk_id)
+{
+    const struct wire_journal *journal = &run->offer->journal;
+    const size_t prefix = strlen(HANDLE_ATTACHMENT);
+    struct holds found = {0};
+    for (size_t i = 0; i < journal->count; i++) {
+        const struct wire_handles *handles = &journal->v[i].handles;
+        for (size_t k = 0; k < handles->count; k++) {
+            const struct wire_handle *h = &handles->v[k];
+            if (strncmp(h->name, HANDLE_ATTACHMENT, prefix) != 0 ||
+                (disk_id && strcmp(h->name + prefix, disk_id) != 0) ||
+                (run->offer->vm && strcmp(run->offer->vm, h->value) == 0))
+                continue;
+            note(&found, h->value, h->name + prefix);
+        }
+    }
+    return found;
+}
+
+bool strays_detach(struct task_run *run, const char *disk_id, struct err *err)
+{
+    struct holds holds = read_journal(run, disk_id);
+    for (size_t i = 0; i < holds.count; i++) {
+        const struct hold *h = &holds.v[i];
+        struct err one = ERR_INIT;
+        if (ovirt_detach(run->session, h->vm, h->disk, DETACH_LIMIT_MS, &one)) {
+            log_info("stray_detached", LOG_STR("disk", h->disk), LOG_STR("proxy", h->vm));
+            continue;
+        }
+        err_keep_first(err, &one);
+        if (one.code == ERR_LEASE_LOST)
+            break;
+    }
+    free(holds.v);
+    return !err_is_set(err);
+}
+
+/* --- Transfers -------------------------------------------------------------------------------- */
+static bool is_own(const struct task_run *run, const char *transfer)
+{
+    for (size_t i = 0; i < run->handles.count; i++) {
+        const struct wire_handle *h = &run->handles.v[i];
+        if (strncmp(h->name, HANDLE_TRANSFER, strlen(HANDLE_TRANSFER)) == 0 &&
+            strcmp(h->value, transfer) == 0)
+            return true;
+    }
+    return false;
+}
+
+static bool end_transfer_of(struct task_run *run, const struct ovirt_open_transfers *open,
+                            const struct ovirt_disk *d, struct err *err)
+{
+    SCOPED_FREE char *id = NULL;
+    if (!ovirt_transfer_of_volume(run->session, open, d->id, d->image_id, d->storage_domain_id, &id,
+                                  err))
+        return false;
+    if (!id || is_own(run, id))
+        return true;
+    if (!ovirt_transfer_cancel(run->session, id, CANCEL_LIMIT_MS, err))
+        return false;
+    log_info("stray_transfer_ended", LOG_STR("disk", d->id), LOG_STR("transfer", id));
+    return true;
+}
+
+bool strays_end_transfers(struct task_run *run, const char *vm_id, const char *snapshot_id,
+                          struct err *err)
+{
+    struct ovirt_open_transfers open = {0};
+    struct ovirt_disks disks = {0};
+    if (!ovirt_transfers_open(run->session, &open, err))
+        return false;
+    bool ok = true;
+    if (open.count > 0 && !ovirt_snapshot_disks(run->session, vm_id, snapshot_id, &disks, err)) {
+        ok = err->code == ERR_NOT_FOUND;
+        if (ok)
+            err_clear(err);
+    }
+    for (size_t i = 0; ok && i < disks.count; i++)
+        ok = end_transfer_of(run, &open, &disks.v[i], err);
+    ovirt_disks_done(&disks);
+    ovirt_open_transfers_done(&open);
+    return ok;
+}
+
+bool strays_may_hold(const struct task_run *run, const struct err *err)
+{
+    return run->offer->attempt > 1 &&
+           (err->code == ERR_CONFLICT || err->code == ERR_ENGINE_REFUSED ||
+            err->code == ERR_ENGINE_BUSY || err->code == ERR_ENGINE_FAULT ||
+            err->code == ERR_MERGE_FAILED);
+}

@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What the last call of an earlier attempt may have made when its worker was dead already, and
+ * nobody heard of it: a disk on a proxy VM, an image transfer. The engine can take its time with a
+ * call, so looking once, when an attempt begins, is not enough: what is removed later (a snapshot,
+ * a disk) may be held by such a stray.
+ *
+ * Threads: the task's.
+ */
+#pragma once
+
+#include "worker/step/step.h"
+
+/* Takes disk `disk_id` (NULL = every disk) off each VM that the journal says an earlier attempt
+ * attached it to; never off the VM of the task. What is not attached any more is fine. Goes on
+ * after a failure; the first one is returned. */
+bool strays_detach(struct task_run *run, const char *disk_id, struct err *err);
+
+/* Cancels the image transfers of the disks in this snapshot, except those that this run holds; none
+ * of another snapshot of these disks. A snapshot that has gone is fine. */
+bool strays_end_transfers(struct task_run *run, const char *vm_id, const char *snapshot_id,
+                          struct err *err);
+
+/* Is it worth looking for strays after this failure to remove something? */
+bool strays_may_hold(const struct task_run *run, const struct err *err);
