@@ -67,6 +67,18 @@ class Judge:
                 wrong.append(f"disk {disk['id']} belongs to no VM")
         return wrong
 
+    @staticmethod
+    def transfers_rest(state, vms):
+        """No disk of these VMs (None = any) is open in an image transfer, or locked."""
+        ids = {vm["id"] for vm in state["vms"] if vms is None or vm["name"] in vms}
+        disks = {d["id"]: d for d in state["disks"] if vms is None or d["vm"] in ids}
+        wrong = [f"disk {t['disk']} is open in transfer {t['id']} ({t['phase']})" for t in
+                 state["transfers"] if t["disk"] in disks and not t["phase"].startswith("finished_")]
+        for disk in disks.values():
+            if disk["status"] != "ok" or any(volume["locked"] for volume in disk["chain"]):
+                wrong.append(f"disk {disk['id']} is locked")
+        return wrong
+
     def ledger_rest(self, zone=None):
         wrong = [f"task {t['id']} ({t['kind']}, {t['role']}) is {t['state']}, attempt {t['attempt']}"
                  for t in self.lab.ledger.open_tasks(zone)]

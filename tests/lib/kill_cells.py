@@ -41,6 +41,10 @@ class Scenario:
     def __init__(self, tables):
         self.steps = tables[self.kind]
 
+    def wants(self, point):
+        """Is it this scenario's, of those that its steps pass?"""
+        return True
+
     def prepare(self, cell):
         """What must be there before; runs without a fault."""
 
@@ -48,11 +52,21 @@ class Scenario:
         """Makes room, once the case was judged well."""
 
 
+TRANSFER_STEPS = ("map", "open", "close")  # of a backup; they do nothing for the other disks
+
+
 class Backup(Scenario):
     name = kind = "backup"
 
+    def __init__(self, tables):
+        super().__init__(tables)
+        self.steps = [step for step in self.steps if step not in TRANSFER_STEPS]
+
+    def vm(self, cell):
+        return cell.next_vm()
+
     def begin(self, cell, tag):
-        vm = cell.next_vm()
+        vm = self.vm(cell)
         return Run(cell.lab.ox("backup", vm["name"], "--zone", cell.zone, name=tag), self.kind, vm=vm)
 
     def judge(self, cell, run):
@@ -68,6 +82,19 @@ class Backup(Scenario):
 
     def after(self, cell, run):
         cell.forget_references(run.vm)
+
+
+class BackupByTransfer(Backup):
+    """Of a VM with a disk that comes by image transfer and one that is mapped by one: only the steps
+    that have to do with these."""
+    name = "transfer"
+
+    def __init__(self, tables):
+        super().__init__(tables)
+        self.steps = TRANSFER_STEPS
+
+    def vm(self, cell):
+        return cell.transfer_vm
 
 
 class Restore(Scenario):
@@ -284,6 +311,19 @@ class CleanupOfRestore(Cleanup):
         self.other = Restore(tables)
 
 
+class CleanupOfTransfer(CleanupOfBackup):
+    """Only what ends a transfer."""
+    name = "cleanup-of-transfer"
+    stop_at = "event=step_done step=open "
+
+    def __init__(self, tables):
+        super().__init__(tables)
+        self.other = BackupByTransfer(tables)
+
+    def wants(self, point):
+        return point.what == "POST-cancel"
+
+
 class Undo(Scenario):
     """A task is cancelled, and takes back what it has done."""
     exit_code = 6
@@ -292,7 +332,7 @@ class Undo(Scenario):
     def __init__(self, tables):
         self.other = self.of(tables)
         self.kind = self.other.kind
-        self.steps = ["undo-" + step for step in tables[self.kind]]
+        self.steps = ["undo-" + step for step in self.other.steps]
 
     def prepare(self, cell):
         self.other.prepare(cell)
@@ -346,10 +386,27 @@ class UndoOfUpload(Undo):
         self.steps = ["undo-open"]
 
 
+class UndoOfTransfer(Undo):
+    name, of = "undo-of-transfer", BackupByTransfer
+    stop_at = "event=step_done step=open "
+
+    def wants(self, point):
+        return point.step == "undo-open"
+
+
+class UndoOfMap(Undo):
+    """While the transfer is open that a disk's map is asked of."""
+    name, of = "undo-of-map", BackupByTransfer
+    stop_at = "event=transfer_opened "
+
+    def wants(self, point):
+        return point.step == "undo-map"
+
+
 # Those of kinds that this worker knows.
-SCENARIO_CLASSES = [Backup, Restore, RestoreAndStart, UndoOfBackup, UndoOfRestore, CleanupOfBackup, CleanupOfRestore,
-                    Inventory, List, Sweep, Prune, Verify,
-                    Upload, UndoOfUpload]
+SCENARIO_CLASSES = [Backup, BackupByTransfer, Restore, Upload, RestoreAndStart, UndoOfBackup, UndoOfTransfer, UndoOfMap,
+                    UndoOfRestore, UndoOfUpload, CleanupOfBackup, CleanupOfTransfer, CleanupOfRestore, Inventory, List,
+                    Sweep, Prune, Verify]
 
 
 def scenarios(tables):
@@ -425,6 +482,7 @@ class Cell:
         self.proxies = {w.proxy for w in self.workers}
         state = lab.sandbox.state()
         self.vms = [vm for vm in state["vms"] if re.fullmatch(zone + r"v\d+", vm["name"])]
+        self.transfer_vm = next(vm for vm in state["vms"] if vm["name"] == zone + "t1")
         self.turn = self.number = 0
         self.points_of_vm = {}  # name of a VM -> the point to restore from
         self.kept = {}  # id of a VM -> snapshots whose references are kept
@@ -534,12 +592,13 @@ class Cell:
         """The client has ended, and all is at rest."""
         run.client.wait(END_S)
         last = []
+        vms = {vm["name"] for vm in (*self.vms, self.transfer_vm)}
 
         def rest():
             state = self.lab.sandbox.state()
             tasks = {t["id"] for t in self.lab.ledger.rows("SELECT id FROM task WHERE zone = ?", self.zone)}
-            last[:] = (self.judge.engine_rest(state, {vm["name"] for vm in self.vms}, self.proxies) +
-                       self.judge.disks_rest(state, tasks) + self.judge.ledger_rest(self.zone))
+            last[:] = (self.judge.engine_rest(state, vms, self.proxies) + self.judge.disks_rest(state, tasks) +
+                       self.judge.transfers_rest(state, vms) + self.judge.ledger_rest(self.zone))
             last.extend(f"{w.name} still runs a task" for w in self.workers if w.runs_open() > 0)
             return not last
         try:

@@ -397,7 +397,7 @@ class Lab:
                     f"ledger: {self.path('ledger.db')}\nzones:\n{names}lease_s: {self.lease_s}\n"
                     f"{more}log:\n  level: {self.log_level}\n")
 
-    def _worker_conf(self, worker, slots, disks_at_once, password_file):
+    def _worker_conf(self, worker, slots, disks_at_once, map_min_mib, password_file):
         proxies = {p["name"]: p for p in self.sandbox.info["proxies"]}
         engine = int(re.search(r":(\d+)/", self.sandbox.info["url"]).group(1))
         engine = self.relays.open(worker.name + ".engine", engine)
@@ -421,6 +421,7 @@ slots:
 copy:
   disks_at_once: {disks_at_once}
   threads_per_disk: {disks_at_once}
+  map_min_mib: {map_min_mib}
 lease:
   presence_s: 1
   claim_s: 4
@@ -434,7 +435,7 @@ log:
   level: {self.log_level}
 """)
 
-    def start(self, spec, zones, slots=1, disks_at_once=1, coordinator=""):
+    def start(self, spec, zones, slots=1, disks_at_once=1, map_min_mib=1024, coordinator=""):
         """`zones`: zone -> names of its workers. `spec`: the sandbox's, without users and proxies."""
         password = secrets.token_hex(8)
         names = [w for workers in zones.values() for w in workers]
@@ -474,7 +475,7 @@ log:
             self.points[zone] = Points(self.points_dir(zone))
             for name in workers:
                 worker = Worker(self, zone, name)
-                self._worker_conf(worker, slots, disks_at_once,
+                self._worker_conf(worker, slots, disks_at_once, map_min_mib,
                                   self.path("engine.password"))
                 self.workers[name] = worker
                 self.programs.insert(0, worker)

@@ -78,10 +78,11 @@ static json_t *show_disk(const struct engine *e, const struct disk *d)
     json_t *chain = json_array();
     const struct volume *v;
     VEC_EACH(&d->chain, v)
-    json_array_append_new(
-        chain, json_pack("{s:s, s:s, s:s, s:s, s:b, s:I}", "id", v->id, "snapshot", v->snapshot_id,
-                         "path", v->path, "format", v->format == BLOCK_RAW ? "raw" : "qcow2",
-                         "illegal", v->illegal, "actual_size", (json_int_t)volume_actual_bytes(v)));
+    json_array_append_new(chain, json_pack("{s:s, s:s, s:s, s:s, s:b, s:b, s:I}", "id", v->id,
+                                           "snapshot", v->snapshot_id, "path", v->path, "format",
+                                           v->format == BLOCK_RAW ? "raw" : "qcow2", "illegal",
+                                           v->illegal, "locked", v->locked, "actual_size",
+                                           (json_int_t)volume_actual_bytes(v)));
     return json_pack("{s:s, s:s, s:s, s:I, s:s, s:b, s:b, s:b, s:s, s:o}", "id", d->id, "alias",
                      d->alias, "description", d->description ? d->description : "", "size_bytes",
                      (json_int_t)d->size_bytes, "status", disk_status_name(d->status), "busy",
