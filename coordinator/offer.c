@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "coordinator/leftovers.h"
+#include "coordinator/rates.h"
 
 enum { JOURNAL_ROWS_MAX = 2000, GRANTS_MAX = 100 };
 
@@ -154,7 +155,13 @@ char *offer_body(struct core *core, struct task *t, struct err *err)
     offer.attempt = t->attempt;
     if (left.count > 0)
         offer.cleanup = left;
-    char *body = encode(&offer, &h, err);
+    SCOPED_RATES struct rate_list rates = {0};
+    SCOPED_FREE struct wire_rate *wire_rates = NULL;
+    char *body = NULL;
+    if (!rates_concern(t->kind) || rates_load(core, t->zone, &rates, &wire_rates, err)) {
+        offer.rates = (struct wire_rates){.v = wire_rates, .count = rates.count};
+        body = encode(&offer, &h, err);
+    }
     wire_free(&m);
     return body;
 }

@@ -184,3 +184,42 @@ bool plan_verify(struct core *core, struct request *r, const void *message, stru
     };
     return add_per_zone(core, r, b->zone, &spec, err) && work_settle(core, r, err);
 }
+
+/* --- plan: one task a zone --- */
+bool plan_check_plan(struct core *core, const void *message, struct err *why)
+{
+    const struct wire_plan *b = message;
+    return check_zone(core, b->zone, why);
+}
+
+/* The VMs that workers run in, which "all" and the like do not mean. Borrowed from `workers`. */
+static struct wire_strings proxies_of(const struct worker_list *workers)
+{
+    struct wire_strings all = {.v = xcalloc(workers->count + 1, sizeof *all.v)};
+    for (size_t i = 0; i < workers->count && all.count < WIRE_SELECT_MAX; i++) {
+        if (workers->v[i].proxy && workers->v[i].proxy[0])
+            all.v[all.count++] = workers->v[i].proxy;
+    }
+    return all;
+}
+
+bool plan_plan(struct core *core, struct request *r, const void *message, struct err *err)
+{
+    const struct wire_plan *b = message;
+    struct wire_plan plan = *b;
+    struct worker_list workers = {0};
+    if (!ledger_worker_list(core->ledger, &workers, err))
+        return false;
+    struct wire_strings proxies = proxies_of(&workers);
+    struct work_spec spec = {
+        .role = TASK_MAIN,
+        .kind = "plan",
+        .lane = LANE_UPKEEP,
+        .deadline_s = core->conf->deadline_s,
+        .offer = {.plan = &plan, .proxies = proxies},
+    };
+    bool ok = add_per_zone(core, r, b->zone, &spec, err) && work_settle(core, r, err);
+    free(proxies.v);
+    worker_list_done(&workers);
+    return ok;
+}

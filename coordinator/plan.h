@@ -19,6 +19,7 @@ bool plan_check_list(struct core *core, const void *message, struct err *why);
 bool plan_check_sweep(struct core *core, const void *message, struct err *why);
 bool plan_check_prune(struct core *core, const void *message, struct err *why);
 bool plan_check_verify(struct core *core, const void *message, struct err *why);
+bool plan_check_plan(struct core *core, const void *message, struct err *why);
 bool plan_backup(struct core *core, struct request *r, const void *message, struct err *err);
 bool plan_restore(struct core *core, struct request *r, const void *message, struct err *err);
 bool plan_inventory(struct core *core, struct request *r, const void *message, struct err *err);
@@ -26,6 +27,7 @@ bool plan_list(struct core *core, struct request *r, const void *message, struct
 bool plan_sweep(struct core *core, struct request *r, const void *message, struct err *err);
 bool plan_prune(struct core *core, struct request *r, const void *message, struct err *err);
 bool plan_verify(struct core *core, struct request *r, const void *message, struct err *err);
+bool plan_plan(struct core *core, struct request *r, const void *message, struct err *err);
 
 /* Cancelling: cancel.c. */
 bool cancel_check(struct core *core, const void *message, struct err *why);

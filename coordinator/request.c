@@ -50,6 +50,7 @@ static const struct kind {
     {WIRE_SWEEP, "sweep", NULL, plan_check_sweep, plan_sweep, NULL},
     {WIRE_PRUNE, "prune", NULL, plan_check_prune, plan_prune, NULL},
     {WIRE_VERIFY, "verify", NULL, plan_check_verify, plan_verify, NULL},
+    {WIRE_PLAN, "plan", NULL, plan_check_plan, plan_plan, NULL},
     {WIRE_CANCEL, "cancel", NULL, cancel_check, cancel_plan, NULL},
     {WIRE_STATUS, "status", NULL, status_check, NULL, status_answer},
     {WIRE_DOCTOR, "doctor", NULL, checkup_check, NULL, checkup_answer},

@@ -7,6 +7,7 @@
 #include "coordinator/lease.h"
 #include "coordinator/leftovers.h"
 #include "coordinator/outgoing.h"
+#include "coordinator/rates.h"
 #include "coordinator/select.h"
 #include "coordinator/sweep.h"
 #include "coordinator/work.h"
@@ -149,6 +150,9 @@ static bool succeed(struct core *core, struct task *t, const struct wire_result 
         return succeed_cleanup(core, t, result, err);
     if (wire_is_listing(t->kind) || strcmp(t->kind, "sweep") == 0)
         return succeed_listing(core, t, result, err);
+    if (strcmp(t->kind, "backup") == 0 && result->stats &&
+        !rates_take(core, t->zone, &result->stats->paths, err))
+        return false;
     return end_with(core, t, TASK_SUCCEEDED, NULL, result, err);
 }
 

@@ -8,12 +8,7 @@
 #include "coordinator/cli/verbs.h"
 
 enum {
-    KEY_ID = 0x400,
-    KEY_TAG,
-    KEY_SEARCH,
-    KEY_ALL,
-    KEY_EXCLUDE,
-    KEY_ZONE,
+    KEY_ZONE = 0x400,
     KEY_QUIESCE,
     KEY_UNSUPPORTED,
     KEY_PATH,
@@ -22,19 +17,11 @@ enum {
 };
 
 static const struct argp_option options[] = {
-    {.doc = "Which VMs (the union of all that is given):", .group = 1},
-    {.name = "id", .key = KEY_ID, .arg = "ID", .doc = "The VM with this id; may be repeated"},
-    {.name = "tag", .key = KEY_TAG, .arg = "TAG", .doc = "VMs with this tag; may be repeated"},
-    {.name = "search",
-     .key = KEY_SEARCH,
-     .arg = "EXPR",
-     .doc = "VMs that the engine's search finds, e.g. \"cluster=prod and name=db*\""},
-    {.name = "all", .key = KEY_ALL, .doc = "All VMs"},
-    {.name = "exclude",
-     .key = KEY_EXCLUDE,
-     .arg = "VM",
-     .doc = "Not the VM of this name; may be repeated"},
-    {.name = "zone", .key = KEY_ZONE, .arg = "ZONE", .doc = "Only VMs of this zone (data centre)"},
+    {.name = "zone",
+     .key = KEY_ZONE,
+     .arg = "ZONE",
+     .doc = "Only VMs of this zone (data centre)",
+     .group = 1},
     {.doc = "How:", .group = 2},
     {.name = "quiesce",
      .key = KEY_QUIESCE,
@@ -59,12 +46,6 @@ static const struct argp_option options[] = {
      .doc = "Idempotency key: the same key twice is one job, however often it is sent"},
     {0},
 };
-
-/* A word on the command line may be a name or an id. */
-static error_t add_vm(struct argp_state *state, char *arg, struct backup_args *args)
-{
-    return args_add(state, "VM", arg, id_is_valid(arg) ? &args->select.ids : &args->select.names);
-}
 
 static error_t parse_how(int key, char *arg, struct argp_state *state, struct backup_args *args)
 {
@@ -98,40 +79,17 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     struct backup_args *args = state->input;
     switch (key) {
     case ARGP_KEY_INIT:
-        state->child_inputs[0] = &args->job;
+        state->child_inputs[0] = &args->select;
+        state->child_inputs[1] = &args->job;
         return 0;
-    case ARGP_KEY_ARG:
-        return add_vm(state, arg, args);
-    case KEY_ID:
-        if (!id_is_valid(arg)) {
-            argp_error(state, "--id '%s' is not a UUID: 'oxbow inventory --json' shows the ids",
-                       arg);
-            return EINVAL;
-        }
-        return args_add(state, "--id", arg, &args->select.ids);
-    case KEY_TAG:
-        return args_add(state, "--tag", arg, &args->select.tags);
-    case KEY_SEARCH:
-        return args_set(state, "--search", arg, WIRE_TEXT_MAX, &args->select.search);
-    case KEY_ALL:
-        args->select.all = true;
-        return 0;
-    case KEY_EXCLUDE:
-        return args_add(state, "--exclude", arg, &args->select.exclude);
     case KEY_ZONE:
         return args_zone(state, arg, &args->message.zone);
-    case ARGP_KEY_END:
-        if (args->select.names.count || args->select.ids.count || args->select.tags.count ||
-            args->select.search || args->select.all)
-            return 0;
-        argp_error(state, "which VMs? Name some, or give --tag, --search or --all");
-        return EINVAL;
     default:
         return parse_how(key, arg, state, args);
     }
 }
 
-static const struct argp_child children[] = {{.argp = &job_argp}, {0}};
+static const struct argp_child children[] = {{.argp = &selection_argp}, {.argp = &job_argp}, {0}};
 static const struct argp argp = {
     .options = options,
     .parser = parse,
@@ -158,10 +116,7 @@ bool backup_parse(int argc, char **argv, unsigned argp_flags, struct backup_args
 
 void backup_args_done(struct backup_args *args)
 {
-    free(args->select.ids.v);
-    free(args->select.names.v);
-    free(args->select.tags.v);
-    free(args->select.exclude.v);
+    selection_done(&args->select);
 }
 
 static int run(int argc, char **argv)

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <strings.h>
 
 #include "coordinator/cli/format.h"
 #include "coordinator/cli/verb.h"
@@ -119,6 +120,7 @@ static void gather(const struct query *q, struct wire_item_list *all)
         APPEND(all, page->items, traces);
         APPEND(all, page->items, gauges);
         APPEND(all, page->items, attempts);
+        APPEND(all, page->items, plans);
         APPEND(all, page->items, findings);
     }
 }
@@ -133,6 +135,7 @@ static void gathered_done(struct wire_item_list *all)
     free(all->traces);
     free(all->gauges);
     free(all->attempts);
+    free(all->plans);
     free(all->findings);
 }
 
@@ -170,8 +173,54 @@ static int print_answer(const struct query *q, query_print_fn print, const char 
     return ok ? CLI_SUCCEEDED : CLI_FAILED;
 }
 
+/* --- What was named and is not there ---------------------------------------------------------- */
+static bool is_planned(const struct query *q, const char *id, const char *name)
+{
+    for (size_t i = 0; i < q->count; i++) {
+        const struct wire_item_list *items = ((const struct wire_page *)q->pages[i].as)->items;
+        for (size_t v = 0; v < items->plans_count; v++) {
+            if ((name && strcmp(items->plans[v].name, name) == 0) ||
+                (id && strcasecmp(items->plans[v].id, id) == 0))
+                return true;
+        }
+    }
+    return false;
+}
+
+static bool is_excluded(const struct wire_select *select, const char *name)
+{
+    for (size_t i = 0; i < select->exclude.count; i++) {
+        if (strcmp(select->exclude.v[i], name) == 0)
+            return true;
+    }
+    return false;
+}
+
+static size_t say_missing(const struct query *q, const struct wire_select *named)
+{
+    size_t missing = 0;
+    for (size_t i = 0; i < named->names.count + named->ids.count; i++) {
+        struct err err = ERR_INIT;
+        bool by_name = i < named->names.count;
+        const char *what = by_name ? named->names.v[i] : named->ids.v[i - named->names.count];
+        if (is_planned(q, by_name ? NULL : what, by_name ? what : NULL) ||
+            (by_name && is_excluded(named, what)))
+            continue;
+        missing++;
+        err_set(&err, ERR_NOT_FOUND, 0, "no VM with %s '%s'", by_name ? "name" : "id", what);
+        output_error(&err, "'oxbow inventory' lists them");
+    }
+    return missing;
+}
+
 int query_run(const struct query_args *args, enum wire_type type, const void *message,
               query_print_fn print, const char *empty)
+{
+    return query_run_named(args, type, message, print, empty, NULL);
+}
+
+int query_run_named(const struct query_args *args, enum wire_type type, const void *message,
+                    query_print_fn print, const char *empty, const struct wire_select *named)
 {
     struct query q = {.args = args};
     int code = request_run(&(struct request_opts){
@@ -190,6 +239,8 @@ int query_run(const struct query_args *args, enum wire_type type, const void *me
     if (code == CLI_SUCCEEDED || code == CLI_PARTLY || (code == CLI_FAILED && q.count)) {
         int printed = print_answer(&q, print, empty);
         code = code == CLI_SUCCEEDED ? printed : code;
+        if (named && say_missing(&q, named) > 0 && code == CLI_SUCCEEDED)
+            code = q.count > 0 ? CLI_PARTLY : CLI_FAILED;
     }
     forget(&q);
     return code;

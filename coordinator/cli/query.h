@@ -21,5 +21,9 @@ typedef void (*query_print_fn)(struct wire_item_list *items, const struct output
                                struct buf *out);
 
 /* Returns an exit code. `empty` is said on standard error when there was nothing to print. */
+/* The same, for an answer of plans: a VM that `named` names and that is in no page is an error, and
+ * makes it CLI_PARTLY (CLI_FAILED when there is nothing else). */
+int query_run_named(const struct query_args *args, enum wire_type type, const void *message,
+                    query_print_fn print, const char *empty, const struct wire_select *named);
 int query_run(const struct query_args *args, enum wire_type type, const void *message,
               query_print_fn print, const char *empty);

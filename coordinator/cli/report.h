@@ -34,6 +34,10 @@ void report_attempts(const struct wire_attempt_item *v, size_t count, int width,
                      int64_t now_wall_ms, struct buf *out);
 void report_traces(const struct wire_trace_item *v, size_t count, int width, bool utf8,
                    int64_t now_wall_ms, struct buf *out);
+/* How backups would go: for each VM a headline, a table of its disks, and what stands against it.
+ */
+void report_plans(const struct wire_plan_item *v, size_t count, int width, bool utf8,
+                  struct buf *out);
 /* Not a table: a line for each zone, and one for trouble when there is some. */
 void report_gauges(const struct wire_gauge_item *v, size_t count, bool utf8, struct buf *out);
 void report_workers(const struct wire_worker_item *v, size_t count, int width, bool utf8,

@@ -49,6 +49,16 @@ struct verify_args {
 };
 bool verify_parse(int argc, char **argv, unsigned argp_flags, struct verify_args *ret);
 
+struct plan_args {
+    struct query_args query;
+    struct wire_plan message;
+    struct wire_select select;
+    struct wire_backup_opts options;
+};
+/* The caller calls plan_args_done(). */
+bool plan_parse(int argc, char **argv, unsigned argp_flags, struct plan_args *ret);
+void plan_args_done(struct plan_args *args);
+
 struct status_args {
     struct job_args job; /* its waiting options only count with --watch */
     struct query_args query;
@@ -81,6 +91,10 @@ struct sweep_args {
     struct wire_sweep message;
 };
 bool sweep_parse(int argc, char **argv, unsigned argp_flags, struct sweep_args *ret);
+
+/* argp child of verbs that select VMs, with their words; its input is a struct wire_select. */
+extern const struct argp selection_argp;
+void selection_done(struct wire_select *select);
 
 /* --- Shared by the parsers -------------------------------------------------------------------- */
 /* Each says what is wrong by argp_error() and returns EINVAL, or 0. argv strings are not const in

@@ -328,6 +328,29 @@ bool ledger_cancel_wait_add(struct ledger *l, const char *request, const char *t
 bool ledger_cancel_wait_of(struct ledger *l, const char *task, char ***ret_ids, size_t *ret_count,
                            struct err *err);
 
+/* --- Rates ----------------------------------------------------------------------------------- */
+/* How fast earlier backups of a zone were by one path. */
+struct rate {
+    int64_t n;
+    char *zone, *path;
+    int64_t bytes_per_s, samples;
+    int64_t at_ms; /* of the last sample */
+};
+void rate_done(struct rate *r);
+#define SCOPED_RATE __attribute__((cleanup(rate_done), unused))
+struct rate_list {
+    struct rate *v;
+    size_t count;
+};
+void rate_list_done(struct rate_list *list);
+#define SCOPED_RATES __attribute__((cleanup(rate_list_done), unused))
+/* Adds it when n is 0. */
+bool ledger_rate_save(struct ledger *l, struct rate *r, struct err *err);
+/* Leaves `ret` zeroed when there is none. */
+bool ledger_rate_get(struct ledger *l, const char *zone, const char *path, struct rate *ret,
+                     struct err *err);
+bool ledger_rate_list(struct ledger *l, const char *zone, struct rate_list *ret, struct err *err);
+
 /* --- Sweeps and gauges ----------------------------------------------------------------------- */
 /* What the last sweep of a zone counted. */
 struct sweep {

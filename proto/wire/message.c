@@ -39,7 +39,7 @@ const char *wire_type_name(enum wire_type type)
 
 bool wire_is_listing(const char *task_kind)
 {
-    static const char *const kinds[] = {"inventory", "list", "prune", "verify"};
+    static const char *const kinds[] = {"inventory", "list", "prune", "verify", "plan"};
     for (size_t i = 0; i < ARRAY_LEN(kinds); i++)
         if (strcmp(task_kind, kinds[i]) == 0)
             return true;

@@ -36,6 +36,7 @@
     MESSAGE(SWEEP, "sweep", wire_sweep)                                                            \
     MESSAGE(PRUNE, "prune", wire_prune)                                                            \
     MESSAGE(VERIFY, "verify", wire_verify)                                                         \
+    MESSAGE(PLAN, "plan", wire_plan)                                                               \
     /* replies: coordinator -> the request's reply_to */                                           \
     MESSAGE(ACCEPTED, "accepted", wire_accepted)                                                   \
     MESSAGE(REFUSED, "refused", wire_refused)                                                      \
@@ -78,6 +79,7 @@ enum {
     WIRE_KEEP_MAX = 100000, /* of a rule of a policy */
     WIRE_SHARE_MAX = 65536, /* of a verification */
     WIRE_DISKS_MAX = 256,
+    WIRE_PATHS_MAX = 16,
     WIRE_WARNINGS_MAX = 100,
     WIRE_HANDLES_MAX = 2048,
     WIRE_JOURNAL_MAX = 512,
@@ -205,6 +207,13 @@ struct wire_verify {
     int64_t limit_mibs; /* MiB a second that may be read; 0 = no limit */
 };
 
+/* Tell how a backup would go, without doing anything. */
+struct wire_plan {
+    char *zone; /* NULL = every zone */
+    struct wire_select *select;
+    struct wire_backup_opts *options; /* NULL = defaults */
+};
+
 /* --- Replies --------------------------------------------------------------------------------- */
 struct wire_accepted {
     char *request;
@@ -243,10 +252,21 @@ struct wire_warnings {
     size_t count;
 };
 
+/* What came by one path: sums over the disks that took it. */
+struct wire_path_stats {
+    char *path; /* attach | imageio */
+    int64_t disks, bytes_read, copy_ms;
+};
+struct wire_paths_stats {
+    struct wire_path_stats *v;
+    size_t count;
+};
+
 struct wire_stats {
     int64_t wait_ms, quiesce_ms, snapshot_ms, attach_ms, copy_ms, commit_ms, detach_ms, merge_ms;
     int64_t total_ms;
     int64_t disks, bytes_total, bytes_read, bytes_zero, bytes_known, bytes_stored;
+    struct wire_paths_stats paths; /* backup */
 };
 
 /* One task's end. */
@@ -339,6 +359,43 @@ struct wire_attempt_item {
     char *ended; /* succeeded | failed | cancelled | released | lost; NULL = it runs */
     struct wire_error *error;
 };
+/* What a backup would do, per VM and disk. */
+struct wire_plan_path {
+    char *path; /* attach | imageio */
+    char *why;
+};
+struct wire_plan_paths {
+    struct wire_plan_path *v;
+    size_t count;
+};
+struct wire_plan_disk {
+    char *id, *alias;
+    char *path;                     /* NULL = it would be skipped */
+    char *why;                      /* that path, or none */
+    struct wire_plan_paths instead; /* the other paths, and why they are not taken */
+    int64_t size_bytes, read_bytes; /* of the disk; expected to be read */
+    int64_t copy_ms;                /* expected, of this disk alone */
+    bool mapped;                    /* attached, and read by its map */
+    bool measured;                  /* copy_ms follows from earlier backups */
+};
+struct wire_plan_disks {
+    struct wire_plan_disk *v;
+    size_t count;
+};
+struct wire_errors {
+    struct wire_error *v;
+    size_t count;
+};
+struct wire_plan_item {
+    char *id, *name, *zone, *status;
+    struct wire_plan_disks disks;
+    struct wire_errors problems; /* each would make it fail, or wait */
+    struct wire_warnings warnings;
+    int64_t size_bytes, read_bytes; /* of the disks that would be backed up */
+    int64_t copy_ms;                /* expected, with as many disks at once as the worker copies */
+    char *parent;                   /* the newest restore point of the VM; NULL = none */
+    int64_t parent_stored_bytes;    /* what that one added to the repository */
+};
 struct wire_item_list {
     /* Exactly one array is non-empty in a page. */
     struct wire_vm_item *vms;
@@ -359,6 +416,8 @@ struct wire_item_list {
     size_t gauges_count;
     struct wire_attempt_item *attempts;
     size_t attempts_count;
+    struct wire_plan_item *plans;
+    size_t plans_count;
 };
 struct wire_page {
     char *request;
@@ -409,9 +468,21 @@ struct wire_leftovers {
     size_t count;
 };
 
+/* What was measured of a path in the zone, by earlier backups. */
+struct wire_rate {
+    char *path;
+    int64_t bytes_per_s; /* of one disk */
+    int64_t samples;     /* backups */
+};
+struct wire_rates {
+    struct wire_rate *v;
+    size_t count;
+};
+
 struct wire_offer {
     char *task, *request;
-    char *kind; /* backup | restore | inventory | list | cleanup | sweep | prune | verify */
+    char *kind; /* backup | restore | inventory | list | cleanup | sweep | prune | verify |
+                   plan */
     char *zone, *lane;
     int64_t attempt; /* from 1 */
     char *vm, *vm_name;
@@ -422,6 +493,9 @@ struct wire_offer {
     struct wire_list *list;
     struct wire_prune *prune;
     struct wire_verify *verify;
+    struct wire_plan *plan;
+    struct wire_strings proxies; /* plan: VMs (ids or names) that workers run in */
+    struct wire_rates rates;     /* backup, plan: measured in the zone */
     struct wire_leftovers cleanup;
     char *cleanup_task;          /* clean-up: the task that left them */
     struct wire_journal journal; /* what earlier attempts did, oldest first */
@@ -447,7 +521,7 @@ struct wire_copying {
     int64_t attempt, fence;
     int64_t bytes_done, bytes_total, rate_bps;
 };
-struct wire_items { /* listing tasks: inventory, list, sweep, prune and verify, in pages */
+struct wire_items { /* listing tasks: inventory, list, sweep, prune, verify and plan, in pages */
     char *task, *worker;
     int64_t attempt, fence, page;
     struct wire_item_list *items;

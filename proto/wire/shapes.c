@@ -20,7 +20,7 @@ static const char *const request_state_words[] = {"running", "succeeded", "partl
                                                   "failed",  "cancelled", NULL};
 static const char *const request_kinds[] = {"backup", "restore", "inventory", "list",
                                             "status", "cancel",  "doctor",    "sweep",
-                                            "prune",  "verify",  NULL};
+                                            "prune",  "verify",  "plan",      NULL};
 static const char *const worker_state_words[] = {"up", "lost", "draining", NULL};
 static const char *const quiesced_words[] = {"yes", "no", NULL};
 static const char *const point_state_words[] = {"good", "damaged", NULL};
@@ -32,7 +32,7 @@ static const char *const prune_verdicts[] = {"keep", "delete", NULL};
 static const char *const attempt_end_words[] = {"succeeded", "failed", "cancelled",
                                                 "released",  "lost",   NULL};
 const char *const shape_task_kinds[] = {"backup", "restore", "inventory", "list", "cleanup",
-                                        "sweep",  "prune",   "verify",    NULL};
+                                        "sweep",  "prune",   "verify",    "plan", NULL};
 
 /* --- Parts ----------------------------------------------------------------------------------- */
 static const struct shape_field error_fields[] = {
@@ -127,6 +127,16 @@ static const struct shape_field warning_fields[] = {
 };
 const struct shape shape_warning = SHAPE(wire_warning, "warning", warning_fields);
 
+#define PATH_DOC "attach or imageio."
+static const struct shape_field path_stats_fields[] = {
+    STRING(wire_path_stats, path, REQUIRED, 1, 16, PATH_DOC),
+    INT(wire_path_stats, disks, OPTIONAL, 0, WIRE_DISKS_MAX, "Disks that came by it."),
+    AMOUNT(wire_path_stats, bytes_read, "Bytes read, all disks."),
+    AMOUNT(wire_path_stats, copy_ms, "Sum of the disks' times, whether at once or not."),
+};
+static const struct shape shape_path_stats =
+    SHAPE(wire_path_stats, "path-stats", path_stats_fields);
+
 static const struct shape_field stats_fields[] = {
     AMOUNT(wire_stats, wait_ms, "From the task's making to its first grant."),
     AMOUNT(wire_stats, quiesce_ms, "Freezing and thawing."),
@@ -143,6 +153,8 @@ static const struct shape_field stats_fields[] = {
     AMOUNT(wire_stats, bytes_zero, "Bytes known or found to be zero."),
     AMOUNT(wire_stats, bytes_known, "Bytes that the repository held already."),
     AMOUNT(wire_stats, bytes_stored, "Bytes added to the repository, compressed."),
+    ARRAY(wire_stats, paths, wire_path_stats, shape_path_stats, WIRE_PATHS_MAX,
+          "Backup: what came by which path."),
 };
 const struct shape shape_stats = SHAPE(wire_stats, "stats", stats_fields);
 
@@ -288,6 +300,52 @@ static const struct shape_field attempt_item_fields[] = {
 static const struct shape shape_attempt_item =
     SHAPE(wire_attempt_item, "attempt", attempt_item_fields);
 
+static const struct shape_field plan_path_fields[] = {
+    STRING(wire_plan_path, path, REQUIRED, 1, 16, PATH_DOC),
+    TEXT(wire_plan_path, why, REQUIRED, 300, "Why it is not taken."),
+};
+static const struct shape shape_plan_path = SHAPE(wire_plan_path, "plan-path", plan_path_fields);
+
+static const struct shape_field plan_disk_fields[] = {
+    STRING(wire_plan_disk, id, REQUIRED, 1, WIRE_NAME_MAX, "The disk's id in the engine."),
+    TEXT(wire_plan_disk, alias, OPTIONAL, 64, "Its name, for people."),
+    STRING(wire_plan_disk, path, OPTIONAL, 1, 16,
+           "The path it would take: attach or imageio; absent = it would be skipped."),
+    TEXT(wire_plan_disk, why, REQUIRED, 300, "Why that path, or why it would be skipped."),
+    ARRAY(wire_plan_disk, instead, wire_plan_path, shape_plan_path, WIRE_PATHS_MAX,
+          "The other paths."),
+    AMOUNT(wire_plan_disk, size_bytes, "Its virtual size."),
+    AMOUNT(wire_plan_disk, read_bytes, "Bytes expected to be read."),
+    AMOUNT(wire_plan_disk, copy_ms, "How long that is expected to take, for this disk alone."),
+    BOOL(wire_plan_disk, mapped, "Attached, and only what holds data is read."),
+    BOOL(wire_plan_disk, measured,
+         "The time follows from earlier backups of the zone; false = from an assumption."),
+};
+static const struct shape shape_plan_disk = SHAPE(wire_plan_disk, "plan-disk", plan_disk_fields);
+
+static const struct shape_field plan_item_fields[] = {
+    STRING(wire_plan_item, id, REQUIRED, 1, WIRE_NAME_MAX, "The VM's id in the engine."),
+    STRING(wire_plan_item, name, REQUIRED, 1, WIRE_NAME_MAX, "Its name."),
+    SLUG(wire_plan_item, zone, OPTIONAL, "The zone that knows it."),
+    STRING(wire_plan_item, status, OPTIONAL, 0, WIRE_NAME_MAX, "As the engine says: up, down, ..."),
+    ARRAY(wire_plan_item, disks, wire_plan_disk, shape_plan_disk, WIRE_DISKS_MAX,
+          "All its disks, in the engine's order."),
+    ARRAY(wire_plan_item, problems, wire_error, shape_error, 16,
+          "What would make a backup fail if it began now; with the advice `later` or `soon` it "
+          "would wait for the end of it."),
+    ARRAY(wire_plan_item, warnings, wire_warning, shape_warning, WIRE_WARNINGS_MAX,
+          "What else is worth knowing."),
+    AMOUNT(wire_plan_item, size_bytes, "Sum of the virtual sizes of the disks with a path."),
+    AMOUNT(wire_plan_item, read_bytes, "Bytes expected to be read from them."),
+    AMOUNT(wire_plan_item, copy_ms,
+           "How long their copy is expected to take, with as many disks at once as the worker "
+           "copies."),
+    STRING(wire_plan_item, parent, OPTIONAL, 1, WIRE_NAME_MAX,
+           "The VM's newest restore point in the repository."),
+    AMOUNT(wire_plan_item, parent_stored_bytes, "Bytes that that one added to the repository."),
+};
+static const struct shape shape_plan_item = SHAPE(wire_plan_item, "plan-item", plan_item_fields);
+
 /* A kind of items is a row here and a line in the rule below. */
 static const struct shape_field item_list_fields[] = {
     ARRAY_PAIR(wire_item_list, vms, wire_vm_item, shape_vm_item, WIRE_PAGE_MAX, "VMs."),
@@ -306,6 +364,8 @@ static const struct shape_field item_list_fields[] = {
                "Numbers about the whole."),
     ARRAY_PAIR(wire_item_list, attempts, wire_attempt_item, shape_attempt_item, WIRE_PAGE_MAX,
                "Attempts of a task."),
+    ARRAY_PAIR(wire_item_list, plans, wire_plan_item, shape_plan_item, WIRE_PAGE_MAX,
+               "How backups would go."),
 };
 
 static const char *check_item_list(const void *message, const char **ret_member)
@@ -323,7 +383,8 @@ static const char *check_item_list(const void *message, const char **ret_member)
 /* Where one array holds something, all that come after it are empty. */
 /* clang-format off */
 #define EMPTY(name) "\"" name "\":{\"maxItems\":0}"
-#define AFTER_GAUGES   EMPTY("attempts")
+#define AFTER_ATTEMPTS EMPTY("plans")
+#define AFTER_GAUGES   EMPTY("attempts") "," AFTER_ATTEMPTS
 #define AFTER_TRACES   EMPTY("gauges") "," AFTER_GAUGES
 #define AFTER_FINDINGS EMPTY("traces") "," AFTER_TRACES
 #define AFTER_WORKERS  EMPTY("findings") "," AFTER_FINDINGS
@@ -343,7 +404,8 @@ const struct shape shape_item_list = SHAPE_WITH_RULE(
     ALONE("workers", AFTER_WORKERS) ","
     ALONE("findings", AFTER_FINDINGS) ","
     ALONE("traces", AFTER_TRACES) ","
-    ALONE("gauges", AFTER_GAUGES)
+    ALONE("gauges", AFTER_GAUGES) ","
+    ALONE("attempts", AFTER_ATTEMPTS)
     "]}");
 /* clang-format on */
 
@@ -414,6 +476,14 @@ static const struct shape_field doctor_fields[] = {
         "Seconds that a worker may take; 0 = 60."),
 };
 const struct shape shape_wire_doctor = SHAPE(wire_doctor, "doctor", doctor_fields);
+static const struct shape_field plan_fields[] = {
+    SLUG(wire_plan, zone, OPTIONAL, "Only VMs of this zone; absent = every zone."),
+    OBJECT(wire_plan, select, REQUIRED, wire_select, shape_select, "Which VMs, as for a backup."),
+    OBJECT(wire_plan, options, OPTIONAL, wire_backup_opts, shape_backup_opts,
+           "How they would be backed up."),
+};
+const struct shape shape_wire_plan = SHAPE(wire_plan, "plan", plan_fields);
+
 static const struct shape_field sweep_fields[] = {
     SLUG(wire_sweep, zone, OPTIONAL, "Only this zone; absent = every zone."),
     BOOL(wire_sweep, dry_run, "Only tell what there is; open no clean-up."),

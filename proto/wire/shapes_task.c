@@ -83,6 +83,7 @@ static const char *check_offer(const void *message, const char **ret_member)
         {"inventory", "select", o->select != NULL},
         {"prune", "prune", o->prune != NULL},
         {"verify", "verify", o->verify != NULL},
+        {"plan", "plan", o->plan != NULL},
         {"cleanup", "cleanup", o->cleanup.count > 0},
         {"cleanup", "cleanup_task", o->cleanup_task != NULL},
     };
@@ -94,6 +95,13 @@ static const char *check_offer(const void *message, const char **ret_member)
     }
     return NULL;
 }
+
+static const struct shape_field rate_fields[] = {
+    STRING(wire_rate, path, REQUIRED, 1, 16, "attach or imageio."),
+    INT(wire_rate, bytes_per_s, REQUIRED, 1, SHAPE_INT_MAX, "Bytes a second of one disk."),
+    INT(wire_rate, samples, REQUIRED, 1, SHAPE_INT_MAX, "How many backups it follows from."),
+};
+static const struct shape shape_rate = SHAPE(wire_rate, "rate", rate_fields);
 
 static const struct shape_field offer_fields[] = {
     TASK(wire_offer),
@@ -115,6 +123,11 @@ static const struct shape_field offer_fields[] = {
            "List: which restore points; absent = all."),
     OBJECT(wire_offer, prune, OPTIONAL, wire_prune, shape_wire_prune, "Prune: what, and how."),
     OBJECT(wire_offer, verify, OPTIONAL, wire_verify, shape_wire_verify, "Verify: what."),
+    OBJECT(wire_offer, plan, OPTIONAL, wire_plan, shape_wire_plan, "Plan: which VMs, and how."),
+    STRINGS(wire_offer, proxies, WIRE_SELECT_MAX, WIRE_NAME_MAX,
+            "Plan: VMs (ids or names) that workers run in; left out unless they are named."),
+    ARRAY(wire_offer, rates, wire_rate, shape_rate, WIRE_PATHS_MAX,
+          "Backup, plan: what was measured of each path in the zone."),
     ARRAY(wire_offer, cleanup, wire_leftover, shape_leftover, WIRE_LEFTOVERS_MAX,
           "Clean-up: what to remove."),
     UUID(wire_offer, cleanup_task, OPTIONAL, "Clean-up: the task that left it."),
@@ -123,25 +136,20 @@ static const struct shape_field offer_fields[] = {
 };
 #define KIND_NEEDS(kind, rest)                                                                     \
     "{\"if\":{\"properties\":{\"kind\":{\"const\":\"" kind "\"}}},\"then\":" rest "}"
-const struct shape shape_wire_offer =
-    SHAPE_WITH_RULE(
-        wire_offer, "offer", offer_fields, check_offer,
-        "{\"allOf\":[" KIND_NEEDS("backup", GIVEN("vm", "string")) "," KIND_NEEDS("restore", GIVEN("restore", "object")) "," KIND_NEEDS(
-            "inventory",
-            GIVEN(
-                "select",
-                "object")) "," KIND_NEEDS("prune",
-                                          GIVEN(
-                                              "prune",
-                                              "object")) "," KIND_NEEDS("verify",
-                                                                        GIVEN(
-                                                                            "verify",
-                                                                            "object")) "," KIND_NEEDS("cleanup",
-                                                                                                      GIVEN_ARRAY(
-                                                                                                          "cleanup")) "," KIND_NEEDS("cleanup",
-                                                                                                                                     GIVEN(
-                                                                                                                                         "cleanup_task",
-                                                                                                                                         "string")) "]}");
+/* clang-format off */
+const struct shape shape_wire_offer = SHAPE_WITH_RULE(
+    wire_offer, "offer", offer_fields, check_offer,
+    "{\"allOf\":["
+    KIND_NEEDS("backup", GIVEN("vm", "string")) ","
+    KIND_NEEDS("restore", GIVEN("restore", "object")) ","
+    KIND_NEEDS("inventory", GIVEN("select", "object")) ","
+    KIND_NEEDS("prune", GIVEN("prune", "object")) ","
+    KIND_NEEDS("verify", GIVEN("verify", "object")) ","
+    KIND_NEEDS("plan", GIVEN("plan", "object")) ","
+    KIND_NEEDS("cleanup", GIVEN_ARRAY("cleanup")) ","
+    KIND_NEEDS("cleanup", GIVEN("cleanup_task", "string"))
+    "]}");
+/* clang-format on */
 
 /* --- Events ---------------------------------------------------------------------------------- */
 static const struct shape_field claim_fields[] = {

@@ -78,6 +78,7 @@ const char *topology_event_key(enum wire_type type)
     case WIRE_SWEEP:
     case WIRE_PRUNE:
     case WIRE_VERIFY:
+    case WIRE_PLAN:
     case WIRE_ACCEPTED:
     case WIRE_REFUSED:
     case WIRE_PROGRESS:

@@ -6,6 +6,7 @@
 #include "proto/base/alloc.h"
 #include "proto/base/log.h"
 #include "worker/ovirt/attachment.h"
+#include "worker/step/checks.h"
 #include "worker/step/device.h"
 
 enum { DETACH_LIMIT_MS = 15 * 60 * 1000 };
@@ -65,11 +66,7 @@ bool attached_check_free(struct task_run *run, const struct site *site, const ch
     struct ovirt_attachments list = {0};
     if (!ovirt_attachments_list(run->session, site->proxy_id, &list, err))
         return false;
-    bool taken = ovirt_attachments_find(&list, disk_id) != NULL;
+    bool is_free = check_not_attached(&list, disk_id, err);
     ovirt_attachments_done(&list);
-    if (taken)
-        return err_set(err, ERR_CONFLICT, 0,
-                       "disk %s is attached to the proxy VM already, and not by this task",
-                       disk_id);
-    return device_wait_gone(run, disk_id, err);
+    return is_free && device_wait_gone(run, disk_id, err);
 }

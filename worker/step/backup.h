@@ -26,8 +26,9 @@ struct backup_disk {
     uint64_t size_bytes;  /* as the snapshot has it */
     char *device;         /* while it is attached */
     struct disk_transfer transfer;
-    struct imageio_map map;    /* which parts hold data; empty = nobody knows */
-    struct store_disk *stored; /* once it is copied */
+    struct imageio_map map;      /* which parts hold data; empty = nobody knows */
+    struct store_disk *stored;   /* once it is copied */
+    int64_t read_bytes, copy_ms; /* likewise */
 };
 
 struct backup {

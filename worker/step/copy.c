@@ -98,6 +98,8 @@ static bool copy_disk(void *ctx, size_t index, const struct copy_opts *inner, st
     if (!d->stored || !copy_backup(from, job->b->session, d->stored, &copy, &stats, err) ||
         !store_disk_finish(d->stored, NULL, err))
         return err_wrap(err, "disk %s", d->disk->id);
+    d->read_bytes = (int64_t)stats.data_bytes;
+    d->copy_ms = stats.elapsed_ms;
     log_info("disk_copied", LOG_STR("disk", d->disk->id), LOG_U64("bytes", stats.size_bytes),
              LOG_U64("read", stats.data_bytes), LOG_U64("stored", stats.store.stored_bytes),
              LOG_I64("ms", stats.elapsed_ms));
@@ -125,6 +127,29 @@ static bool begin_session(struct task_run *run, struct backup *b, struct err *er
     return b->session && put_blobs(b, err);
 }
 
+/* What came by which path. */
+static void take_path_stats(struct task_run *run, const struct backup *b)
+{
+    struct wire_paths_stats *all = &run->stats.paths;
+    run_forget_path_stats(run); /* of an earlier try */
+    all->v = xcalloc(BACKUP_PATHS, sizeof *all->v);
+    for (int path = 0; path < BACKUP_PATHS; path++) {
+        struct wire_path_stats sum = {0};
+        for (size_t i = 0; i < b->plan_count; i++) {
+            const struct backup_disk *d = &b->plan[i];
+            if ((int)d->path != path)
+                continue;
+            sum.disks++;
+            sum.bytes_read += d->read_bytes;
+            sum.copy_ms += d->copy_ms;
+        }
+        if (sum.disks == 0)
+            continue;
+        sum.path = xstrdup(backup_path_name((enum backup_path)path));
+        all->v[all->count++] = sum;
+    }
+}
+
 static void take_stats(struct task_run *run, struct backup *b)
 {
     struct store_stats s = {0};
@@ -136,6 +161,7 @@ static void take_stats(struct task_run *run, struct backup *b)
     run->stats.bytes_zero = run->stats.bytes_total - (int64_t)(s.read_bytes - s.zero_bytes);
     run->stats.bytes_known = (int64_t)(s.dedup_bytes + s.unchanged_bytes);
     run->stats.bytes_stored = (int64_t)s.stored_bytes;
+    take_path_stats(run, b);
 }
 
 /* NULL when no disk is read by transfer. */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Which VMs a selection means, in pages. */
 #include <string.h>
+#include <strings.h>
 
 #include "proto/base/alloc.h"
 #include "proto/base/log.h"
@@ -11,6 +12,8 @@
 struct sweep {
     struct task_run *run;
     const struct site *site;
+    const struct wire_select *select;
+    const struct wire_strings *proxies;
     struct selected found;
     enum select_by by;
 };
@@ -24,11 +27,20 @@ static bool has_tag(const struct ovirt_vm_row *row, const char *tag)
     return false;
 }
 
+static bool is_proxy(const struct ovirt_vm_row *row, const struct wire_strings *proxies)
+{
+    for (size_t i = 0; i < proxies->count; i++) {
+        if (strcmp(proxies->v[i], row->name) == 0 || strcasecmp(proxies->v[i], row->id) == 0)
+            return true;
+    }
+    return false;
+}
+
 /* A sweep leaves out what cannot be backed up by anybody, or not by us; who names such a VM gets
  * it, and learns from its backup task why not. */
 static bool left_out(struct sweep *s, const struct ovirt_vm_row *row)
 {
-    if (s->by == SELECT_NAMED || select_excludes(s->run->offer->select, row->name))
+    if (s->by == SELECT_NAMED || select_excludes(s->select, row->name))
         return false;
     const char *why = NULL;
     if (row->is_hosted_engine)
@@ -37,6 +49,8 @@ static bool left_out(struct sweep *s, const struct ovirt_vm_row *row)
         why = "it is this worker's proxy VM";
     else if (has_tag(row, s->run->settings->proxy_tag))
         why = "its tag says that it is a worker's proxy VM";
+    else if (is_proxy(row, s->proxies))
+        why = "a worker runs in it";
     else if (row->disks == 0)
         why = "it has no disks";
     if (why)
@@ -50,7 +64,7 @@ static bool on_row(void *ctx, const struct ovirt_vm_row *row, struct err *err)
     if (!run_check(s->run, err))
         return false;
     if (!left_out(s, row))
-        (void)selected_add(&s->found, s->run->offer->select, s->run->settings->zone, row);
+        (void)selected_add(&s->found, s->select, s->run->settings->zone, row);
     return true;
 }
 
@@ -118,18 +132,30 @@ static bool send_pages(struct task_run *run, const struct selected *found, struc
     return true;
 }
 
+bool selection_find(struct task_run *run, const struct site *site, const struct wire_select *select,
+                    const struct wire_strings *proxies, struct selected *ret, struct err *err)
+{
+    struct sweep s = {.run = run, .site = site, .select = select, .proxies = proxies};
+    bool ok = (!select || find_named(&s, select, err)) && find_swept(&s, select, err);
+    if (ok)
+        *ret = s.found;
+    else
+        selected_done(&s.found);
+    return ok;
+}
+
 bool step_inventory(struct task_run *run, struct err *err)
 {
+    static const struct wire_strings none = {0};
     struct site site = {0};
+    struct selected found = {0};
     if (!site_load(run, &site, err))
         return false;
-    struct sweep s = {.run = run, .site = &site};
-    const struct wire_select *select = run->offer->select;
-    bool ok = (!select || find_named(&s, select, err)) && find_swept(&s, select, err) &&
-              send_pages(run, &s.found, err);
+    bool ok = selection_find(run, &site, run->offer->select, &none, &found, err) &&
+              send_pages(run, &found, err);
     if (ok)
-        log_info("inventory", LOG_U64("vms", s.found.count), LOG_I64("pages", run->pages));
-    selected_done(&s.found);
+        log_info("inventory", LOG_U64("vms", found.count), LOG_I64("pages", run->pages));
+    selected_done(&found);
     site_done(&site);
     return ok;
 }

@@ -82,6 +82,18 @@ enum backup_path backup_path_parse(const char *name)
     return BACKUP_PATHS;
 }
 
+void path_rates_of(const struct wire_rates *rates, struct path_rate ret[BACKUP_PATHS])
+{
+    for (size_t i = 0; i < BACKUP_PATHS; i++)
+        ret[i] = (struct path_rate){0};
+    for (size_t i = 0; i < rates->count; i++) {
+        const struct wire_rate *r = &rates->v[i];
+        enum backup_path path = backup_path_parse(r->path);
+        if (path != BACKUP_PATHS)
+            ret[path] = (struct path_rate){(uint64_t)r->bytes_per_s, r->samples};
+    }
+}
+
 uint64_t path_default_rate(enum backup_path path)
 {
     const struct row *row = row_of(path);

@@ -65,5 +65,7 @@ void path_choose(const struct path_facts *facts, struct path_choice *ret);
 /* "attach", "imageio"; "none". And back: BACKUP_PATHS for an unknown word. Static string. */
 const char *backup_path_name(enum backup_path path);
 enum backup_path backup_path_parse(const char *name);
+/* What an offer tells of the zone's rates; those of paths that are not known here are left out. */
+void path_rates_of(const struct wire_rates *rates, struct path_rate ret[BACKUP_PATHS]);
 /* Assumed where nothing was measured. */
 uint64_t path_default_rate(enum backup_path path);

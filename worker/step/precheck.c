@@ -4,46 +4,14 @@
  * mutation is asked here, so that a refusal costs nothing: engine version, place, state of the VM,
  * its snapshots, each disk, free space. What an earlier attempt left is taken over or removed.
  */
-#include <inttypes.h>
 #include <string.h>
 
 #include "proto/base/alloc.h"
 #include "proto/base/log.h"
 #include "worker/step/attached.h"
 #include "worker/step/backup.h"
+#include "worker/step/checks.h"
 #include "worker/step/strays.h"
-
-static bool check_place(struct task_run *run, struct backup *b, struct err *err)
-{
-    if (strcmp(b->site.proxy_id, b->vm.id) == 0)
-        return err_set(err, ERR_OWN_PROXY, 0,
-                       "VM %s is the one this worker runs in: another worker must back it up",
-                       b->vm.name);
-    if (!b->vm.cluster_id || !ovirt_clusters_find(&b->site.clusters, b->vm.cluster_id))
-        return err_set(err, ERR_UNSUPPORTED, 0,
-                       "VM %s is in another data center than this worker's proxy VM: its disks "
-                       "cannot be attached here",
-                       b->vm.name);
-    if (b->vm.is_hosted_engine)
-        return err_set(err, ERR_UNSUPPORTED, 0,
-                       "VM %s is the hosted engine: use engine-backup for it", b->vm.name);
-    (void)run;
-    return true;
-}
-
-static bool check_status(const struct ovirt_vm *vm, struct err *err)
-{
-    static const char *const fine[] = {"up", "down", "paused"};
-    for (size_t i = 0; i < ARRAY_LEN(fine); i++) {
-        if (vm->status && strcmp(vm->status, fine[i]) == 0)
-            return true;
-    }
-    return err_set(
-        err, ERR_CONFLICT, 0,
-        "VM %s is '%s': a snapshot is possible when it is up, down or paused; this waits "
-        "for that",
-        vm->name, vm->status ? vm->status : "unknown");
-}
 
 static bool delete_stray(struct task_run *run, const struct ovirt_snapshot *s, struct err *err)
 {
@@ -91,11 +59,7 @@ static bool check_snapshots(struct task_run *run, struct backup *b, struct err *
         if (!own && marker_is_ours(s->description, NULL))
             run_warn(run, "leftover-snapshot", NULL,
                      "snapshot %s of an earlier task is still there (%s)", s->id, s->description);
-        if (!own && s->status && strcmp(s->status, "ok") != 0)
-            ok = err_set(err, ERR_CONFLICT, 0,
-                         "VM %s: snapshot '%s' (%s), which is not of this task, is '%s': somebody "
-                         "else is at work on the VM, and this waits for the end of it",
-                         b->vm.name, s->description ? s->description : "", s->id, s->status);
+        ok = check_foreign_snapshot(&b->vm, s, run->offer->task, err);
     }
     ok = ok && adopt(run, &list, err);
     ovirt_snapshots_done(&list);
@@ -110,11 +74,6 @@ static bool end_stray_transfers(struct task_run *run, struct err *err)
            strays_end_transfers(run, run->offer->vm, snapshot, err);
 }
 
-static const char *disk_label(const struct ovirt_disk *d)
-{
-    return d->alias ? d->alias : d->id;
-}
-
 /* The path of a disk, into the plan; false when it has none. */
 static bool plan_disk(const struct task_run *run, struct backup *b, const struct ovirt_disk *d,
                       bool checkpoints, struct path_choice *ret)
@@ -127,6 +86,7 @@ static bool plan_disk(const struct task_run *run, struct backup *b, const struct
         .used_bytes = d->actual_bytes,
         .map_min_bytes = run->settings->map_min_bytes,
     };
+    path_rates_of(&run->offer->rates, facts.rates);
     path_choose(&facts, ret);
     if (ret->path == BACKUP_PATHS)
         return false;
@@ -148,23 +108,14 @@ static bool choose_disks(struct task_run *run, struct backup *b, bool checkpoint
         if (plan_disk(run, b, d, checkpoints, &choice))
             continue;
         why = choice.why;
-        if (choice.fit == OVIRT_DISK_LOCKED)
-            return err_set(err, ERR_CONFLICT, 0,
-                           "disk %s of VM %s is locked: another task of the engine (a transfer, a "
-                           "copy) holds it, and this waits for the end of it",
-                           disk_label(d), b->vm.name);
+        if (!check_not_locked(&b->vm, d, err))
+            return false;
         if (b->opts.unsupported == WIRE_UNSUPPORTED_FAIL)
             return err_set(err, ERR_UNSUPPORTED, 0, "disk %s of VM %s: %s", disk_label(d),
                            b->vm.name, why);
         run_warn(run, "disk-skipped", d->id, "disk %s is not backed up: %s", disk_label(d), why);
     }
-    if (b->plan_count == 0)
-        return err_set(err, ERR_UNSUPPORTED, 0, "VM %s has no disk that can be backed up: %s",
-                       b->vm.name, why);
-    if (b->plan_count > WIRE_DISKS_MAX)
-        return err_set(err, ERR_TOO_LARGE, 0, "VM %s has %zu disks; at most %d are supported",
-                       b->vm.name, b->plan_count, WIRE_DISKS_MAX);
-    return true;
+    return check_disk_count(&b->vm, b->plan_count, why, err);
 }
 
 static bool check_disks(struct task_run *run, struct backup *b, struct err *err)
@@ -182,37 +133,19 @@ static bool check_disks(struct task_run *run, struct backup *b, struct err *err)
     return true;
 }
 
-static bool check_domain(const struct task_run *run, const struct ovirt_storage_domain *sd,
-                         struct err *err)
-{
-    if (sd->status && strcmp(sd->status, "active") != 0)
-        return err_set(err, ERR_CONFLICT, 0, "storage domain %s is '%s'", sd->name, sd->status);
-    if (sd->available_bytes < run->settings->reserve_domain_bytes)
-        return err_set(err, ERR_NO_SPACE, 0,
-                       "storage domain %s has %" PRIu64 " MiB free, but a snapshot needs room to "
-                       "grow: reserve.storage_domain_mib is %" PRIu64,
-                       sd->name, sd->available_bytes >> 20,
-                       run->settings->reserve_domain_bytes >> 20);
-    return true;
-}
-
 static bool check_space(struct task_run *run, struct backup *b, struct err *err)
 {
     uint64_t free_bytes = 0;
-    if (!store_free_space(run->store, &free_bytes, err))
+    if (!store_free_space(run->store, &free_bytes, err) ||
+        !check_store_space(run->settings, free_bytes, err))
         return false;
-    if (free_bytes < run->settings->reserve_store_bytes)
-        return err_set(err, ERR_NO_SPACE, 0,
-                       "the repository has %" PRIu64
-                       " MiB free; reserve.repository_mib is %" PRIu64,
-                       free_bytes >> 20, run->settings->reserve_store_bytes >> 20);
     if (!ovirt_storage_domains_list(run->session, b->site.datacenter_id, &b->domains, err))
         return false;
     for (size_t i = 0; i < b->plan_count; i++) {
         const char *id = b->plan[i].disk->storage_domain_id;
         const struct ovirt_storage_domain *sd =
             id ? ovirt_storage_domains_find(&b->domains, id) : NULL;
-        if (sd && !check_domain(run, sd, err))
+        if (sd && !check_domain(run->settings, sd, err))
             return false;
     }
     return true;
@@ -222,8 +155,8 @@ bool step_precheck(struct task_run *run, struct err *err)
 {
     struct backup *b = run->state;
     if (!site_load(run, &b->site, err) ||
-        !ovirt_vm_get(run->session, run->offer->vm, &b->vm, err) || !check_place(run, b, err) ||
-        !check_status(&b->vm, err))
+        !ovirt_vm_get(run->session, run->offer->vm, &b->vm, err) ||
+        !check_place(&b->site, &b->vm, err) || !check_status(&b->vm, err))
         return false;
     /* What a dead attempt opened or attached, wherever: it blocks everything that follows. */
     if (!transfers_cancel_all(run, err) || !attached_detach_all(run, b->site.proxy_id, err))

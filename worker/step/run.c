@@ -10,8 +10,17 @@
 
 enum { COPYING_EVERY_MS = 2000, SLEEP_PIECE_MS = 250 };
 
+void run_forget_path_stats(struct task_run *run)
+{
+    for (size_t i = 0; i < run->stats.paths.count; i++)
+        free(run->stats.paths.v[i].path);
+    free(run->stats.paths.v);
+    run->stats.paths = (struct wire_paths_stats){0};
+}
+
 void run_done(struct task_run *run)
 {
+    run_forget_path_stats(run);
     handles_done(&run->handles);
     leftovers_done(&run->left);
     for (size_t i = 0; i < run->warnings_count; i++) {

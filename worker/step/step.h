@@ -137,6 +137,8 @@ struct step {
 
 /* Frees what the run owns (not what it borrows, not `state`). */
 void run_done(struct task_run *run);
+/* Frees stats.paths, whose words the run owns. */
+void run_forget_path_stats(struct task_run *run);
 
 /* False with `cancelled`, `timeout` or `lease-lost` when this run should stop. While tidying or
  * undoing only a lost lease stops it. Any thread. */

@@ -33,3 +33,4 @@ extern const struct task_kind task_cleanup;
 extern const struct task_kind task_sweep;
 extern const struct task_kind task_prune;
 extern const struct task_kind task_verify;
+extern const struct task_kind task_plan;
