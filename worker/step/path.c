@@ -18,7 +18,8 @@ static const char not_slower[] = "possible, but clearly slower, by what was meas
 /* What makes the path impossible for this disk; NULL = nothing. */
 static const char *attach_obstacle(const struct path_facts *f)
 {
-    return f->has_checkpoints ? ovirt_disk_class_why(OVIRT_DISK_CHECKPOINTS) : NULL;
+    bool may_destroy = f->has_checkpoints || f->fit == OVIRT_DISK_CHECKPOINTS;
+    return may_destroy ? ovirt_disk_class_why(OVIRT_DISK_CHECKPOINTS) : NULL;
 }
 
 static const char *imageio_obstacle(const struct path_facts *f)

@@ -43,6 +43,9 @@ static void test_table(void **state)
         {WIRE_PATH_AUTO, OVIRT_DISK_FIT, false, A, "the usual path"},
         {WIRE_PATH_AUTO, OVIRT_DISK_FIT, true, I, "the only path"},
         {WIRE_PATH_AUTO, OVIRT_DISK_CHECKPOINTS, true, I, "the only path"},
+        {WIRE_PATH_AUTO, OVIRT_DISK_CHECKPOINTS, false, I, "the only path"},
+        {WIRE_PATH_ATTACH, OVIRT_DISK_CHECKPOINTS, false, NONE, "checkpoints"},
+        {WIRE_PATH_IMAGEIO, OVIRT_DISK_CHECKPOINTS, false, I, "asked for"},
         {WIRE_PATH_ATTACH, OVIRT_DISK_FIT, false, A, "asked for"},
         {WIRE_PATH_ATTACH, OVIRT_DISK_FIT, true, NONE, "checkpoints"},
         {WIRE_PATH_IMAGEIO, OVIRT_DISK_FIT, false, I, "asked for"},
@@ -87,7 +90,7 @@ static void check_answer(const struct path_facts *f, const struct path_choice *c
     assert_int_equal(c->is_measured, f->rates[c->path].bytes_per_s > 0);
     assert_true(!c->is_mapped || c->path == BACKUP_ATTACH);
     /* The rules that nothing may break. */
-    if (f->has_checkpoints)
+    if (f->has_checkpoints || f->fit == OVIRT_DISK_CHECKPOINTS)
         assert_true(c->path != BACKUP_ATTACH);
     if (f->asked == WIRE_PATH_ATTACH)
         assert_int_equal(c->path, BACKUP_ATTACH);
