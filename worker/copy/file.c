@@ -15,7 +15,7 @@
 
 #include "worker/copy/copy.h"
 
-enum { IO_BYTES = 512 << 10, SECTOR_BYTES = 512 };
+enum { IO_BYTES = 512 << 10, SECTOR_BYTES = 512, WRITE_BACK_BYTES = 64 << 20 };
 
 /* ---- what both share */
 
@@ -183,13 +183,26 @@ struct target_file {
     struct raw raw;
     bool is_new;              /* made by us: its directory entry is not durable yet */
     atomic_bool cannot_punch; /* the file system or device refused to make holes */
+    atomic_size_t unflushed;  /* bytes written since write-back was last started */
 };
+
+/* The kernel would begin to write when a tenth of the memory is dirty, which for most disks is at
+ * the end: start early, so that the disk works while we decode. A hint: what fails here fails in
+ * fsync. */
+static void write_back(struct target_file *f, size_t len)
+{
+    if (f->raw.is_block || atomic_fetch_add(&f->unflushed, len) + len < WRITE_BACK_BYTES)
+        return;
+    if (atomic_exchange(&f->unflushed, 0) >= WRITE_BACK_BYTES) /* of several threads, one */
+        (void)sync_file_range(f->raw.fd, 0, 0, SYNC_FILE_RANGE_WRITE);
+}
 
 static bool target_pwrite(struct target *target, const void *buf, size_t len, uint64_t offset,
                           struct err *err)
 {
     struct target_file *f = (struct target_file *)target;
     const uint8_t *at = buf;
+    size_t all = len;
     while (len > 0) {
         if (len % SECTOR_BYTES != 0)
             (void)raw_drop_direct(&f->raw);
@@ -205,6 +218,7 @@ static bool target_pwrite(struct target *target, const void *buf, size_t len, ui
         len -= (size_t)n;
         offset += (uint64_t)n;
     }
+    write_back(f, all);
     return true;
 }
 

@@ -7,8 +7,8 @@
 #include "worker/repo/verb.h"
 #include "worker/store/upkeep.h"
 
-enum { OPT_SHARE = REPO_OPT, OPT_BANDWIDTH, OPT_NO_HEALING, OPT_JSON };
-enum { SHARE_MAX = 65536, BANDWIDTH_MAX = 1 << 20 };
+enum { OPT_SHARE = REPO_OPT, OPT_BANDWIDTH, OPT_NO_HEALING, OPT_THREADS, OPT_JSON };
+enum { SHARE_MAX = 65536, BANDWIDTH_MAX = 1 << 20, THREADS_MAX = 64 };
 
 struct scrub_opts {
     struct store_scrub_opts store;
@@ -20,6 +20,7 @@ static const struct argp_option options[] = {
      "Read one part in N of the data, from where the last run stopped: N runs read all of it", 0},
     {"bandwidth", OPT_BANDWIDTH, "MIB", 0, "Read at most this many MiB a second", 0},
     {"no-healing", OPT_NO_HEALING, NULL, 0, "Find and write down damage, but do not heal it", 0},
+    {"threads", OPT_THREADS, "N", 0, "Default: one for each processor, at most 8", 0},
     {"json", OPT_JSON, NULL, 0, "As JSON", 0},
     {0},
 };
@@ -48,6 +49,11 @@ static error_t option(int key, char *arg, struct argp_state *state, struct repo_
         return 0;
     case OPT_NO_HEALING:
         o->store.no_healing = true;
+        return 0;
+    case OPT_THREADS:
+        if (!take_number(arg, THREADS_MAX, &n))
+            argp_error(state, "--threads: '%s' is not in 1..%d", arg, THREADS_MAX);
+        o->store.threads = (unsigned)n;
         return 0;
     case OPT_JSON:
         o->json = true;

@@ -2,28 +2,38 @@
 #include <inttypes.h>
 #include <stdio.h>
 
+#include "worker/repo/number.h"
 #include "worker/repo/verb.h"
 
-enum { OPT_QUICK = REPO_OPT };
+enum { OPT_QUICK = REPO_OPT, OPT_THREADS, THREADS_MAX = 64 };
 
 struct verify_opts {
     bool quick;
+    unsigned threads;
 };
 
 static const struct argp_option options[] = {
     {"quick", OPT_QUICK, NULL, 0, "Only maps and structure, not the data", 0},
+    {"threads", OPT_THREADS, "N", 0, "Default: one for each processor, at most 8", 0},
     {0},
 };
 
 static error_t option(int key, char *arg, struct argp_state *state, struct repo_call *call)
 {
-    (void)arg;
-    (void)state;
     struct verify_opts *o = call->opts;
-    if (key != OPT_QUICK)
+    uint64_t n = 0;
+    switch (key) {
+    case OPT_QUICK:
+        o->quick = true;
+        return 0;
+    case OPT_THREADS:
+        if (!repo_number(arg, 1, THREADS_MAX, &n))
+            argp_error(state, "--threads: '%s' is not a number from 1 to %d", arg, THREADS_MAX);
+        o->threads = (unsigned)n;
+        return 0;
+    default:
         return ARGP_ERR_UNKNOWN;
-    o->quick = true;
-    return 0;
+    }
 }
 
 static void on_damage(void *context, const char *disk_id, uint64_t offset, uint64_t len,
@@ -37,7 +47,8 @@ static void on_damage(void *context, const char *disk_id, uint64_t offset, uint6
 static bool verify_one(const struct repo_call *call, const char *id, struct err *err)
 {
     const struct verify_opts *o = call->opts;
-    struct store_verify_opts opts = {.quick = o->quick, .damaged = on_damage};
+    struct store_verify_opts opts = {
+        .threads = o->threads, .quick = o->quick, .damaged = on_damage};
     struct store_verify_result result = {0};
     bool ok = store_verify_point(call->store, id, &opts, &result, err);
     if (!ok && call->count > 0 && err->code == ERR_NOT_FOUND)

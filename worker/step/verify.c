@@ -40,6 +40,7 @@ static bool scrub(struct task_run *run, const struct wire_verify *verify, struct
     struct store_scrub_result r;
     struct store_scrub_opts opts = {.share = (unsigned)verify->share,
                                     .bytes_per_s = (uint64_t)verify->limit_mibs << 20,
+                                    .threads = (unsigned)run->settings->copy_threads,
                                     .context = run,
                                     .cancelled = stops};
     if (!run_before_mutation(run, err) || !store_scrub(run->store, &opts, &r, err) ||
@@ -72,7 +73,8 @@ struct tally {
 static bool verify_point(struct task_run *run, const struct store_point_info *info,
                          struct tally *tally, struct err *err)
 {
-    struct store_verify_opts opts = {.threads = 1, .context = run, .cancelled = stops};
+    struct store_verify_opts opts = {
+        .threads = (unsigned)run->settings->copy_threads, .context = run, .cancelled = stops};
     struct store_verify_result r = {0};
     struct store_point_info seen = *info; /* borrows its strings */
     struct err why = ERR_INIT;

@@ -28,6 +28,16 @@ void map_records_done(struct map_records *list);
 bool reader_frame_uses(struct store_reader *reader, struct frame_use **ret_uses, struct err *err);
 void frame_uses_free(struct frame_use *uses, uint32_t n_packs);
 
+/* What store_walk_next() hands out: pieces of a disk that lie in one frame, in its order. */
+struct store_part {
+    struct store_reader *reader;
+    size_t n;
+    struct map_record records[];
+};
+/* After store_walk_next() has failed: leave out the range of blocks whose map cannot be read, and
+ * go on behind it. */
+void walk_skip(struct store_walk *walk, uint64_t *ret_block, uint64_t *ret_n);
+
 /* The records of blocks [block, block + n), cut to that range, appended to `out`. Pack numbers are
  * those of reader->map.packs. */
 bool reader_map(struct store_reader *reader, uint64_t block, uint64_t n, struct map_records *out,

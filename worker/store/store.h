@@ -376,7 +376,7 @@ bool store_part_read(const struct store_part *part, store_piece_fn take, void *c
 /* ---- verifying ------------------------------------------------------------------------------ */
 
 struct store_verify_opts {
-    unsigned threads; /* default 1 */
+    unsigned threads; /* each needs 3 MiB; 0 = one for each processor, at most 8 */
     bool quick;       /* only structure: maps, packs and footers; the data is not read */
     void *context;    /* of the callbacks, each of which may be NULL */
     /* Called from one thread at a time, some times a second. */

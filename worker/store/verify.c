@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Verifying a restore point: everything that a restore would read. A disk is taken in windows, so
- * that memory is bounded; the places a window refers to are sorted by pack and frame, so that each
- * frame is read once, in order, by one of the threads.
+ * Verifying a restore point: everything that a restore would read, by a few threads, each of which
+ * takes the next frame. A disk is walked as by a restore (walk.c): memory is bounded by windows of
+ * its map, and in a window, which holds some GiB of data whatever the disk's size, each frame is
+ * read once, in the order of the packs.
  */
 #include <inttypes.h>
 #include <pthread.h>
@@ -11,23 +12,24 @@
 #include "proto/base/clock.h"
 #include "proto/base/file.h"
 #include "worker/store/blob.h"
+#include "worker/store/crew.h"
 #include "worker/store/packfile.h"
 #include "worker/store/reader.h"
 
-enum { THREADS_MAX = 64, REPORT_EVERY_MS = 200 };
-#define WINDOW_BLOCKS (UINT64_C(4) << 20) /* 16 GiB */
+enum { REPORT_EVERY_MS = 200 };
 
 struct verify {
     struct store *store;
     const struct store_verify_opts *opts;
+    unsigned threads;
     uint64_t total_bytes;
-    /* Of the window. */
+    bool sums_only;
+    /* The disk. */
     struct store_reader *reader;
     const char *disk_id;
-    const struct map_record *records; /* sorted by place */
-    size_t count;
-    pthread_mutex_t lock; /* guards what follows, and serialises the callbacks */
-    size_t next;          /* record */
+    pthread_mutex_t lock;    /* guards what follows, and serialises the callbacks */
+    struct store_walk *walk; /* of a map that can be read */
+    uint32_t pack, frame;    /* of one that cannot: the next one of its use table */
     uint64_t done_bytes;
     int64_t reported_ms;
     bool is_cancelled;
@@ -70,22 +72,17 @@ static void damaged_record(struct verify *v, const struct map_record *r, const s
     report_damage(v, v->disk_id, offset, len < size - offset ? len : size - offset, &wrapped);
 }
 
-/* ---- checking the records that lie in one frame */
-
-static bool same_frame(const struct map_record *a, const struct map_record *b)
-{
-    return a->where.pack == b->where.pack && a->where.frame == b->where.frame;
-}
+/* ---- frames */
 
 /* The blocks the frame has; 0 when it cannot be used. */
-static uint32_t check_frame(struct verify *v, const struct map_record *r, struct err *err)
+static uint32_t check_frame(struct verify *v, const struct pack_ref *ref, uint16_t number,
+                            struct err *err)
 {
-    const struct pack_ref *ref = &v->reader->map.packs[r->where.pack];
     uint32_t blocks = 0;
-    if (!v->opts->quick && v->result.sums_only)
-        return frame_check_sums(v->store, ref, r->where.frame, err);
+    if (!v->opts->quick && v->sums_only)
+        return frame_check_sums(v->store, ref, number, err);
     if (!v->opts->quick) {
-        struct frame *frame = frame_load(v->store, ref, r->where.frame, err);
+        struct frame *frame = frame_load(v->store, ref, number, err);
         blocks = frame ? frame->blocks : 0;
         free(frame);
         return blocks;
@@ -94,25 +91,57 @@ static uint32_t check_frame(struct verify *v, const struct map_record *r, struct
     if (!item)
         return 0;
     const struct open_pack *pack = pack_of(item);
-    if (r->where.frame < pack->footer.n_frames)
-        blocks = pack->footer.frames[r->where.frame].raw_len / STORE_BLOCK_BYTES;
+    if (number < pack->footer.n_frames)
+        blocks = pack->footer.frames[number].raw_len / STORE_BLOCK_BYTES;
     else
-        err_set(err, ERR_STORE_CORRUPT, 0, "'%s' frame %u is not there", pack->path,
-                r->where.frame);
+        err_set(err, ERR_STORE_CORRUPT, 0, "'%s' frame %u is not there", pack->path, number);
     cache_unpin(v->store->packs, item);
     return blocks;
 }
 
-static void check_group(struct verify *v, const struct map_record *records, size_t n)
+/* ---- a disk by its map */
+
+static void damaged_map(struct verify *v, uint64_t block, uint64_t n, const struct err *why)
+{
+    uint64_t offset = block * STORE_BLOCK_BYTES, end = (block + n) * STORE_BLOCK_BYTES;
+    end = end < v->reader->map.size_bytes ? end : v->reader->map.size_bytes;
+    report_damage(v, v->disk_id, offset, end - offset, why);
+}
+
+static struct store_part *take_part(struct verify *v)
+{
+    struct store_part *part = NULL;
+    struct err why = ERR_INIT, err = ERR_INIT;
+    uint64_t bad_block = 0, n_bad = 0; /* one range, as long as nothing good comes between */
+    pthread_mutex_lock(&v->lock);
+    while (!v->is_cancelled && !(part = store_walk_next(v->walk, &err)) && err_is_set(&err)) {
+        uint64_t block, n;
+        walk_skip(v->walk, &block, &n);
+        if (n_bad == 0) {
+            bad_block = block;
+            why = err;
+        }
+        n_bad += n;
+        err_clear(&err);
+        report_progress(v, false);
+    }
+    if (n_bad > 0)
+        damaged_map(v, bad_block, n_bad, &why);
+    pthread_mutex_unlock(&v->lock);
+    return part;
+}
+
+static void check_part(struct verify *v, const struct store_part *part)
 {
     struct err why = ERR_INIT, beyond = ERR_INIT;
-    uint32_t blocks = check_frame(v, records, &why);
+    const struct location *where = &part->records[0].where;
+    uint32_t blocks = check_frame(v, &v->reader->map.packs[where->pack], where->frame, &why);
     err_set(&beyond, ERR_STORE_CORRUPT, 0, "the map points beyond a frame");
     pthread_mutex_lock(&v->lock);
     if (!v->opts->quick)
         v->result.checked_bytes += (uint64_t)blocks * STORE_BLOCK_BYTES;
-    for (size_t i = 0; i < n; i++) {
-        const struct map_record *r = &records[i];
+    for (size_t i = 0; i < part->n; i++) {
+        const struct map_record *r = &part->records[i];
         if (blocks == 0)
             damaged_record(v, r, &why);
         else if (r->where.first + map_record_blocks(r) > blocks)
@@ -123,56 +152,14 @@ static void check_group(struct verify *v, const struct map_record *records, size
     pthread_mutex_unlock(&v->lock);
 }
 
-static size_t take_group(struct verify *v, size_t *ret_first)
+static void check_parts(void *context)
 {
-    pthread_mutex_lock(&v->lock);
-    size_t first = v->next, end = first;
-    if (!v->is_cancelled)
-        while (end < v->count && same_frame(&v->records[first], &v->records[end]))
-            end++;
-    v->next = end;
-    pthread_mutex_unlock(&v->lock);
-    *ret_first = first;
-    return end - first;
-}
-
-static void *check_main(void *arg)
-{
-    struct verify *v = arg;
-    size_t first, n;
-    while ((n = take_group(v, &first)) > 0)
-        check_group(v, &v->records[first], n);
-    return NULL;
-}
-
-/* ---- windows, disks, blobs */
-
-static int compare_places(const void *a, const void *b)
-{
-    const struct location *x = &((const struct map_record *)a)->where;
-    const struct location *y = &((const struct map_record *)b)->where;
-    if (x->pack != y->pack)
-        return x->pack < y->pack ? -1 : 1;
-    if (x->frame != y->frame)
-        return x->frame < y->frame ? -1 : 1;
-    return (int)x->first - (int)y->first;
-}
-
-static void check_window(struct verify *v, struct map_records *records)
-{
-    if (records->count == 0)
-        return;
-    qsort(records->items, records->count, sizeof *records->items, compare_places);
-    v->records = records->items;
-    v->count = records->count;
-    v->next = 0;
-    pthread_t threads[THREADS_MAX];
-    unsigned want = v->opts->threads > THREADS_MAX ? THREADS_MAX : v->opts->threads, n = 0;
-    while (n + 1 < want && pthread_create(&threads[n], NULL, check_main, v) == 0)
-        n++;
-    check_main(v); /* this one helps, and is enough when no thread can be had */
-    for (unsigned i = 0; i < n; i++)
-        pthread_join(threads[i], NULL);
+    struct verify *v = context;
+    struct store_part *part;
+    while ((part = take_part(v))) {
+        check_part(v, part);
+        store_part_free(part);
+    }
 }
 
 /* ---- a disk whose map is sealed, without a key: what its tail says must be there */
@@ -193,31 +180,45 @@ static bool check_closed_pages(const struct store_reader *reader, struct err *er
     return true;
 }
 
-/* Nobody can tell which part of the disk a frame is of: any damage is one to all of it. */
-static void check_closed_frame(struct verify *v, uint32_t pack, uint32_t frame)
+static bool take_closed_frame(struct verify *v, uint32_t *ret_pack, uint16_t *ret_frame)
 {
-    struct err why = ERR_INIT;
-    const struct map_record where = {.where = {.pack = pack, .frame = (uint16_t)frame}};
-    uint32_t blocks = check_frame(v, &where, &why);
-    if (blocks == 0)
-        report_damage(v, v->disk_id, 0, v->reader->map.size_bytes, &why);
-    else if (!v->opts->quick)
-        v->result.checked_bytes += (uint64_t)blocks * STORE_BLOCK_BYTES;
-    v->done_bytes += (uint64_t)blocks * STORE_BLOCK_BYTES;
-    report_progress(v, false);
+    const struct manifest *map = &v->reader->map;
+    bool found = false;
+    pthread_mutex_lock(&v->lock);
+    while (!found && !v->is_cancelled && v->pack < map->n_packs) {
+        found = frame_use_has(&map->uses[v->pack], v->frame);
+        *ret_pack = v->pack;
+        *ret_frame = (uint16_t)v->frame++;
+        if (v->frame >= map->uses[v->pack].len * 8) {
+            v->pack++;
+            v->frame = 0;
+        }
+    }
+    pthread_mutex_unlock(&v->lock);
+    return found;
 }
 
-static void check_closed(struct verify *v)
+/* Nobody can tell which part of the disk a frame is of: any damage is one to all of it. */
+static void check_closed_frames(void *context)
 {
-    struct err err = ERR_INIT;
-    const struct manifest *map = &v->reader->map;
-    if (!check_closed_pages(v->reader, &err))
-        report_damage(v, v->disk_id, 0, map->size_bytes, &err);
-    for (uint32_t p = 0; p < map->n_packs && !v->is_cancelled; p++)
-        for (uint32_t f = 0; f < map->uses[p].len * 8 && !v->is_cancelled; f++)
-            if (frame_use_has(&map->uses[p], f))
-                check_closed_frame(v, p, f);
+    struct verify *v = context;
+    uint32_t pack;
+    uint16_t frame;
+    while (take_closed_frame(v, &pack, &frame)) {
+        struct err why = ERR_INIT;
+        uint32_t blocks = check_frame(v, &v->reader->map.packs[pack], frame, &why);
+        pthread_mutex_lock(&v->lock);
+        if (blocks == 0)
+            report_damage(v, v->disk_id, 0, v->reader->map.size_bytes, &why);
+        else if (!v->opts->quick)
+            v->result.checked_bytes += (uint64_t)blocks * STORE_BLOCK_BYTES;
+        v->done_bytes += (uint64_t)blocks * STORE_BLOCK_BYTES;
+        report_progress(v, false);
+        pthread_mutex_unlock(&v->lock);
+    }
 }
+
+/* ---- disks and blobs */
 
 static void check_disk(struct verify *v, struct store_point *point, const struct record_disk *disk)
 {
@@ -230,22 +231,15 @@ static void check_disk(struct verify *v, struct store_point *point, const struct
         return;
     }
     if (v->store->crypt && !crypt_can_write(v->store->crypt)) {
-        check_closed(v);
+        if (!check_closed_pages(reader, &err))
+            report_damage(v, v->disk_id, 0, reader->map.size_bytes, &err);
+        v->pack = v->frame = 0;
+        crew_run(v->threads, check_closed_frames, v);
         return;
     }
-    uint64_t blocks = disk_blocks(reader->map.size_bytes);
-    for (uint64_t at = 0; at < blocks && !v->is_cancelled; at += WINDOW_BLOCKS) {
-        uint64_t n = blocks - at < WINDOW_BLOCKS ? blocks - at : WINDOW_BLOCKS;
-        SCOPED_MAP_RECORDS struct map_records records = {0};
-        if (reader_map(reader, at, n, &records, &err)) {
-            check_window(v, &records);
-            continue;
-        }
-        uint64_t offset = at * STORE_BLOCK_BYTES, end = (at + n) * STORE_BLOCK_BYTES;
-        end = end < reader->map.size_bytes ? end : reader->map.size_bytes;
-        report_damage(v, v->disk_id, offset, end - offset, &err);
-        err_clear(&err);
-    }
+    SCOPED(store_walk) struct store_walk *walk = store_walk_new(reader);
+    v->walk = walk;
+    crew_run(v->threads, check_parts, v);
 }
 
 static void check_blobs(struct verify *v, const struct store_point *point)
@@ -255,8 +249,8 @@ static void check_blobs(struct verify *v, const struct store_point *point)
         SCOPED_BUF struct buf bytes;
         const struct record_blob *blob = &point->record.blobs[i];
         buf_init(&bytes, BLOB_FILE_MAX);
-        if (!(v->result.sums_only ? point_blob_read(point, blob, &bytes, &err)
-                                  : store_point_blob(point, blob->name, &bytes, &err)))
+        if (!(v->sums_only ? point_blob_read(point, blob, &bytes, &err)
+                           : store_point_blob(point, blob->name, &bytes, &err)))
             report_damage(v, NULL, 0, point->record.blobs[i].size_bytes, &err);
     }
 }
@@ -265,13 +259,14 @@ bool store_verify_point(struct store *store, const char *id_or_prefix,
                         const struct store_verify_opts *opts,
                         struct store_verify_result *ret_result, struct err *err)
 {
-    const struct store_verify_opts defaults = {.threads = 1};
+    const struct store_verify_opts defaults = {0};
     SCOPED(store_point) struct store_point *point = store_point_open(store, id_or_prefix, err);
     if (!point)
         return false;
     struct verify v = {.store = store, .opts = opts ? opts : &defaults};
     pthread_mutex_init(&v.lock, NULL);
-    v.result.sums_only = !store_can_restore(store);
+    v.threads = crew_size(v.opts->threads);
+    v.result.sums_only = v.sums_only = !store_can_restore(store);
     v.total_bytes = point->record.info.read_bytes;
     check_blobs(&v, point);
     for (size_t i = 0; i < point->record.n_disks && !v.is_cancelled; i++)

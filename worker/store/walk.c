@@ -19,12 +19,6 @@ struct store_walk {
     size_t next;                /* record */
 };
 
-struct store_part {
-    struct store_reader *reader;
-    size_t n;
-    struct map_record records[]; /* in one frame */
-};
-
 struct store_walk *store_walk_new(struct store_reader *reader)
 {
     struct store_walk *walk = ALLOC_NEW(struct store_walk);
@@ -51,6 +45,12 @@ static int compare_places(const void *a, const void *b)
     return x->block < y->block ? -1 : x->block > y->block;
 }
 
+static uint64_t next_step(const struct store_walk *walk)
+{
+    return walk->end - walk->at < STEP_BLOCKS ? walk->end - walk->at : STEP_BLOCKS;
+}
+
+/* What comes before a range that cannot be read is handed out first. */
 static bool fill_window(struct store_walk *walk, struct err *err)
 {
     walk->records.count = 0;
@@ -58,15 +58,28 @@ static bool fill_window(struct store_walk *walk, struct err *err)
     if (walk->records.capacity > RECORDS_KEPT)
         map_records_done(&walk->records);
     while (walk->at < walk->end && walk->records.count < WINDOW_RECORDS) {
-        uint64_t n = walk->end - walk->at < STEP_BLOCKS ? walk->end - walk->at : STEP_BLOCKS;
-        if (!reader_map(walk->reader, walk->at, n, &walk->records, err))
-            return false;
+        size_t before = walk->records.count;
+        uint64_t n = next_step(walk);
+        if (!reader_map(walk->reader, walk->at, n, &walk->records, err)) {
+            walk->records.count = before;
+            if (before == 0)
+                return false;
+            err_clear(err);
+            break;
+        }
         walk->at += n;
     }
     if (walk->records.count > 0)
         qsort(walk->records.items, walk->records.count, sizeof *walk->records.items,
               compare_places);
     return true;
+}
+
+void walk_skip(struct store_walk *walk, uint64_t *ret_block, uint64_t *ret_n)
+{
+    *ret_block = walk->at;
+    *ret_n = next_step(walk);
+    walk->at += *ret_n;
 }
 
 static bool same_frame(const struct map_record *a, const struct map_record *b)

@@ -6,6 +6,8 @@
  * down for the points it hurts.
  */
 #include <inttypes.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,6 +16,7 @@
 #include "proto/base/log.h"
 #include "worker/store/blob.h"
 #include "worker/store/bytes.h"
+#include "worker/store/crew.h"
 #include "worker/store/gc/collect.h"
 #include "worker/store/gc/damage.h"
 #include "worker/store/gc/heal.h"
@@ -29,6 +32,7 @@ struct scrub {
     const struct store_scrub_opts *opts;
     struct store_scrub_result *result;
     struct view view;
+    pthread_mutex_t lock; /* guards `bad` and `result` while a pack's frames are checked */
     struct bad_frames bad;
     uint8_t (*checked)[PACK_ID_BYTES]; /* out of turn */
     size_t n_checked;
@@ -44,13 +48,17 @@ static bool is_cancelled(struct scrub *s, struct err *err)
     return true;
 }
 
-/* Keep to the bandwidth: the bytes read so far should have taken this long. */
+/* A frame will be read. Keep to the bandwidth: the bytes read so far should have taken this long.
+ */
 static void pace(struct scrub *s, uint64_t bytes)
 {
-    s->result->bytes_read += bytes;
+    pthread_mutex_lock(&s->lock);
+    s->result->frames++;
+    uint64_t sum = s->result->bytes_read += bytes;
+    pthread_mutex_unlock(&s->lock);
     if (s->opts->bytes_per_s == 0)
         return;
-    int64_t due_ms = (int64_t)(s->result->bytes_read * 1000 / s->opts->bytes_per_s);
+    int64_t due_ms = (int64_t)(sum * 1000 / s->opts->bytes_per_s);
     int64_t spent_ms = clock_mono_ms(clock_system()) - s->started_ms;
     if (due_ms > spent_ms)
         clock_sleep_ms(clock_system(), due_ms - spent_ms);
@@ -107,7 +115,9 @@ static void found_bad(struct scrub *s, const struct pack_ref *ref, uint32_t fram
 {
     struct bad_frame bad = {.ref = *ref, .frame = frame, .whole_pack = whole_pack};
     (void)snprintf(bad.why, sizeof bad.why, "%.150s", why->message);
+    pthread_mutex_lock(&s->lock);
     bad_frames_add(&s->bad, &bad);
+    pthread_mutex_unlock(&s->lock);
 }
 
 static bool check_frame(struct scrub *s, const struct pack_ref *ref, const struct open_pack *pack,
@@ -118,7 +128,6 @@ static bool check_frame(struct scrub *s, const struct pack_ref *ref, const struc
     if (entry->offset == 0)
         return true; /* compacted away */
     pace(s, FRAME_HEADER_BYTES + (uint64_t)entry->stored_len);
-    s->result->frames++;
     if (!store_can_restore(s->store)) { /* as far as that goes without a key */
         if (open_pack_check_sums(s->store, pack, (uint16_t)frame, &err))
             return true;
@@ -133,6 +142,25 @@ static bool check_frame(struct scrub *s, const struct pack_ref *ref, const struc
         return false;
     found_bad(s, ref, frame, false, &err);
     return true;
+}
+
+/* The frames of a pack, which threads take in turn. */
+struct pack_check {
+    struct scrub *scrub;
+    const struct pack_ref *ref;
+    const struct open_pack *pack;
+    atomic_uint next;
+    atomic_bool is_failed;
+};
+
+static void check_frames(void *context)
+{
+    struct pack_check *c = context;
+    uint32_t frame;
+    while (!atomic_load(&c->is_failed) &&
+           (frame = atomic_fetch_add(&c->next, 1)) < c->pack->footer.n_frames)
+        if (!check_frame(c->scrub, c->ref, c->pack, frame))
+            atomic_store(&c->is_failed, true);
 }
 
 static bool check_pack(struct scrub *s, const struct pack_ref *ref, struct err *err)
@@ -153,11 +181,11 @@ static bool check_pack(struct scrub *s, const struct pack_ref *ref, struct err *
         found_bad(s, ref, 0, true, &why);
         return true;
     }
-    bool ok = true;
-    for (uint32_t i = 0; ok && i < pack->footer.n_frames; i++)
-        ok = check_frame(s, ref, pack, i);
+    struct pack_check check = {.scrub = s, .ref = ref, .pack = pack};
+    crew_run(crew_size(s->opts->threads), check_frames, &check);
     open_pack_free(pack);
-    return ok || err_set(err, ERR_IO, 0, "a frame could not be checked");
+    return !atomic_load(&check.is_failed) ||
+           err_set(err, ERR_IO, 0, "a frame could not be checked");
 }
 
 struct due_pack {
@@ -468,11 +496,13 @@ bool store_scrub(struct store *store, const struct store_scrub_opts *opts,
     struct scrub s = {.store = store, .opts = opts ? opts : &defaults, .result = &result};
     unsigned share = s.opts->share == 0 ? 1 : s.opts->share;
     s.started_ms = clock_mono_ms(clock_system());
+    pthread_mutex_init(&s.lock, NULL);
     s.len = (CURSOR_END + share - 1) / share;
     view_init(&s.view, store, false);
     s.from = scrub_cursor_read(store);
     bool ok = store_make_directories(store, err) && scrub(&s, err);
     view_done(&s.view);
+    pthread_mutex_destroy(&s.lock);
     bad_frames_done(&s.bad);
     free(s.checked);
     if (ret_result)

@@ -7,6 +7,7 @@
 #include "support.h"
 #include "worker/store/bytes.h"
 #include "worker/store/cache.h"
+#include "worker/store/crew.h"
 #include "worker/store/dedup.h"
 
 /* ---- cache */
@@ -306,6 +307,37 @@ static void test_extents(void **state)
     assert_null(list.items);
 }
 
+/* ---- a crew */
+
+struct crew_work {
+    atomic_uint next, calls, sum;
+};
+
+static void add_up(void *context)
+{
+    struct crew_work *w = context;
+    unsigned n;
+    atomic_fetch_add(&w->calls, 1);
+    while ((n = atomic_fetch_add(&w->next, 1)) <= 1000)
+        atomic_fetch_add(&w->sum, n);
+}
+
+static void test_crew(void **state)
+{
+    (void)state;
+    const unsigned sizes[] = {0, 1, 2, 7, CREW_MAX, CREW_MAX + 1, UINT32_MAX};
+    for (size_t i = 0; i < ARRAY_LEN(sizes); i++) {
+        struct crew_work w = {0};
+        crew_run(sizes[i], add_up, &w);
+        assert_int_equal(atomic_load(&w.sum), 1000 * 1001 / 2);
+        assert_in_range(atomic_load(&w.calls), 1, sizes[i] < 1 ? 1 : sizes[i]);
+        assert_in_range(atomic_load(&w.calls), 1, CREW_MAX);
+    }
+    assert_int_equal(crew_size(3), 3);
+    assert_int_equal(crew_size(1000), CREW_MAX);
+    assert_in_range(crew_size(0), 1, 8);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -319,6 +351,7 @@ int main(void)
         cmocka_unit_test(test_dedup_hooks),
         cmocka_unit_test(test_dedup_many_packs),
         cmocka_unit_test(test_extents),
+        cmocka_unit_test(test_crew),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
