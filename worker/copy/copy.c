@@ -62,7 +62,8 @@ struct job_ops {
     bool (*part)(struct job *job, const struct store_part *part, struct err *err);
     bool (*hole)(struct job *job, const struct extent *unit, struct err *err);
     /* What has not changed; NULL where there is no such thing. */
-    bool (*keep)(struct job *job, void *thread, const struct extent *unit, struct err *err);
+    bool (*keep)(struct job *job, void *thread, uint8_t *buf, const struct extent *unit,
+                 struct err *err);
     void (*end)(void *thread);
 };
 
@@ -237,7 +238,7 @@ static bool run_unit(struct job *job, void *thread, uint8_t *buf, const struct u
             return job->ops->part(job, unit->part, err);
         return job->ops->data(job, thread, buf, &unit->range, err);
     case UNIT_KEEP:
-        return job->ops->keep(job, thread, &unit->range, err);
+        return job->ops->keep(job, thread, buf, &unit->range, err);
     case UNIT_HOLE:
     case UNIT_KINDS:
         break;
@@ -420,9 +421,17 @@ static bool backup_hole(struct job *job, const struct extent *unit, struct err *
     return true; /* what is not written reads as zeroes */
 }
 
-static bool backup_keep(struct job *job, void *thread, const struct extent *unit, struct err *err)
+/* What the parent has lost meanwhile is read after all. */
+static bool backup_keep(struct job *job, void *thread, uint8_t *buf, const struct extent *unit,
+                        struct err *err)
 {
-    return store_stream_keep(thread, job->disk, unit->offset, unit->len, err);
+    SCOPED_EXTENTS struct extents lost = EXTENTS_INIT;
+    if (!store_stream_keep(thread, job->disk, unit->offset, unit->len, &lost, err))
+        return false;
+    for (size_t i = 0; i < lost.count; i++)
+        if (lost.items[i].is_data && !backup_data(job, thread, buf, &lost.items[i], err))
+            return false;
+    return true;
 }
 
 static void backup_end(void *thread)

@@ -228,11 +228,16 @@ struct store_stream *store_stream_begin(struct store_session *session, struct er
 bool store_stream_write(struct store_stream *stream, struct store_disk *disk, uint64_t offset,
                         const void *data, size_t len, struct err *err);
 
-/* Take [offset, offset + len) from the disk's parent as it is, without reading it (what changed
+/*
+ * Take [offset, offset + len) from the disk's parent as it is, without reading it (what changed
  * block tracking calls clean). Aligned as for store_stream_write. Asserts that there is a parent;
- * what lies beyond the parent's end is zero. */
+ * what lies beyond the parent's end is zero. What must not be referred to where it lies (it is
+ * marked as damaged, or as garbage) is copied; what cannot be read either, because it is damaged
+ * or the key may not read, is not taken: `lost` gets the range, with those parts as data, and the
+ * caller writes them from the source. NULL: then it is an error.
+ */
 bool store_stream_keep(struct store_stream *stream, struct store_disk *disk, uint64_t offset,
-                       uint64_t len, struct err *err);
+                       uint64_t len, struct extents *lost, struct err *err);
 
 /* Give the stream back to its session. NULL is fine. The data is durable after the commit only. */
 void store_stream_end(struct store_stream *stream);

@@ -511,18 +511,30 @@ bool store_stream_write(struct store_stream *stream, struct store_disk *disk, ui
     return true;
 }
 
-/* Blocks of the parent that must not be referred to where they lie: store them anew. */
-static bool copy_record(struct unit *u, const struct map_record *r, struct err *err)
+/* ---- keeping */
+
+/* The bytes of a record of the parent, up to the end of its disk. The caller frees. */
+static uint8_t *read_parent(struct store_reader *parent, const struct map_record *r,
+                            size_t *ret_len, struct err *err)
 {
-    struct store_reader *parent = u->disk->parent;
     uint64_t offset = r->block * STORE_BLOCK_BYTES;
     size_t len = (size_t)map_record_blocks(r) * STORE_BLOCK_BYTES;
     if (len > parent->map.size_bytes - offset)
         len = (size_t)(parent->map.size_bytes - offset);
     SCOPED_FREE uint8_t *data = xmalloc(len);
+    if (!store_disk_read(parent, data, len, offset, err))
+        return NULL;
+    *ret_len = len;
+    return TAKE(data);
+}
+
+/* Blocks of the parent that must not be referred to where they lie: store them anew. */
+static bool copy_record(struct unit *u, const struct map_record *r, const uint8_t *data, size_t len,
+                        struct err *err)
+{
     struct unit *copy = unit_new(u->stream);
     const size_t unit = (size_t)UNIT_BLOCKS * STORE_BLOCK_BYTES;
-    bool ok = store_disk_read(parent, data, len, offset, err);
+    bool ok = true;
     for (size_t at = 0; ok && at < len; at += unit) /* a record may be longer than a unit */
         ok = write_unit(copy, u->disk, r->block + at / STORE_BLOCK_BYTES, data + at,
                         len - at < unit ? len - at : unit, err);
@@ -531,45 +543,79 @@ static bool copy_record(struct unit *u, const struct map_record *r, struct err *
     return ok;
 }
 
-static bool keep_records(struct unit *u, const struct map_records *records, struct err *err)
+/* What is not there any more. False, with the error that tells why, when nobody wants to know. */
+static bool lose(struct unit *u, struct extents *lost, uint64_t from, uint64_t to, struct err *err)
 {
-    for (size_t i = 0; i < records->count; i++) {
-        const struct map_record *r = &records->items[i];
-        uint32_t number = u->disk->parent_packs[r->where.pack];
-        if (number == DEDUP_NO_PACK ||
-            !session_may_refer(u->stream->session, number, r->where.frame)) {
-            if (!copy_record(u, r, err))
-                return false;
-            u->stats.read_bytes -= (uint64_t)map_record_blocks(r) * STORE_BLOCK_BYTES;
-            continue; /* counted by the copy */
-        }
+    if (!lost)
+        return false;
+    log_err(LOG_LEVEL_WARN, "store_parent_unreadable", err);
+    err_clear(err);
+    uint64_t begin = lost->count > 0
+                         ? lost->items[lost->count - 1].offset + lost->items[lost->count - 1].len
+                         : u->block * STORE_BLOCK_BYTES;
+    extents_add(lost, begin, from - begin, false);
+    extents_add(lost, from, to - from, true);
+    u->stats.read_bytes -= disk_blocks(to - from) * STORE_BLOCK_BYTES; /* it will be written */
+    return true;
+}
+
+static bool keep_record(struct unit *u, const struct map_record *r, uint64_t end,
+                        struct extents *lost, struct err *err)
+{
+    uint32_t number = u->disk->parent_packs[r->where.pack];
+    if (number != DEDUP_NO_PACK && session_may_refer(u->stream->session, number, r->where.frame)) {
         struct map_record same = shifted(r, 0, map_record_blocks(r), number);
         records_join(&u->records, &same);
         u->stats.unchanged_bytes += (uint64_t)map_record_blocks(r) * STORE_BLOCK_BYTES;
+        return true;
     }
+    size_t len = 0;
+    SCOPED_FREE uint8_t *data = read_parent(u->disk->parent, r, &len, err);
+    if (!data) {
+        uint64_t to = map_record_end(r) * STORE_BLOCK_BYTES;
+        return lose(u, lost, r->block * STORE_BLOCK_BYTES, to < end ? to : end, err);
+    }
+    u->stats.read_bytes -= (uint64_t)map_record_blocks(r) * STORE_BLOCK_BYTES; /* the copy counts */
+    return copy_record(u, r, data, len, err);
+}
+
+/* [offset, offset + len), which is not empty. */
+static bool keep(struct unit *u, uint64_t offset, uint64_t len, struct extents *lost,
+                 struct err *err)
+{
+    SCOPED_MAP_RECORDS struct map_records records = {0};
+    uint64_t first = offset / STORE_BLOCK_BYTES, end = offset + len, n = disk_blocks(end) - first;
+    u->block = first;
+    u->stats.read_bytes = n * STORE_BLOCK_BYTES;
+    if (!reader_map(u->disk->parent, first, n, &records, err))
+        return lose(u, lost, offset, end, err);
+    for (size_t i = 0; i < records.count; i++)
+        if (!keep_record(u, &records.items[i], end, lost, err))
+            return false;
     return true;
 }
 
 bool store_stream_keep(struct store_stream *stream, struct store_disk *disk, uint64_t offset,
-                       uint64_t len, struct err *err)
+                       uint64_t len, struct extents *lost, struct err *err)
 {
     assert(disk->session == stream->session && disk->parent);
     if (!session_check(stream->session, err))
         return false;
-    SCOPED_MAP_RECORDS struct map_records records = {0};
     struct unit *u = stream->unit;
     bool ok = check_write(disk, offset, len, err) && settle(u, err);
     u->disk = disk;
     u->records.count = 0;
     u->stats = (struct store_stats){0};
-    if (ok && len > 0) {
-        uint64_t first = offset / STORE_BLOCK_BYTES, n = disk_blocks(offset + len) - first;
-        u->stats.read_bytes = n * STORE_BLOCK_BYTES;
-        ok = reader_map(disk->parent, first, n, &records, err) && keep_records(u, &records, err);
-    }
+    if (lost)
+        extents_reset(lost);
+    ok = ok && (len == 0 || keep(u, offset, len, lost, err));
     if (!ok) {
         err_wrap(err, "disk %s", disk->id);
         return session_fail(stream->session, err);
+    }
+    if (lost && lost->count > 0) {
+        uint64_t at = lost->items[lost->count - 1].offset + lost->items[lost->count - 1].len;
+        extents_add(lost, at, offset + len - at, false);
     }
     u->stats.zero_bytes = u->stats.read_bytes - u->stats.unchanged_bytes;
     disk_merge(disk, &u->records, &u->stats);

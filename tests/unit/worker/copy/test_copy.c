@@ -1,17 +1,21 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The pipeline between memory and the repository: coverage of every byte, errors, cancellation,
  * progress, misbehaving and odd sources. */
+#include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "proto/base/clock.h"
+#include "proto/base/file.h"
 #include "proto/base/log.h"
 #include "tests/unit/worker/store/support.h"
 #include "worker/copy/copy.h"
+#include "worker/store/upkeep.h"
 
 enum { MIB = 1 << 20, KIB = 1 << 10, BLOCK = STORE_BLOCK_BYTES };
 
@@ -369,6 +373,92 @@ static void test_only_what_changed_is_read(void **state)
     }
 }
 
+/* Of the largest file whose name begins so. */
+static void damage_file(const struct fixture *f, const char *prefix, size_t at, size_t len)
+{
+    SCOPED_FREE char *repo = xasprintf("%s/repo", f->dir), *path = NULL;
+    struct file_list files = list_files(repo);
+    off_t largest = 0;
+    for (size_t i = 0; i < files.count; i++) {
+        struct stat st;
+        SCOPED_FREE char *one = xasprintf("%s/%s", repo, files.items[i]);
+        assert_int_equal(stat(one, &st), 0);
+        if (strncmp(files.items[i], prefix, strlen(prefix)) != 0 || st.st_size <= largest)
+            continue;
+        largest = st.st_size;
+        free(path);
+        path = TAKE(one);
+    }
+    file_list_done(&files);
+    assert_true(largest >= (off_t)(at + len));
+    SCOPED_FREE uint8_t *junk = xmalloc(len);
+    fill_random(junk, len, 7);
+    assert_int_equal(chmod(path, 0600), 0);
+    SCOPED_FD int fd = open(path, O_WRONLY | O_CLOEXEC);
+    assert_int_equal(pwrite(fd, junk, len, (off_t)at), len);
+}
+
+static void reopen(struct fixture *f)
+{
+    SCOPED_FREE char *path = xasprintf("%s/repo", f->dir);
+    store_session_free(f->session);
+    f->session = NULL;
+    store_free(f->store);
+    f->store = store_open(path, NULL, &f->err);
+    MUST(f->store, &f->err);
+}
+
+/* A copy by a map that says that nothing has changed but the first 64 KiB; returns the bytes read.
+ */
+static uint64_t copy_unchanged(struct fixture *f, const char *parent_id, const char *id)
+{
+    SCOPED_EXTENTS struct extents changed = EXTENTS_INIT;
+    extents_add(&changed, 0, (uint64_t)64 * KIB, true);
+    extents_add(&changed, (uint64_t)64 * KIB, f->size - (uint64_t)64 * KIB, false);
+    SCOPED(store_reader) struct store_reader *parent = open_reader(f, parent_id);
+    begin_with_parent(f, id, parent);
+    f->source.read_bytes = 0;
+    struct copy_opts opts = {.threads = 2, .changed = &changed};
+    struct copy_stats stats;
+    MUST(copy_backup(&f->source.base, f->session, f->disk, &opts, &stats, &f->err), &f->err);
+    finish(f);
+    assert_int_equal(stats.store.read_bytes, stats.store.zero_bytes + stats.store.unchanged_bytes +
+                                                 stats.store.dedup_bytes +
+                                                 stats.store.stored_raw_bytes);
+    assert_int_equal(stats.store.read_bytes, (f->size + BLOCK - 1) / BLOCK * BLOCK);
+    return f->source.read_bytes;
+}
+
+/* What the parent cannot give any more is read from the source, whatever the map says. */
+static void test_what_the_parent_has_lost_is_read(void **state)
+{
+    struct fixture *f = *state;
+    make_disk(f, 6 * MIB + 1000, 4);
+    begin(f, "a.1");
+    MUST(copy_backup(&f->source.base, f->session, f->disk, NULL, NULL, &f->err), &f->err);
+    finish(f);
+    reopen(f);
+    fill_text(f->data, (size_t)64 * KIB, 99);
+    assert_int_equal(copy_unchanged(f, "a.1", "a.2"), 64 * KIB);
+    check_restore(f, "a.2", f->size, false);
+
+    /* A frame of it. */
+    struct store_scrub_result r;
+    damage_file(f, "packs/", 100000, 3000);
+    reopen(f);
+    MUST(store_scrub(f->store, NULL, &r, &f->err), &f->err);
+    assert_true(r.points_damaged > 0);
+    uint64_t read = copy_unchanged(f, "a.1", "a.3");
+    assert_true(read > 64 * KIB && read <= 64 * KIB + MIB);
+    check_restore(f, "a.3", f->size, false);
+
+    /* The map itself. */
+    damage_file(f, "manifests/a.3/d.mf", 70, 8);
+    reopen(f);
+    assert_int_equal(copy_unchanged(f, "a.3", "a.4"), f->size);
+    check_restore(f, "a.4", f->size, false);
+}
+
 struct pipe_reader {
     int fd;
     uint8_t *data;
@@ -609,6 +699,7 @@ int main(void)
         T(test_sizes_and_granularities),
         T(test_holes_are_not_read),
         T(test_only_what_changed_is_read),
+        T(test_what_the_parent_has_lost_is_read),
         T(test_a_stream_has_its_bytes_in_order),
         T(test_failing_source),
         T(test_failing_target),

@@ -294,7 +294,7 @@ static void test_parent_deleted_meanwhile(void **state)
     assert_true(count_files(s->path, "manifests/a.1/") > 0); /* pinned too */
     struct store_stream *stream = store_stream_begin(open, &err);
     MUST(stream, &err);
-    MUST(store_stream_keep(stream, disk, 0, MIB, &err), &err);
+    MUST(store_stream_keep(stream, disk, 0, MIB, NULL, &err), &err);
     MUST(store_stream_write(stream, disk, MIB, a.data + MIB, MIB, &err), &err);
     store_stream_end(stream);
     struct store_stats stats;
@@ -334,7 +334,7 @@ static void test_kept_ranges_of_marked_frames_are_copied(void **state)
     MUST(disk, &err);
     struct store_stream *stream = store_stream_begin(second, &err);
     MUST(stream, &err);
-    MUST(store_stream_keep(stream, disk, 0, a.size, &err), &err);
+    MUST(store_stream_keep(stream, disk, 0, a.size, NULL, &err), &err);
     store_stream_end(stream);
     struct store_stats stats;
     MUST(store_disk_finish(disk, &stats, &err), &err);

@@ -414,9 +414,9 @@ static void test_keep_takes_the_parent_unread(void **state)
     MUST(disk, &f->err);
     struct store_stream *stream = store_stream_begin(s, &f->err);
     const uint64_t dirty = 4 * MIB, end = dirty + 64 * BLOCK;
-    MUST(store_stream_keep(stream, disk, 0, dirty, &f->err), &f->err);
+    MUST(store_stream_keep(stream, disk, 0, dirty, NULL, &f->err), &f->err);
     MUST(store_stream_write(stream, disk, dirty, image.data + dirty, 64 * BLOCK, &f->err), &f->err);
-    MUST(store_stream_keep(stream, disk, end, size - end, &f->err), &f->err);
+    MUST(store_stream_keep(stream, disk, end, size - end, NULL, &f->err), &f->err);
     store_stream_end(stream);
     struct store_stats stats;
     MUST(store_disk_finish(disk, &stats, &f->err), &f->err);
