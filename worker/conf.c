@@ -9,10 +9,11 @@
 #include "proto/base/conf.h"
 #include "proto/base/id.h"
 #include "proto/base/log.h"
+#include "worker/copy/rate.h"
 
 #define OPTIONAL CYAML_FLAG_OPTIONAL
 /* Strings are limited so that no value can be absurd; paths are the longest. */
-enum { TEXT_MAX = 4096 };
+enum { TEXT_MAX = 4096, LIMITS_MAX = 64, LIMIT_MAX_MIBS = 1 << 20 };
 
 #define STR(tag, member)                                                                           \
     CYAML_FIELD_STRING_PTR(#member, CYAML_FLAG_POINTER | OPTIONAL, tag, member, 0, TEXT_MAX)
@@ -71,6 +72,15 @@ static const cyaml_schema_field_t reserve_fields[] = {
     INT(struct worker_conf_reserve, watch_s),
     CYAML_FIELD_END,
 };
+static const cyaml_schema_field_t limit_fields[] = {
+    CYAML_FIELD_INT("mib_per_s", CYAML_FLAG_DEFAULT, struct worker_conf_limit, mib_per_s),
+    STR(struct worker_conf_limit, storage_domain),
+    STR(struct worker_conf_limit, hours),
+    CYAML_FIELD_END,
+};
+static const cyaml_schema_value_t limit_schema = {
+    CYAML_VALUE_MAPPING(CYAML_FLAG_DEFAULT, struct worker_conf_limit, limit_fields),
+};
 static const cyaml_schema_field_t log_fields[] = {
     STR(struct worker_conf_log, level),
     STR(struct worker_conf_log, format),
@@ -91,6 +101,8 @@ static const cyaml_schema_field_t fields[] = {
     MAP(struct worker_conf, wait, wait_fields),
     INT(struct worker_conf, quiesce_limit_s),
     MAP(struct worker_conf, reserve, reserve_fields),
+    CYAML_FIELD_SEQUENCE("limits", CYAML_FLAG_POINTER | OPTIONAL, struct worker_conf, limits,
+                         &limit_schema, 0, LIMITS_MAX),
     MAP(struct worker_conf, log, log_fields),
     CYAML_FIELD_END,
 };
@@ -191,6 +203,24 @@ static bool check_log(const struct worker_conf *c, const char *path, struct err 
     return true;
 }
 
+static bool check_limits(const struct worker_conf *c, const char *path, struct err *err)
+{
+    for (unsigned i = 0; i < c->limits_count; i++) {
+        const struct worker_conf_limit *l = &c->limits[i];
+        if (l->mib_per_s < 1 || l->mib_per_s > LIMIT_MAX_MIBS)
+            return err_set(err, ERR_BAD_CONFIG, 0,
+                           "%s: limits[%u]: mib_per_s is %" PRId64 ", but must be between 1 and %d",
+                           path, i, l->mib_per_s, LIMIT_MAX_MIBS);
+        struct rate_rule rule = {.bytes_per_s = 1, .hours = l->hours};
+        struct err why = ERR_INIT;
+        SCOPED(rate_limits)
+        struct rate_limits *limits = rate_limits_new(&rule, 1, clock_system(), &why);
+        if (!limits)
+            return err_set(err, ERR_BAD_CONFIG, 0, "%s: limits[%u]: %s", path, i, why.message);
+    }
+    return true;
+}
+
 static bool check(const struct worker_conf *c, const char *path, bool need_broker, struct err *err)
 {
     struct mq_opts unused = {0};
@@ -206,7 +236,7 @@ static bool check(const struct worker_conf *c, const char *path, bool need_broke
     if (strncmp(c->engine.url, "https://", 8) != 0)
         return err_set(err, ERR_BAD_CONFIG, 0, "%s: engine.url must begin with https://", path);
     return check_slug(path, "name", c->name, err) && check_slug(path, "zone", c->zone, err) &&
-           check_log(c, path, err);
+           check_limits(c, path, err) && check_log(c, path, err);
 }
 
 struct worker_conf *worker_conf_load(const char *path, bool need_broker, struct err *err)

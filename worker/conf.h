@@ -49,6 +49,12 @@ struct worker_conf_reserve {
     int64_t storage_domain_mib;
     int64_t watch_s; /* how often a storage domain's free space is looked at during a copy */
 };
+/* One limit of bandwidth; of several that hold at once, the smallest counts. */
+struct worker_conf_limit {
+    int64_t mib_per_s;
+    char *storage_domain; /* id or name; NULL = all that the worker reads and writes */
+    char *hours;          /* as in worker/copy/rate.h; NULL = always */
+};
 struct worker_conf_log {
     char *level, *format;
 };
@@ -68,6 +74,8 @@ struct worker_conf {
     struct worker_conf_wait wait;
     int64_t quiesce_limit_s;
     struct worker_conf_reserve reserve;
+    struct worker_conf_limit *limits;
+    unsigned limits_count;
     struct worker_conf_log log;
 };
 

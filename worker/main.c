@@ -7,6 +7,7 @@
 #include "proto/base/log.h"
 #include "worker/broker.h"
 #include "worker/conf.h"
+#include "worker/copy/rate.h"
 #include "worker/doctor/doctor.h"
 #include "worker/once.h"
 #include "worker/ovirt/engine.h"
@@ -125,6 +126,16 @@ static struct step_settings settings_of(const struct worker_conf *c)
     };
 }
 
+static struct rate_limits *make_limits(const struct worker_conf *c, struct err *err)
+{
+    SCOPED_FREE struct rate_rule *rules = xcalloc(c->limits_count + 1, sizeof *rules);
+    for (unsigned i = 0; i < c->limits_count; i++)
+        rules[i] = (struct rate_rule){.storage_domain = c->limits[i].storage_domain,
+                                      .bytes_per_s = (uint64_t)c->limits[i].mib_per_s << 20,
+                                      .hours = c->limits[i].hours};
+    return rate_limits_new(rules, c->limits_count, clock_system(), err);
+}
+
 static bool serve(const struct worker_env *env, const struct worker_conf *c, const char *path,
                   struct err *err)
 {
@@ -151,11 +162,15 @@ static int work(const struct main_args *a, const struct worker_conf *c, struct e
         err_wrap(err, "%s", a->config);
         return EXIT_FAILED;
     }
+    SCOPED(rate_limits) struct rate_limits *limits = make_limits(c, err);
+    if (!limits)
+        return EXIT_FAILED;
     struct worker_env env = {.name = c->name,
                              .settings = settings_of(c),
                              .engine = engine,
                              .store = store,
                              .clock = clock_system()};
+    env.settings.limits = limits;
     if (a->once)
         return once_run(&env, a->once);
     return serve(&env, c, a->config, err) ? EXIT_DONE : EXIT_FAILED;

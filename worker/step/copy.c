@@ -7,6 +7,7 @@
 
 #include "proto/base/alloc.h"
 #include "proto/base/log.h"
+#include "worker/copy/rate.h"
 #include "worker/copy/transfer.h"
 #include "worker/step/backup.h"
 #include "worker/step/parallel.h"
@@ -75,11 +76,27 @@ static struct source *open_source(const struct backup_disk *d, struct err *err)
     return device && d->map.count > 0 ? source_mapped_open(device, &d->map) : device;
 }
 
+/* The same within the limits of bandwidth of its storage domain. */
+static struct source *open_limited(const struct job *job, const struct backup_disk *d,
+                                   struct guarded *guarded, struct err *err)
+{
+    const char *id = d->disk->storage_domain_id;
+    const struct ovirt_storage_domain *sd =
+        id ? ovirt_storage_domains_find(&job->b->domains, id) : NULL;
+    struct rate_gate gate = {.limits = job->run->settings->limits,
+                             .domain_id = id,
+                             .domain_name = sd ? sd->name : NULL,
+                             .stopped = guarded_cancelled,
+                             .ctx = guarded};
+    return source_limited_open(open_source(d, err), &gate);
+}
+
 static bool copy_disk(void *ctx, size_t index, const struct copy_opts *inner, struct err *err)
 {
     struct job *job = ctx;
     struct backup_disk *d = &job->b->plan[index];
-    SCOPED(source) struct source *from = open_source(d, err);
+    struct guarded guarded = {.job = job, .inner = inner};
+    SCOPED(source) struct source *from = open_limited(job, d, &guarded, err);
     if (!from)
         return err_wrap(err, "disk %s", d->disk->id);
     struct err none = ERR_INIT; /* a parent that cannot be read costs space, nothing else */
@@ -89,7 +106,6 @@ static bool copy_disk(void *ctx, size_t index, const struct copy_opts *inner, st
     struct store_disk_opts opts = {
         .id = d->disk->id, .size_bytes = d->size_bytes, .parent = parent};
     d->stored = store_disk_begin(job->b->session, &opts, err);
-    struct guarded guarded = {.job = job, .inner = inner};
     struct copy_opts copy = {.threads = inner->threads,
                              .context = &guarded,
                              .progress = guarded_progress,

@@ -33,6 +33,7 @@
 
 struct engine;
 struct engine_session;
+struct rate_limits;
 struct store;
 struct task_run;
 
@@ -52,6 +53,7 @@ struct step_settings {
     int copy_threads;              /* compressing threads of one disk's copy */
     uint64_t map_min_bytes;        /* a disk at least so large is mapped before it is attached */
     int64_t snapshot_wait_s, merge_wait_s, vm_wait_s;
+    struct rate_limits *limits; /* of bandwidth, shared by all runs; NULL = none */
 };
 
 enum run_lease { RUN_LEASE_VALID, RUN_LEASE_PENDING, RUN_LEASE_LOST };

@@ -8,6 +8,7 @@
 #include "proto/base/alloc.h"
 #include "proto/base/log.h"
 #include "worker/copy/copy.h"
+#include "worker/copy/rate.h"
 #include "worker/copy/transfer.h"
 #include "worker/ovirt/attachment.h"
 #include "worker/step/attached.h"
@@ -116,6 +117,7 @@ static struct target *open_target(const struct restore_disk *d, struct err *err)
 }
 
 struct job {
+    struct task_run *run;
     struct restore *r;
     _Atomic int64_t written, zero;
 };
@@ -126,7 +128,13 @@ static bool write_disk(void *ctx, size_t index, const struct copy_opts *copy, st
     struct restore_disk *d = &job->r->disks[index];
     SCOPED(store_reader)
     struct store_reader *from = store_disk_open(job->r->point, d->from->id, err);
-    SCOPED(target) struct target *to = from ? open_target(d, err) : NULL;
+    struct rate_gate gate = {.limits = job->run->settings->limits,
+                             .domain_id = d->domain ? d->domain->id : NULL,
+                             .domain_name = d->domain ? d->domain->name : NULL,
+                             .stopped = copy->cancelled,
+                             .ctx = copy->context};
+    SCOPED(target)
+    struct target *to = from ? target_limited_open(open_target(d, err), &gate) : NULL;
     struct copy_stats stats = {0};
     if (!to || !copy_restore(from, to, copy, &stats, err))
         return err_wrap(err, "disk %s", d->from->alias ? d->from->alias : d->from->id);
@@ -145,7 +153,7 @@ bool step_write(struct task_run *run, struct err *err)
     SCOPED_FREE uint64_t *sizes = xcalloc(r->disk_count, sizeof *sizes);
     for (size_t i = 0; i < r->disk_count; i++)
         sizes[i] = r->disks[i].from->size_bytes;
-    struct job job = {.r = r};
+    struct job job = {.run = run, .r = r};
     struct transfer_keeper *keeper = keep_uploads(run, r);
     bool ok = parallel_run(run, r->disk_count, sizes, write_disk, &job, err);
     transfer_keeper_end(keeper);

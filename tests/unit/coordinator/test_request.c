@@ -278,6 +278,63 @@ static void list_asks_the_zone(void **state)
     assert_string_equal(((const struct wire_offer *)offer.m.as)->list->vm, "web1");
 }
 
+/* A plan is one task a zone, which is told what only the coordinator knows. */
+static void plan_asks_each_zone(void **state)
+{
+    (void)state;
+    SCOPED(bed) struct bed *bed = bed_new("dc1", "dc2", NULL);
+    const struct wire_presence p = {.worker = S("w1"),
+                                    .zone = S("dc1"),
+                                    .state = S("up"),
+                                    .proxy = S("proxy1"),
+                                    .slots_upkeep = 9};
+    bed_event(bed, WIRE_PRESENCE, &p, NULL);
+    struct wire_select select = {.all = true};
+    struct wire_backup_opts options = {.path = WIRE_PATH_IMAGEIO};
+    const struct wire_plan ask = {.select = &select, .options = &options};
+    bed_request(bed, WIRE_PLAN, &ask, NULL);
+    assert_int_equal(bed_count(bed, WIRE_OFFER), 2);
+    SCOPED_SENT struct sent one = bed_take_for(bed, WIRE_OFFER, "oxbow.tasks.dc1.upkeep");
+    const struct wire_offer *o = one.m.as;
+    assert_string_equal(o->kind, "plan");
+    assert_null(o->vm);
+    assert_true(o->plan->select->all);
+    assert_int_equal(o->plan->options->path, WIRE_PATH_IMAGEIO);
+    assert_int_equal(o->proxies.count, 1);
+    assert_string_equal(o->proxies.v[0], "proxy1");
+    assert_int_equal(o->rates.count, 0);
+    SCOPED_SENT struct sent two = bed_take_for(bed, WIRE_OFFER, "oxbow.tasks.dc2.upkeep");
+
+    struct hold h = {.attempt = 1};
+    snprintf(h.task, sizeof h.task, "%s", o->task);
+    bed_claim(bed, &h, "w1");
+    struct wire_plan_item item = {.id = S("vm-1"), .name = S("web"), .read_bytes = 5};
+    struct wire_item_list items = {.plans = &item, .plans_count = 1};
+    const struct wire_items page = {.task = h.task,
+                                    .worker = h.worker,
+                                    .attempt = 1,
+                                    .fence = h.fence,
+                                    .page = 1,
+                                    .items = &items};
+    bed_event(bed, WIRE_ITEMS, &page, NULL);
+    const struct wire_result r = {.task = h.task,
+                                  .worker = h.worker,
+                                  .attempt = 1,
+                                  .fence = h.fence,
+                                  .status = S("succeeded"),
+                                  .pages = 1};
+    bed_event(bed, WIRE_RESULT, &r, NULL);
+    SCOPED_SENT struct sent told = bed_take(bed, WIRE_PAGE);
+    const struct wire_page *reply = told.m.as;
+    assert_int_equal(reply->items->plans_count, 1);
+    assert_string_equal(reply->items->plans[0].name, "web");
+    assert_int_equal(reply->items->plans[0].read_bytes, 5);
+    const struct wire_plan bad = {.zone = S("dc9"), .select = &select};
+    bed_request(bed, WIRE_PLAN, &bad, NULL);
+    SCOPED_SENT struct sent refused = bed_take(bed, WIRE_REFUSED);
+    bed_check(bed);
+}
+
 /* The proxy VM of a worker is backed up only when it is named. */
 static void proxies_are_left_out(void **state)
 {
@@ -639,6 +696,7 @@ int main(void)
         cmocka_unit_test(half_a_listing_is_none),
         cmocka_unit_test(listings_are_relayed_in_pages),
         cmocka_unit_test(restore_makes_one_task),
+        cmocka_unit_test(plan_asks_each_zone),
         cmocka_unit_test(list_asks_the_zone),
         cmocka_unit_test(proxies_are_left_out),
         cmocka_unit_test(what_cannot_be_done_is_refused),

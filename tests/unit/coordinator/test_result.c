@@ -70,6 +70,80 @@ static void the_outcome_carries_all_of_the_result(void **state)
     bed_check(bed);
 }
 
+/* --- Rates --- */
+static void copied(struct bed *bed, int64_t mib, int64_t ms)
+{
+    struct hold h = running_backup(bed);
+    struct wire_path_stats paths[] = {
+        {.path = S("attach"), .disks = 1, .bytes_read = mib << 20, .copy_ms = ms},
+        {.path = S("imageio"), .disks = 1, .bytes_read = 1 << 20, .copy_ms = 1}};
+    struct wire_stats stats = {.paths = {paths, 2}};
+    const struct wire_result r = {.task = h.task,
+                                  .worker = h.worker,
+                                  .attempt = 1,
+                                  .fence = h.fence,
+                                  .status = S("succeeded"),
+                                  .point = S("p1"),
+                                  .stats = &stats};
+    bed_event(bed, WIRE_RESULT, &r, NULL);
+    bed_drop(bed);
+}
+
+/* The rate that the next backup's offer carries, in MiB/s; -1 = none. */
+static int64_t offered_rate(struct bed *bed, int64_t *ret_samples)
+{
+    char request[ID_BYTES];
+    bed_presence(bed, "w1", "dc1", 9);
+    bed_backup(bed, "name-1", request);
+    struct hold inventory = bed_offer(bed);
+    bed_claim(bed, &inventory, "w1");
+    bed_inventory(bed, &inventory, 1, 1);
+    SCOPED_SENT struct sent s = bed_take(bed, WIRE_OFFER);
+    const struct wire_offer *o = s.m.as;
+    assert_string_equal(o->kind, "backup");
+    int64_t rate = -1;
+    if (o->rates.count > 0) {
+        assert_int_equal(o->rates.count, 1); /* the other path read too little */
+        assert_string_equal(o->rates.v[0].path, "attach");
+        *ret_samples = o->rates.v[0].samples;
+        rate = o->rates.v[0].bytes_per_s >> 20;
+    }
+    struct hold h = {.attempt = o->attempt};
+    snprintf(h.task, sizeof h.task, "%s", o->task);
+    bed_claim(bed, &h, "w1");
+    bed_result(bed, &h, "succeeded");
+    bed_drop(bed);
+    return rate;
+}
+
+static void rates_are_averaged_and_offered(void **state)
+{
+    (void)state;
+    SCOPED(bed) struct bed *bed = bed_new("dc1", NULL);
+    int64_t samples = 0;
+    assert_int_equal(offered_rate(bed, &samples), -1);
+    copied(bed, 63, 1000); /* too little to be measured by */
+    copied(bed, 1000, 0);  /* and in no time */
+    assert_int_equal(offered_rate(bed, &samples), -1);
+    copied(bed, 100, 1000);
+    assert_int_equal(offered_rate(bed, &samples), 100);
+    assert_int_equal(samples, 1);
+    copied(bed, 400, 2000);
+    assert_int_equal(offered_rate(bed, &samples), 150); /* the mean of two */
+    copied(bed, 150, 1000);
+    copied(bed, 150, 1000);
+    copied(bed, 550, 1000);
+    assert_int_equal(offered_rate(bed, &samples), 250); /* a quarter of the way */
+    assert_int_equal(samples, 5);
+    bed_restart(bed);
+    assert_int_equal(offered_rate(bed, &samples), 250);
+    /* What no disk can do must not make an offer that no worker can read. */
+    for (int i = 0; i < 50; i++)
+        copied(bed, (INT64_C(1) << 33) - 1, 1);
+    assert_true(offered_rate(bed, &samples) > 1000000);
+    bed_check(bed);
+}
+
 static void too_many_warnings_do_not_lose_the_outcome(void **state)
 {
     (void)state;
@@ -604,6 +678,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(waits_grow_and_end),
         cmocka_unit_test(the_outcome_carries_all_of_the_result),
+        cmocka_unit_test(rates_are_averaged_and_offered),
         cmocka_unit_test(too_many_warnings_do_not_lose_the_outcome),
         cmocka_unit_test(retry_advice_is_followed),
         cmocka_unit_test(a_waiting_task_says_why),

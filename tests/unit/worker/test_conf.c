@@ -58,6 +58,10 @@ static void test_refusals(void **state)
         {"log: {level: loud}\n", "log.level 'loud'", false},
         {"log: {format: xml}\n", "log.format 'xml'", false},
         {"quiesce_limit_s: 100000\n", "quiesce_limit_s", false},
+        {"limits: [{storage_domain: x}]\n", "mib_per_s", false},
+        {"limits: [{mib_per_s: 0}]\n", "limits[0]: mib_per_s is 0", false},
+        {"limits: [{mib_per_s: 1}, {mib_per_s: 1, hours: noon}]\n", "limits[1]: hours 'noon'",
+         false},
         {"", "broker", true},
     };
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {

@@ -319,6 +319,37 @@ static void the_fixture_is_what_version_2_made(void **state)
     check_fixture(2, "ledger-v2.sql");
 }
 
+static void the_fixture_is_what_version_3_made(void **state)
+{
+    (void)state;
+    check_fixture(3, "ledger-v3.sql");
+}
+
+static void a_ledger_of_version_3_is_migrated(void **state)
+{
+    (void)state;
+    run_sql_file("ledger-v3.sql");
+    struct err err = ERR_INIT;
+    struct ledger *l = open_it();
+    SCOPED_SWEEP struct sweep sweep = {0};
+    assert_true(ledger_sweep_get(l, "dc1", &sweep, &err));
+    assert_int_equal(sweep.foreign_things, 2);
+    SCOPED_RATES struct rate_list none = {0};
+    assert_true(ledger_rate_list(l, "dc1", &none, &err));
+    assert_int_equal(none.count, 0);
+    SCOPED_RATE struct rate rate = {
+        .zone = xstrdup("dc1"), .path = xstrdup("attach"), .bytes_per_s = 7, .samples = 1};
+    assert_true(ledger_rate_save(l, &rate, &err));
+    rate.samples = 2;
+    assert_true(ledger_rate_save(l, &rate, &err));
+    SCOPED_RATE struct rate back = {0}, other = {0};
+    assert_true(ledger_rate_get(l, "dc1", "attach", &back, &err));
+    assert_int_equal(back.samples, 2);
+    assert_true(ledger_rate_get(l, "dc2", "attach", &other, &err));
+    assert_null(other.zone);
+    ledger_close(l);
+}
+
 static void a_ledger_of_version_2_is_migrated(void **state)
 {
     (void)state;
@@ -500,6 +531,8 @@ int main(void)
         TEST(an_older_ledger_is_migrated),
         TEST(the_fixture_is_what_version_1_made),
         TEST(the_fixture_is_what_version_2_made),
+        TEST(the_fixture_is_what_version_3_made),
+        TEST(a_ledger_of_version_3_is_migrated),
         TEST(a_ledger_of_version_2_is_migrated),
         TEST(what_is_no_ledger_of_ours_is_refused),
         TEST(a_newer_ledger_is_refused),
