@@ -20,9 +20,9 @@
 #include "worker/store/packfile.h"
 #include "worker/store/repo.h"
 
-static const char *const directories[] = {"packs",     "manifests", "fate",  "deleted",
-                                          "index",     "sessions",  "pins",  "marks",
-                                          "protected", "damage",    "scrub", "keys"};
+static const char *const directories[] = {"packs",    "manifests", "fate",    "deleted",   "index",
+                                          "sessions", "pins",      "marks",   "protected", "damage",
+                                          "scrub",    "keys",      "deleting"};
 
 bool session_id_is_valid(const char *id)
 {

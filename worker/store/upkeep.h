@@ -21,9 +21,9 @@
 bool store_point_delete(struct store *store, const char *id_or_prefix, bool last_too,
                         struct err *err);
 
-/* Keep a point from being deleted, by whatever rule, until it is unprotected. Idempotent. A
- * deletion that is going on at the same instant may win: that is not-found when it can be seen
- * already. */
+/* Keep a point from being deleted, by whatever rule, until it is unprotected. Idempotent. When this
+ * returns true, no deletion succeeds any more, whoever began it and when; one that was faster is
+ * not-found. */
 bool store_point_protect(struct store *store, const char *id_or_prefix, struct err *err);
 bool store_point_unprotect(struct store *store, const char *id_or_prefix, struct err *err);
 

@@ -6,9 +6,9 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
+#include "worker/store/bytes.h"
 #include "worker/store/gc/collect.h"
 #include "worker/store/object.h"
 #include "worker/store/upkeep.h"
@@ -39,13 +39,6 @@ static char *find_point(struct store *store, const char *prefix,
     return xstrdup(found);
 }
 
-static bool exists(struct store *store, const char *dir, const char *name)
-{
-    SCOPED_FREE char *path = xasprintf("%s/%s", dir, name);
-    struct stat st;
-    return fstatat(store->dirfd, path, &st, AT_SYMLINK_NOFOLLOW) == 0;
-}
-
 /* ---- deleting */
 
 /* The newest good point of the VM that `id` belongs to is that one. */
@@ -65,41 +58,109 @@ static bool is_last_good(const struct store_point_list *list, const char *id)
     return true;
 }
 
-static bool delete_point(struct store *store, const char *id, struct err *err)
+/* A directory is listed, not asked for one name: that a name is not there may be remembered by the
+ * client of a network file system. */
+static bool is_in(struct store *store, const char *dir, const char *name, bool *ret,
+                  struct err *err)
 {
-    SCOPED_FREE char *fate = xasprintf("fate/%s", id);
-    switch (object_link_if_absent(store->dirfd, fate, "deleted", id, err)) {
-    case PUT_CREATED:
-    case PUT_EXISTS:
-        return true;
-    case PUT_FAILED:
-    case PUT_UNKNOWN:
-    case PUT_UNSYNCED:
-        break;
+    SCOPED_NAMES struct object_names names = {0};
+    if (!object_list_fresh(store->dirfd, dir, &names, err)) {
+        if (err->code != ERR_NOT_FOUND)
+            return err_wrap(err, "repository '%s'", store->path);
+        err_clear(err); /* there has never been one */
     }
-    return false;
+    *ret = object_names_have(&names, name);
+    return true;
+}
+
+/* A name in `deleting/` for one attempt. The caller frees. */
+static char *attempt_name(const char *id)
+{
+    uint8_t random[8];
+    char hex[2 * sizeof random + 1];
+    random_bytes(random, sizeof random);
+    hex_encode(random, sizeof random, hex);
+    return xasprintf("%s.%s", id, hex);
+}
+
+enum attempt { ATTEMPT_DONE, ATTEMPT_PROTECTED, ATTEMPT_STOPPED, ATTEMPT_FAILED };
+
+/* Announce, then look, then make the tombstone of the announcement itself: who has protected the
+ * point meanwhile has removed it, so that there is nothing to be made (docs/store-format.md,
+ * "Protection"). */
+static enum attempt attempt_deletion(struct store *store, const char *id, struct err *err)
+{
+    SCOPED_FREE char *fate = xasprintf("fate/%s", id), *name = attempt_name(id);
+    SCOPED_FREE char *announcement = xasprintf("deleting/%s", name);
+    SCOPED_FREE char *tombstone = xasprintf("deleted/%s", id);
+    bool is_protected = false, is_deleted = false;
+    if (linkat(store->dirfd, fate, store->dirfd, announcement, 0) != 0) {
+        err_set_errno(err, errno, "link '%s'", announcement);
+        return ATTEMPT_FAILED;
+    }
+    bool ok = is_in(store, "protected", id, &is_protected, err);
+    if (ok && !is_protected && renameat(store->dirfd, announcement, store->dirfd, tombstone) == 0)
+        is_deleted = true;
+    int errnum = errno;
+    /* Also where there was a tombstone already: then the announcement is still there. */
+    (void)unlinkat(store->dirfd, announcement, 0);
+    if (!ok || is_protected)
+        return ok ? ATTEMPT_PROTECTED : ATTEMPT_FAILED;
+    /* A network file system may have lost the answer of a rename that was made. */
+    if (!is_deleted && (errnum != ENOENT || !is_in(store, "deleted", id, &is_deleted, err))) {
+        if (!err_is_set(err))
+            err_set_errno(err, errnum, "rename '%s'", announcement);
+        return ATTEMPT_FAILED;
+    }
+    if (!is_deleted)
+        return ATTEMPT_STOPPED;
+    return object_sync_dir(store->dirfd, "deleted", err) ? ATTEMPT_DONE : ATTEMPT_FAILED;
+}
+
+/* *ret_protected: it is not deleted, and will not be by this call. */
+static bool delete_point(struct store *store, const char *id, bool *ret_protected, struct err *err)
+{
+    *ret_protected = false;
+    if (!object_make_dir(store->dirfd, "deleted", err) ||
+        !object_make_dir(store->dirfd, "deleting", err))
+        return false;
+    /* Stopped by somebody who has not protected it after all, or by a collector's broom. */
+    for (int tries = 0; tries < OBJECT_TRIES; tries++) {
+        switch (attempt_deletion(store, id, err)) {
+        case ATTEMPT_DONE:
+            return true;
+        case ATTEMPT_PROTECTED:
+            *ret_protected = true;
+            return true;
+        case ATTEMPT_FAILED:
+            return false;
+        case ATTEMPT_STOPPED:
+            break;
+        }
+    }
+    return err_set(err, ERR_CONFLICT, 0, "somebody stops it again and again");
 }
 
 bool delete_planned(struct store *store, const char *id, bool *ret_protected, struct err *err)
 {
-    *ret_protected = exists(store, "protected", id);
-    return *ret_protected || delete_point(store, id, err);
+    return delete_point(store, id, ret_protected, err);
 }
 
 bool store_point_delete(struct store *store, const char *id_or_prefix, bool last_too,
                         struct err *err)
 {
     struct store_point_list list;
-    if (!object_make_dir(store->dirfd, "deleted", err) ||
-        !store_points_list(store, NULL, &list, err))
+    if (!store_points_list(store, NULL, &list, err))
         return false;
     SCOPED_FREE char *id = find_point(store, id_or_prefix, &list, err);
-    bool ok = id != NULL;
-    if (ok && exists(store, "protected", id))
-        ok = err_set(err, ERR_REFUSED, 0, "point %s is protected", id);
-    if (ok && !last_too && is_last_good(&list, id))
+    bool ok = id != NULL, is_protected = false;
+    ok = ok && is_in(store, "protected", id, &is_protected, err);
+    if (ok && !is_protected && !last_too && is_last_good(&list, id))
         ok = err_set(err, ERR_REFUSED, 0, "point %s is the last good one of its VM", id);
-    ok = ok && (delete_point(store, id, err) || err_wrap(err, "delete point %s", id));
+    if (ok && !is_protected)
+        ok = delete_point(store, id, &is_protected, err) || err_wrap(err, "delete point %s", id);
+    if (ok && is_protected)
+        ok = err_set(err, ERR_REFUSED, 0, "point %s is protected", id);
     store_point_list_done(&list);
     return ok;
 }
@@ -127,6 +188,26 @@ static char *find_listed(struct store *store, const char *id_or_prefix, struct e
     return id;
 }
 
+/* Stop who has announced to delete the point: an announcement that is gone makes no tombstone. */
+static bool stop_deletions(struct store *store, const char *id, struct err *err)
+{
+    SCOPED_NAMES struct object_names names = {0};
+    size_t len = strlen(id);
+    if (!object_list_fresh(store->dirfd, "deleting", &names, err)) {
+        if (err->code != ERR_NOT_FOUND)
+            return err_wrap(err, "repository '%s'", store->path);
+        err_clear(err); /* nobody has ever deleted anything */
+    }
+    for (size_t i = 0; i < names.count; i++) {
+        if (strncmp(names.items[i], id, len) != 0 || names.items[i][len] != '.')
+            continue; /* one of another point, of which this name is a part, does it no harm */
+        SCOPED_FREE char *path = xasprintf("deleting/%s", names.items[i]);
+        if (unlinkat(store->dirfd, path, 0) != 0 && errno != ENOENT)
+            return err_set_errno(err, errno, "remove '%s'", path);
+    }
+    return true;
+}
+
 bool store_point_protect(struct store *store, const char *id_or_prefix, struct err *err)
 {
     SCOPED_FREE char *id = find_listed(store, id_or_prefix, err);
@@ -135,12 +216,15 @@ bool store_point_protect(struct store *store, const char *id_or_prefix, struct e
     SCOPED_FREE char *fate = xasprintf("fate/%s", id);
     if (!object_make_dir(store->dirfd, "protected", err))
         return false;
+    /* Protect, then look, as deleting is to announce, then to look: one of the two sees the other.
+     */
     enum put_outcome outcome = object_link_if_absent(store->dirfd, fate, "protected", id, err);
     if (outcome != PUT_CREATED && outcome != PUT_EXISTS)
         return err_wrap(err, "protect point %s", id);
-    if (!exists(store, "deleted", id))
-        return true;
-    return err_set(err, ERR_NOT_FOUND, 0, "point %s has just been deleted", id);
+    bool is_deleted = false;
+    if (!stop_deletions(store, id, err) || !is_in(store, "deleted", id, &is_deleted, err))
+        return err_wrap(err, "protect point %s", id);
+    return !is_deleted || err_set(err, ERR_NOT_FOUND, 0, "point %s has just been deleted", id);
 }
 
 bool store_point_unprotect(struct store *store, const char *id_or_prefix, struct err *err)

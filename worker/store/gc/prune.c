@@ -64,8 +64,6 @@ bool store_prune_apply(struct store *store, const struct store_prune_plan *plan,
                        size_t *ret_deleted, struct err *err)
 {
     *ret_deleted = 0;
-    if (!object_make_dir(store->dirfd, "deleted", err))
-        return false;
     for (size_t i = 0; i < plan->list.count; i++) {
         bool is_protected = false;
         if (plan->points[i].kept != 0)

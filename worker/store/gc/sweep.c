@@ -115,6 +115,14 @@ static void sweep_of_deleted(const struct view *v, const char *dir)
             (void)remove_at(v, dir, files.items[i], 0);
 }
 
+/* Announcements of deletions: who made one that is still wanted makes it anew. */
+static void sweep_deletions(const struct view *v)
+{
+    SCOPED_NAMES struct object_names files = names_in(v, "deleting");
+    for (size_t i = 0; i < files.count; i++)
+        (void)remove_at(v, "deleting", files.items[i], 0);
+}
+
 void sweep_leftovers(const struct view *v, struct store_collect_result *result)
 {
     sweep_sessions(v, result);
@@ -122,6 +130,7 @@ void sweep_leftovers(const struct view *v, struct store_collect_result *result)
     sweep_indexes(v);
     sweep_of_deleted(v, "damage");
     sweep_of_deleted(v, "protected");
+    sweep_deletions(v);
     for (size_t i = 0; i < ARRAY_LEN(temp_dirs); i++)
         result->temps_swept += object_sweep_temps(v->store->dirfd, temp_dirs[i]);
 }

@@ -127,6 +127,10 @@ static void make_damage(struct scene *s)
     scrub(s, SCRUB_SHARE); /* a cursor that is not at the beginning */
     MUST(check_image(s->writer, "moved.1", &s->moved, &err), &err);
     free(image.data);
+    /* Somebody died who was about to delete it. */
+    assert_int_equal(linkat(s->writer->dirfd, "fate/moved.1", s->writer->dirfd,
+                            "deleting/moved.1.0123456789abcdef", 0),
+                     0);
 }
 
 static void begin_open(struct scene *s)
@@ -295,6 +299,18 @@ static bool judge_protection(const struct scene *s, const char *name, struct err
     return true;
 }
 
+/* That a point was about to be deleted means nothing. */
+static bool judge_deletion(const struct scene *s, const char *name, struct err *err)
+{
+    (void)name;
+    bool is_damaged;
+    SCOPED(store) struct store *store = open_with(s, s->key_file, err);
+    if (!store)
+        return false;
+    assert_true(is_listed(store, "moved.1", &is_damaged));
+    return true;
+}
+
 /* An index is an accelerator (test_corruption: the next backup is right without it). */
 static bool judge_index(const struct scene *s, const char *name, struct err *err)
 {
@@ -430,6 +446,7 @@ static const struct kind all_kinds[] = {
     {"index/", ".ix", judge_index, REFUSED, NULL, false, false, false, 0},
     {"sessions/", "", judge_announcement, HARMLESS, NULL, false, false, false, 0},
     {"deleted/", "", judge_deleted, HARMLESS, NULL, false, false, false, 0},
+    {"deleting/", "", judge_deletion, HARMLESS, NULL, false, false, false, 0},
     {"pins/", "", judge_pin, REFUSED, NULL, false, false, false, 0},
     {"marks/", "", judge_marks, HARMLESS, NULL, false, false, false, 0},
     {"protected/", "", judge_protection, HARMLESS, NULL, false, false, false, 0},

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A repository under thousands of random interleavings of the real code: writers (some of which die
- * or are revoked), collectors, a deleter and a verifier, each a thread that runs only when the
- * scheduler lets it, and gives way before each call that touches the file system. Runs are decided
- * by a seed. A model keeps what was committed and deleted; in the end every point of the model
- * restores, bit by bit, and nothing else is left.
+ * or are revoked), collectors, a deleter, a protector and a verifier, each a thread that runs only
+ * when the scheduler lets it, and gives way before each call that touches the file system. Runs are
+ * decided by a seed. A model keeps what was committed and deleted; in the end every point of the
+ * model restores, bit by bit, and nothing else is left.
  *
  * OXBOW_INTERLEAVE_RUNS and OXBOW_INTERLEAVE_SEED choose how many and which.
  */
@@ -53,6 +53,7 @@ struct point {
     char id[32];
     unsigned kinds[SEGMENTS];
     bool is_committed, is_unsure, is_deleted;
+    bool is_protected; /* by somebody who was told that it is */
 };
 
 struct run {
@@ -131,7 +132,6 @@ static bool give_way(void)
 SCHEDULED(linkat, (int d1, const char *p1, int d2, const char *p2, int flags),
           (d1, p1, d2, p2, flags))
 SCHEDULED(renameat, (int d1, const char *p1, int d2, const char *p2), (d1, p1, d2, p2))
-SCHEDULED(unlinkat, (int dir, const char *path, int flags), (dir, path, flags))
 SCHEDULED(mkdirat, (int dir, const char *path, mode_t mode), (dir, path, mode))
 
 int __real_openat(int dir, const char *path, int flags, ...);
@@ -158,7 +158,20 @@ int __wrap_fsync(int fd)
 }
 
 /* Ways to break the protocol: a test that cannot fail proves nothing. */
-static enum { SOUND, WITHOUT_PINS, WITHOUT_MARKS } sabotage;
+static enum { SOUND, WITHOUT_PINS, WITHOUT_MARKS, WITHOUT_STOPPING } sabotage;
+
+int __real_unlinkat(int dir, const char *path, int flags);
+int __wrap_unlinkat(int dir, const char *path, int flags);
+int __wrap_unlinkat(int dir, const char *path, int flags)
+{
+    if (give_way()) {
+        errno = EIO;
+        return -1;
+    }
+    if (sabotage == WITHOUT_STOPPING && strncmp(path, "deleting/", 9) == 0)
+        return 0;
+    return __real_unlinkat(dir, path, flags);
+}
 
 bool __real_pin_put(int dirfd, const uint8_t repository[16], const char *session, unsigned n,
                     const struct pin *pin, struct err *err);
@@ -305,12 +318,36 @@ static void play_deleter(struct actor *self)
         err_clear(&err);
         if (p->is_committed && !p->is_deleted) {
             p->is_deleted = true; /* from here on nobody may rely on it */
-            if (!store_point_delete(store, p->id, true, &err))
+            if (store_point_delete(store, p->id, true, &err))
+                continue;
+            if (err.code != ERR_REFUSED)
                 say_failure(run, "deleting", p->id, &err);
+            p->is_deleted = false; /* it was protected, or is just now */
         } else if (chance(self, 4) == 0 &&
                    !store_session_revoke(store, p->id, &was_committed, &err)) {
             say_failure(run, "revoking", p->id, &err);
         }
+    }
+    store_free(store);
+}
+
+/* Protects points, some of which are being deleted. */
+static void play_protector(struct actor *self)
+{
+    struct run *run = self->run;
+    struct err err = ERR_INIT;
+    struct store *store = store_open(run->path, &small_opts, &err);
+    for (unsigned round = 0; store && round < 6; round++) {
+        if (run->n_points == 0) {
+            (void)give_way();
+            continue;
+        }
+        struct point *p = &run->points[chance(self, (unsigned)run->n_points)];
+        err_clear(&err);
+        if (store_point_protect(store, p->id, &err))
+            p->is_protected = true;
+        else if (err.code != ERR_NOT_FOUND)
+            say_failure(run, "protecting", p->id, &err);
     }
     store_free(store);
 }
@@ -402,6 +439,8 @@ static void check_points(struct run *run, struct store *store)
             p->is_committed = is_there;
         if (is_there != (p->is_committed && !p->is_deleted))
             say_failure(run, is_there ? "unexpected" : "missing", p->id, &err);
+        if (p->is_protected && !is_there)
+            say_failure(run, "protected and deleted", p->id, &err);
         expected += is_there;
         if (!is_there)
             continue;
@@ -454,6 +493,7 @@ static bool play_run(const char *path, uint64_t seed, struct run *run)
     add_actor(run, play_collector, false);
     add_actor(run, play_collector, true);
     add_actor(run, play_deleter, false);
+    add_actor(run, play_protector, false);
     add_actor(run, play_verifier, false);
     play_all(run);
     struct store *store = store_open(path, &small_opts, &err);
@@ -473,7 +513,8 @@ static unsigned long from_env(const char *name, unsigned long fallback)
 }
 
 /* The number of runs until one fails; `runs` when none does. */
-static unsigned long play_runs(unsigned long runs, uint64_t first_seed, struct run *run,
+static unsigned long play_runs(bool (*play)(const char *path, uint64_t seed, struct run *run),
+                               unsigned long runs, uint64_t first_seed, struct run *run,
                                unsigned long *ret_switches)
 {
     char *dir = temp_dir();
@@ -481,7 +522,7 @@ static unsigned long play_runs(unsigned long runs, uint64_t first_seed, struct r
     *ret_switches = 0;
     for (; i < runs; i++) {
         SCOPED_FREE char *path = xasprintf("%s/r", dir);
-        bool ok = play_run(path, first_seed + i, run);
+        bool ok = play(path, first_seed + i, run);
         *ret_switches += run->switches;
         remove_tree(path);
         if (!ok)
@@ -492,6 +533,32 @@ static unsigned long play_runs(unsigned long runs, uint64_t first_seed, struct r
     return i;
 }
 
+/* One point, and nothing but who deletes, protects and sweeps. */
+static bool play_protection(const char *path, uint64_t seed, struct run *run)
+{
+    struct err err = ERR_INIT;
+    *run = (struct run){.path = path, .seed = seed, .segment_bytes = SEGMENT};
+    run->switch_in_16 = 1u << random_next(&run->seed) % 4;
+    pthread_mutex_init(&run->lock, NULL);
+    struct store *store = store_init(path, &small_opts, &err);
+    MUST(store, &err);
+    struct point *p = &run->points[run->n_points++];
+    (void)snprintf(p->id, sizeof p->id, "p.0");
+    struct disk_image image = make_image(run, p);
+    MUST(backup_image(store, p->id, &image, NULL, NULL, &err), &err);
+    free(image.data);
+    p->is_committed = true;
+    add_actor(run, play_deleter, false);
+    add_actor(run, play_protector, false);
+    if (seed % 2)
+        add_actor(run, play_collector, true);
+    play_all(run);
+    check_points(run, store);
+    store_free(store);
+    pthread_mutex_destroy(&run->lock);
+    return run->failure[0] == '\0';
+}
+
 static void test_random_interleavings(void **state)
 {
     (void)state;
@@ -499,7 +566,7 @@ static void test_random_interleavings(void **state)
     uint64_t seed = from_env("OXBOW_INTERLEAVE_SEED", 1);
     static struct run run;
     sabotage = SOUND;
-    unsigned long good = play_runs(runs, seed, &run, &switches);
+    unsigned long good = play_runs(play_run, runs, seed, &run, &switches);
     print_message("%lu runs, %lu switches\n", good, switches);
     if (good < runs)
         fail_msg("seed %llu: %s", (unsigned long long)(seed + good), run.failure);
@@ -511,14 +578,33 @@ static void test_a_broken_protocol_is_found_out(void **state)
     static struct run run;
     unsigned long switches;
     sabotage = WITHOUT_PINS;
-    unsigned long good = play_runs(400, 1, &run, &switches);
+    unsigned long good = play_runs(play_run, 400, 1, &run, &switches);
     print_message("without pins: run %lu: %s\n", good, run.failure);
     assert_true(good < 400);
     sabotage = WITHOUT_MARKS;
-    good = play_runs(2000, 1, &run, &switches);
+    good = play_runs(play_run, 2000, 1, &run, &switches);
     print_message("without marks: run %lu: %s\n", good, run.failure);
     assert_true(good < 2000);
     sabotage = SOUND;
+}
+
+/* Of protecting and deleting a point at the same instant, one wins, and both know which. */
+static void test_what_is_protected_is_not_deleted(void **state)
+{
+    (void)state;
+    enum { RUNS = 600, BROKEN_RUNS = 5000 };
+    static struct run run;
+    unsigned long switches;
+    sabotage = SOUND;
+    unsigned long good = play_runs(play_protection, RUNS, 1, &run, &switches);
+    print_message("%lu runs, %lu switches\n", good, switches);
+    if (good < RUNS)
+        fail_msg("seed %lu: %s", good + 1, run.failure);
+    sabotage = WITHOUT_STOPPING;
+    good = play_runs(play_protection, BROKEN_RUNS, 1, &run, &switches);
+    print_message("without stopping deletions: run %lu: %s\n", good, run.failure);
+    sabotage = SOUND;
+    assert_true(good < BROKEN_RUNS);
 }
 
 int main(void)
@@ -531,6 +617,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_random_interleavings),
         cmocka_unit_test(test_a_broken_protocol_is_found_out),
+        cmocka_unit_test(test_what_is_protected_is_not_deleted),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
