@@ -26,6 +26,7 @@ enum { TEXT_MAX_BYTES = 4 << 20, FILE_MODE = 0644 };
     GAUGE(snapshots, "Snapshots of ours in the engine.")                                           \
     GAUGE(snapshot_oldest_age_seconds, "Age of the oldest of them; 0 = there is none.")            \
     GAUGE(proxy_disks, "Disks of ours that are attached to proxy VMs.")                            \
+    GAUGE(transfers, "Image transfers of ours that are open.")                                     \
     GAUGE(half_made, "VMs and disks of restores that are not finished.")                           \
     GAUGE(left_behind, "Of all these, what belongs to tasks that have ended.")                     \
     GAUGE(foreign, "Things with a mark of a task that nobody knows.")
@@ -135,6 +136,7 @@ static bool read_sweeps(struct core *core, struct gauges *g, struct err *err)
         add(g, GAUGE_snapshots, s->zone, NULL, s->snapshots);
         add(g, GAUGE_snapshot_oldest_age_seconds, s->zone, NULL, age_s(core, s->oldest_ms));
         add(g, GAUGE_proxy_disks, s->zone, NULL, s->attachments);
+        add(g, GAUGE_transfers, s->zone, NULL, s->transfers);
         add(g, GAUGE_half_made, s->zone, NULL, s->half_made);
         add(g, GAUGE_left_behind, s->zone, NULL, s->left_behind);
         add(g, GAUGE_foreign, s->zone, NULL, s->foreign_things);

@@ -33,6 +33,8 @@ static void judging_done(struct judging *j)
 }
 #define SCOPED_JUDGING __attribute__((cleanup(judging_done), unused))
 
+enum { JOURNAL_MAX = 2000 };
+
 enum verdict { IN_USE, CLEANUP, STANDS, FOREIGN };
 static const char *const verdict_words[] = {"in-use", "cleanup", "stands", "foreign"};
 
@@ -70,19 +72,62 @@ static enum verdict judge_stranger(const struct wire_trace_item *trace, char **r
     return FOREIGN;
 }
 
-/* A disk, or a disk's attachment, of a restore. One that is in a VM which carries no mark of ours
- * is that VM's: the restore was complete, although the mark on the disk may have stayed. */
-static bool stands(const struct judging *j, const struct wire_trace_item *trace,
-                   const struct task *t)
+static bool holds(const struct wire_handles *handles, const char *name, const char *value)
 {
-    bool disk = is(trace->kind, "disk"), attachment = is(trace->kind, "attachment");
+    for (size_t i = 0; i < handles->count; i++) {
+        if (strcmp(handles->v[i].name, name) == 0)
+            return strcmp(handles->v[i].value, value) == 0;
+    }
+    return false;
+}
+
+static bool tells_of_vm(const struct journal_row *row, const char *vm)
+{
+    struct wire_message m = {0};
+    struct err ignored = ERR_INIT;
+    if (!wire_decode(wire_type_name(WIRE_STEP), row->body, strlen(row->body), &m, &ignored))
+        return false;
+    bool found = holds(&((const struct wire_step *)m.as)->handles, "vm", vm);
+    wire_free(&m);
+    return found;
+}
+
+/* Whether the disk was made by another attempt than the one whose VM is the restore's result. The
+ * first one to tell of that VM made it; a later one may have found it complete. */
+static bool is_of_lost_attempt(const struct judging *j, const struct wire_trace_item *trace,
+                               const struct task *t, bool *ret, struct err *err)
+{
+    struct journal_list list;
+    *ret = false;
+    if (!t->new_vm || trace->fence <= 0)
+        return true;
+    if (!ledger_journal_list(j->core->ledger, t->id, JOURNAL_MAX, &list, err))
+        return false;
+    bool whole = list.count < JOURNAL_MAX;
+    for (size_t i = 0; whole && i < list.count; i++) {
+        if (!tells_of_vm(&list.v[i], t->new_vm))
+            continue;
+        *ret = list.v[i].fence != trace->fence;
+        break;
+    }
+    journal_list_done(&list);
+    return true;
+}
+
+/* A disk of a restore, or its attachment or transfer. One that is in a VM which carries no mark of
+ * ours is that VM's: the restore was complete, although the mark on the disk may have stayed. */
+static bool stands(const struct wire_trace_item *trace, const struct task *t, bool on_proxy,
+                   bool of_lost_attempt)
+{
+    bool disk = is(trace->kind, "disk") || is(trace->kind, "transfer");
+    bool attachment = is(trace->kind, "attachment");
     if (is(trace->kind, "vm"))
         return is(t->new_vm, trace->vm);
     if (strcmp(t->kind, "restore") != 0 || (!disk && !attachment))
         return false;
-    if (disk && t->state == TASK_SUCCEEDED)
+    if (disk && t->state == TASK_SUCCEEDED && !of_lost_attempt)
         return true;
-    return trace->vm && !is_proxy(j, trace);
+    return trace->vm && !on_proxy;
 }
 
 /* All that a clean-up would have to know. */
@@ -93,7 +138,7 @@ static bool is_whole(const struct wire_trace_item *trace)
 }
 
 static enum verdict judge(const struct judging *j, const struct wire_trace_item *trace,
-                          const struct task *t, char **ret_why)
+                          const struct task *t, bool of_lost_attempt, char **ret_why)
 {
     if (!trace->task) {
         *ret_why = xstrdup("it carries no mark of a task");
@@ -113,7 +158,7 @@ static enum verdict judge(const struct judging *j, const struct wire_trace_item 
         *ret_why = xstrdup("its task ended while the sweep looked");
         return IN_USE;
     }
-    if (stands(j, trace, t)) {
+    if (stands(trace, t, is_proxy(j, trace), of_lost_attempt)) {
         *ret_why = xasprintf("its restore is complete%s%s", trace->vm ? ": VM " : "",
                              trace->vm ? trace->vm : "");
         return STANDS;
@@ -165,7 +210,7 @@ static bool give_away(struct judging *j, const struct wire_trace_item *trace, co
     if (!t->id && !adopt(j, trace, err))
         return false;
     const char *item = is(trace->kind, "vm") ? trace->vm : trace->id;
-    const char *vm = is(trace->kind, "disk") ? NULL : trace->vm;
+    const char *vm = is(trace->kind, "disk") || is(trace->kind, "transfer") ? NULL : trace->vm;
     note_owner(j, trace->task);
     return ledger_leftover_add(j->core->ledger, trace->task, trace->kind, vm, item, err);
 }
@@ -200,6 +245,7 @@ static void count(struct judging *j, const struct wire_trace_item *trace, enum v
             s->oldest_ms = trace->time_ms;
     }
     s->attachments += is(trace->kind, "attachment");
+    s->transfers += is(trace->kind, "transfer");
     s->half_made += is(trace->kind, "vm") || is(trace->kind, "disk");
 }
 
@@ -213,7 +259,11 @@ static bool judge_one(struct judging *j, struct wire_trace_item *trace, bool *re
     *ret_keep = !t.id || strcmp(t.zone, j->task->zone) == 0;
     if (!*ret_keep)
         return true;
-    enum verdict verdict = judge(j, trace, &t, &trace->message);
+    bool disk = is(trace->kind, "disk") || is(trace->kind, "transfer"), of_lost_attempt = false;
+    if (disk && t.state == TASK_SUCCEEDED &&
+        !is_of_lost_attempt(j, trace, &t, &of_lost_attempt, err))
+        return false;
+    enum verdict verdict = judge(j, trace, &t, of_lost_attempt, &trace->message);
     trace->verdict = xstrdup(verdict_words[verdict]);
     count(j, trace, verdict);
     if (verdict != IN_USE)
@@ -307,9 +357,9 @@ static bool save_sums(struct judging *j, struct err *err)
     s->zone = xstrdup(j->task->zone);
     s->at_ms = j->core->now_ms;
     log_info("swept", LOG_STR("zone", s->zone), LOG_I64("snapshots", s->snapshots),
-             LOG_I64("attachments", s->attachments), LOG_I64("half_made", s->half_made),
-             LOG_I64("left_behind", s->left_behind), LOG_I64("foreign", s->foreign_things),
-             LOG_I64("dry_run", j->dry_run));
+             LOG_I64("attachments", s->attachments), LOG_I64("transfers", s->transfers),
+             LOG_I64("half_made", s->half_made), LOG_I64("left_behind", s->left_behind),
+             LOG_I64("foreign", s->foreign_things), LOG_I64("dry_run", j->dry_run));
     return ledger_sweep_save(j->core->ledger, s, err);
 }
 

@@ -359,6 +359,7 @@ struct sweep {
     int64_t at_ms;
     int64_t snapshots, oldest_ms; /* of ours; when the oldest one was made, 0 = there is none */
     int64_t attachments;          /* disks of ours on proxies */
+    int64_t transfers;            /* image transfers of ours that are open */
     int64_t half_made;            /* VMs and disks of restores */
     int64_t left_behind;          /* of all these, of tasks that have ended */
     int64_t foreign_things;

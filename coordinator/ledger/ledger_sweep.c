@@ -12,6 +12,7 @@ static const struct db_field fields[] = {
     {"snapshots", AT(snapshots), DB_FIELD_INT, NULL},
     {"oldest_ms", AT(oldest_ms), DB_FIELD_INT, NULL},
     {"attachments", AT(attachments), DB_FIELD_INT, NULL},
+    {"transfers", AT(transfers), DB_FIELD_INT, NULL},
     {"half_made", AT(half_made), DB_FIELD_INT, NULL},
     {"left_behind", AT(left_behind), DB_FIELD_INT, NULL},
     {"foreign_things", AT(foreign_things), DB_FIELD_INT, NULL},

@@ -149,13 +149,15 @@ static const char version_3[] =
     " AND state IN ('waiting', 'offered', 'running');"
     "CREATE INDEX task_quarantined ON task(err_code) WHERE err_code = 'quarantined';";
 
-/* How fast earlier backups of a zone were, by path. */
-static const char version_4[] = "CREATE TABLE rate("
-                                " n INTEGER PRIMARY KEY,"
-                                " zone TEXT NOT NULL, path TEXT NOT NULL,"
-                                " bytes_per_s INTEGER NOT NULL, samples INTEGER NOT NULL,"
-                                " at_ms INTEGER NOT NULL,"
-                                " UNIQUE(zone, path));";
+/* How fast earlier backups of a zone were, by path. Sweeps count image transfers. */
+static const char version_4[] =
+    "CREATE TABLE rate("
+    " n INTEGER PRIMARY KEY,"
+    " zone TEXT NOT NULL, path TEXT NOT NULL,"
+    " bytes_per_s INTEGER NOT NULL, samples INTEGER NOT NULL,"
+    " at_ms INTEGER NOT NULL,"
+    " UNIQUE(zone, path));"
+    "ALTER TABLE sweep ADD COLUMN transfers INTEGER NOT NULL DEFAULT 0;";
 
 static const char *const steps[SCHEMA_VERSION] = {version_1, version_2, version_3, version_4};
 

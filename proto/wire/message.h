@@ -333,10 +333,10 @@ struct wire_findings {
 };
 /* Something in the engine or the repository that Oxbow made, or that looks like it. */
 struct wire_trace_item {
-    char *kind; /* snapshot | attachment | disk | vm | session */
+    char *kind; /* snapshot | attachment | transfer | disk | vm | session */
     char *zone;
     char *vm, *vm_name; /* the VM it hangs on (attachment: the proxy VM; vm: itself) */
-    char *id;           /* of the snapshot, disk or repository session */
+    char *id;           /* of the snapshot, disk, image transfer or repository session */
     char *task;         /* by its marker; NULL = it carries none of ours */
     int64_t fence;      /* likewise; 0 = none */
     int64_t time_ms;    /* when it was made; 0 = not known */

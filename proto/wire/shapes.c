@@ -25,7 +25,8 @@ static const char *const worker_state_words[] = {"up", "lost", "draining", NULL}
 static const char *const quiesced_words[] = {"yes", "no", NULL};
 static const char *const point_state_words[] = {"good", "damaged", NULL};
 static const char *const level_words[] = {"ok", "warning", "failure", "skipped", NULL};
-static const char *const trace_kinds[] = {"snapshot", "attachment", "disk", "vm", "session", NULL};
+static const char *const trace_kinds[] = {"snapshot", "attachment", "transfer", "disk",
+                                          "vm",       "session",    NULL};
 static const char *const fate_words[] = {"none", "open", "committed", "revoked", NULL};
 static const char *const verdict_words[] = {"in-use", "cleanup", "stands", "foreign", NULL};
 static const char *const prune_verdicts[] = {"keep", "delete", NULL};
@@ -262,7 +263,7 @@ static const struct shape_field trace_item_fields[] = {
            "Id of the VM it hangs on (attachment: the proxy VM; vm: its own id)."),
     STRING(wire_trace_item, vm_name, OPTIONAL, 1, WIRE_NAME_MAX, "That VM's name."),
     STRING(wire_trace_item, id, OPTIONAL, 1, WIRE_NAME_MAX,
-           "Id of the snapshot, disk or repository session."),
+           "Id of the snapshot, disk, image transfer or repository session."),
     UUID(wire_trace_item, task, OPTIONAL,
          "The task that made it, by its marker; absent = it carries none."),
     INT(wire_trace_item, fence, OPTIONAL, 0, SHAPE_INT_MAX, "That task's fence; 0 = none."),

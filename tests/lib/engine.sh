@@ -52,12 +52,26 @@ attach_disk() { # VM_ID DISK_ID [SNAPSHOT_ID]
         '{active: "true", bootable: "false", interface: "virtio_scsi",
           disk: ({id: $disk} + if $snapshot == "" then {} else {snapshot: {id: $snapshot}} end)}')" >/dev/null
 }
+# A snapshot's disk is downloaded, a disk alone is uploaded to. Nobody uses it: it stays for an hour.
+open_transfer() { # DISK_ID [VM_ID SNAPSHOT_ID]
+    local volume=
+    [ -z "${3:-}" ] || volume=$(api GET "/vms/$2/snapshots/$3/disks" | jq -r --arg disk "$1" \
+        '.disk[] | select(.id == $disk) | .image_id')
+    made=$(api POST /imagetransfers "$(jq -n --arg disk "$1" --arg volume "$volume" \
+        '{format: "raw", inactivity_timeout: "3600"} + if $volume == "" then
+          {disk: {id: $disk}, direction: "upload"} else {snapshot: {id: $volume}, direction: "download"} end')" |
+        jq -r .id)
+    wait_until 30 "transfer $made is ready" transfer_is "$made" transferring
+}
 describe_disk() { # DISK_ID DESCRIPTION
     api PUT "/disks/$1" "$(jq -n --arg text "$2" '{description: $text}')" >/dev/null
 }
 
 is_usable() { [ "$(api GET "$1" | jq -r ".$2")" = ok ]; }      # PATH MEMBER
 vm_is() { [ "$(api GET "/vms/$1" | jq -r .status)" = "$2" ]; } # VM_ID STATUS
+transfer_is() { # TRANSFER_ID PHASE
+    [ "$(api GET "/imagetransfers/$1" | jq -r .phase)" = "$2" ]
+}
 exists() { api GET "$1" >/dev/null 2>&1; }                     # PATH
 is_gone() { ! exists "$1"; }                                   # PATH
 is_unlocked() { # VM_ID

@@ -9,6 +9,7 @@
 #include "proto/base/log.h"
 #include "worker/ovirt/disk_search.h"
 #include "worker/ovirt/snapshot.h"
+#include "worker/ovirt/transfer.h"
 #include "worker/step/holders.h"
 #include "worker/step/site.h"
 #include "worker/store/sessions.h"
@@ -19,7 +20,8 @@ struct marked_disk {
     char *id;
     char task[ID_BYTES];
     int64_t fence;
-    char *owner; /* the VM whose snapshot it is in; NULL for a restore's */
+    /* Of a snapshot: the VM it is of, and the disk's volume in it. NULL for a restore's. */
+    char *owner, *volume, *domain;
 };
 
 struct look {
@@ -41,6 +43,8 @@ static void look_done(struct look *l)
     for (size_t i = 0; i < l->disk_count; i++) {
         free(l->disks[i].id);
         free(l->disks[i].owner);
+        free(l->disks[i].volume);
+        free(l->disks[i].domain);
     }
     free(l->disks);
     for (size_t i = 0; i < l->count; i++) {
@@ -78,13 +82,13 @@ static void set_task(struct wire_trace_item *t, const char *task, int64_t fence)
     t->fence = fence;
 }
 
-static void add_disk(struct look *l, const char *id, const char *task, int64_t fence,
-                     const char *owner)
+static struct marked_disk *add_disk(struct look *l, const char *id, const char *task, int64_t fence)
 {
     l->disks = xreallocarray(l->disks, l->disk_count + 1, sizeof *l->disks);
     struct marked_disk *d = &l->disks[l->disk_count++];
-    *d = (struct marked_disk){.id = xstrdup(id), .fence = fence, .owner = xstrdup_or_null(owner)};
+    *d = (struct marked_disk){.id = xstrdup(id), .fence = fence};
     snprintf(d->task, sizeof d->task, "%s", task);
+    return d;
 }
 
 /* --- VMs and their snapshots ------------------------------------------------------------------ */
@@ -105,8 +109,12 @@ static bool look_at_snapshot(struct look *l, const struct holder_vm *vm,
         err_clear(err); /* merged since */
         return true;
     }
-    for (size_t i = 0; i < disks.count; i++)
-        add_disk(l, disks.v[i].id, task, fence, vm->id);
+    for (size_t i = 0; i < disks.count; i++) {
+        struct marked_disk *d = add_disk(l, disks.v[i].id, task, fence);
+        d->owner = xstrdup(vm->id);
+        d->volume = xstrdup_or_null(disks.v[i].image_id);
+        d->domain = xstrdup_or_null(disks.v[i].storage_domain_id);
+    }
     ovirt_disks_done(&disks);
     return true;
 }
@@ -175,7 +183,7 @@ static bool on_disk(void *ctx, const struct ovirt_disk_row *row, struct err *err
     }
     size_t at = SIZE_MAX;
     set_task(add(l, "disk", other_holder(l, row->id, task, &at), row->id), task, fence);
-    add_disk(l, row->id, task, fence, NULL);
+    (void)add_disk(l, row->id, task, fence);
     return true;
 }
 
@@ -228,6 +236,71 @@ static void look_at_attachments(struct look *l)
     for (size_t i = 0; i < l->disk_count; i++)
         look_at_marked(l, &l->disks[i]);
     look_at_own_proxy(l);
+}
+
+/* --- Image transfers ---------------------------------------------------------------------------
+ *
+ * They carry no mark. One is ours that is open on a disk which a restore made, or that reads the
+ * volume of a disk in one of our snapshots. Of other transfers only those are told that are of such
+ * a disk as well: they are somebody else's, or nobody can tell. */
+static const struct holder_vm *vm_of(const struct look *l, const struct marked_disk *d)
+{
+    size_t at = SIZE_MAX;
+    if (!d->owner)
+        return other_holder(l, d->id, d->task, &at);
+    for (size_t i = 0; i < l->holders.vm_count; i++) {
+        if (strcmp(l->holders.vms[i].id, d->owner) == 0)
+            return &l->holders.vms[i];
+    }
+    return NULL;
+}
+
+static bool is_transfer_of(struct look *l, const struct ovirt_open_transfers *open,
+                           const struct ovirt_open_transfer *t, const struct marked_disk *d,
+                           bool *ret, struct err *err)
+{
+    SCOPED_FREE char *reads = NULL;
+    *ret = !d->owner;
+    if (*ret)
+        return true;
+    if (!ovirt_transfer_of_volume(l->run->session, open, d->id, d->volume, d->domain, &reads, err))
+        return false;
+    *ret = reads && strcmp(reads, t->id) == 0;
+    return true;
+}
+
+static bool look_at_transfer(struct look *l, const struct ovirt_open_transfers *open,
+                             const struct ovirt_open_transfer *t, struct err *err)
+{
+    const struct marked_disk *other = NULL;
+    for (size_t i = 0; i < l->disk_count; i++) {
+        const struct marked_disk *d = &l->disks[i];
+        bool ours = false;
+        if (strcmp(d->id, t->disk_id) != 0)
+            continue;
+        if (!run_check(l->run, err) || !is_transfer_of(l, open, t, d, &ours, err))
+            return false;
+        if (ours) {
+            set_task(add(l, "transfer", vm_of(l, d), t->id), d->task, d->fence);
+            return true;
+        }
+        other = d;
+    }
+    if (other)
+        (void)add(l, "transfer", vm_of(l, other), t->id);
+    return true;
+}
+
+static bool look_at_transfers(struct look *l, struct err *err)
+{
+    struct ovirt_open_transfers open = {0};
+    if (!ovirt_transfers_open(l->run->session, &open, err))
+        return false;
+    bool ok = true;
+    for (size_t i = 0; ok && i < open.count; i++)
+        ok = look_at_transfer(l, &open, &open.v[i], err);
+    ovirt_open_transfers_done(&open);
+    return ok;
 }
 
 /* --- The repository --------------------------------------------------------------------------- */
@@ -301,7 +374,8 @@ bool step_sweep(struct task_run *run, struct err *err)
     if (!ok)
         return false;
     look_at_attachments(&l);
-    if (!look_at_sessions(&l, err) || !look_up_fates(&l, err) || !send_pages(&l, err))
+    if (!look_at_transfers(&l, err) || !look_at_sessions(&l, err) || !look_up_fates(&l, err) ||
+        !send_pages(&l, err))
         return false;
     log_info("looked", LOG_U64("vms", l.holders.vm_count), LOG_U64("traces", l.count));
     return true;

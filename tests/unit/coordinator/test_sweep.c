@@ -252,7 +252,8 @@ static void a_trace_without_its_place_is_left_alone(void **state)
     (void)state;
     SCOPED(bed) struct bed *bed = bed_new("dc1", NULL);
     struct hold h = ended_backup(bed, "failed");
-    static const char *const kinds[] = {"snapshot", "attachment", "disk", "vm", "session"};
+    static const char *const kinds[] = {"snapshot", "attachment", "transfer",
+                                        "disk",     "vm",         "session"};
     for (size_t i = 0; i < ARRAY_LEN(kinds); i++) {
         struct wire_trace_item trace = {.kind = S(kinds[i]), .task = h.task, .fence = 1};
         SCOPED_SENT struct sent page = {0};
@@ -288,6 +289,101 @@ static void the_vm_that_a_restore_made_stands(void **state)
     assert_int_equal(bed_count(bed, WIRE_OFFER), 0);
     trace.vm = S("vm-8"); /* made by a zombie beside it */
     assert_string_equal(judged(bed, false, trace, &b)->verdict, "cleanup");
+}
+
+/* The first attempt was lost when it had made the VM, the second one found it complete. */
+static struct hold restored_in_two(struct bed *bed, int64_t *ret_first)
+{
+    bed_presence(bed, "w1", "dc1", 4);
+    struct wire_restore_opts opts = {.point = S("p1"), .name = S("new")};
+    const struct wire_restore message = {.options = &opts, .zone = S("dc1")};
+    bed_request(bed, WIRE_RESTORE, &message, NULL);
+    struct hold h = bed_offer(bed);
+    bed_claim(bed, &h, "w1");
+    *ret_first = h.fence;
+    bed_step(bed, &h, "vm", "handle", "vm", "vm-9", NULL);
+    bed_wait(bed, 121 * 1000);
+    struct hold two = bed_offer(bed);
+    bed_claim(bed, &two, "w2");
+    bed_step(bed, &two, "clear-earlier", "started", "vm", "vm-9", NULL);
+    const struct wire_result r = {.task = two.task,
+                                  .worker = two.worker,
+                                  .attempt = two.attempt,
+                                  .fence = two.fence,
+                                  .status = S("succeeded"),
+                                  .new_vm = S("vm-9")};
+    bed_event(bed, WIRE_RESULT, &r, NULL);
+    bed_wait(bed, 1000);
+    bed_presence(bed, "w1", "dc1", 4);
+    bed_drop(bed);
+    return two;
+}
+
+/* A disk with the mark of the attempt that made the VM may be the user's, detached since. One with
+ * that of another attempt was made by a call that the engine was slow with. */
+static void a_disk_of_a_lost_attempt_is_left_behind(void **state)
+{
+    (void)state;
+    SCOPED(bed) struct bed *bed = bed_new("dc1", NULL);
+    int64_t first = 0;
+    struct hold h = restored_in_two(bed, &first);
+    SCOPED_SENT struct sent a = {0}, b = {0}, c = {0}, d = {0}, e = {0};
+    struct wire_trace_item disk = disk_of(h.task, NULL);
+    disk.fence = first;
+    assert_string_equal(judged(bed, false, disk, &a)->verdict, "stands");
+    struct wire_trace_item transfer = disk;
+    transfer.kind = S("transfer");
+    assert_string_equal(judged(bed, false, transfer, &b)->verdict, "stands");
+    disk.fence = h.fence;
+    disk.vm = S("vm-8"); /* whoever put it there */
+    assert_string_equal(judged(bed, false, disk, &c)->verdict, "stands");
+    disk.fence = 0;
+    disk.vm = NULL;
+    assert_string_equal(judged(bed, false, disk, &d)->verdict, "stands");
+    assert_int_equal(bed_count(bed, WIRE_OFFER), 0);
+    disk.fence = h.fence;
+    assert_string_equal(judged(bed, false, disk, &e)->verdict, "cleanup");
+    assert_int_equal(bed_count(bed, WIRE_OFFER), 1);
+}
+
+/* Without the journal nobody knows which attempt made the VM. */
+static void a_disk_of_an_unknown_attempt_stands(void **state)
+{
+    (void)state;
+    SCOPED(bed) struct bed *bed = bed_new("dc1", NULL);
+    struct hold h = ended_restore(bed, "succeeded");
+    SCOPED_SENT struct sent a = {0};
+    struct wire_trace_item disk = disk_of(h.task, NULL);
+    disk.fence = h.fence + 1;
+    assert_string_equal(judged(bed, false, disk, &a)->verdict, "stands");
+}
+
+static void a_transfer_of_an_ended_task_is_ended(void **state)
+{
+    (void)state;
+    SCOPED(bed) struct bed *bed = bed_new("dc1", NULL);
+    struct hold h = ended_backup(bed, "failed");
+    struct wire_trace_item transfer = snapshot_of(h.task), strange = {0};
+    transfer.kind = S("transfer");
+    transfer.id = S("transfer-1");
+    strange = transfer;
+    strange.task = NULL;
+    strange.fate = NULL;
+    SCOPED_SENT struct sent a = {0}, b = {0};
+    assert_string_equal(judged(bed, false, strange, &a)->verdict, "foreign");
+    assert_int_equal(bed_count(bed, WIRE_OFFER), 0);
+    assert_string_equal(judged(bed, false, transfer, &b)->verdict, "cleanup");
+    SCOPED_SENT struct sent offer = bed_take(bed, WIRE_OFFER);
+    const struct wire_offer *o = offer.m.as;
+    assert_int_equal(o->cleanup.count, 1);
+    assert_string_equal(o->cleanup.v[0].kind, "transfer");
+    assert_string_equal(o->cleanup.v[0].id, "transfer-1");
+    assert_null(o->cleanup.v[0].vm);
+    SCOPED_SWEEP struct sweep sums = {0};
+    struct err err = ERR_INIT;
+    assert_true(ledger_sweep_get(desk_core(bed->desk)->ledger, "dc1", &sums, &err));
+    assert_int_equal(sums.transfers, 1);
+    assert_int_equal(sums.left_behind, 1);
 }
 
 static void a_half_made_vm_and_its_disk_on_a_proxy(void **state)
@@ -529,6 +625,9 @@ int main(void)
         cmocka_unit_test(what_nobody_knows_is_foreign),
         cmocka_unit_test(a_task_that_only_the_repository_knows_is_adopted),
         cmocka_unit_test(a_finished_restore_keeps_its_disks),
+        cmocka_unit_test(a_disk_of_a_lost_attempt_is_left_behind),
+        cmocka_unit_test(a_disk_of_an_unknown_attempt_stands),
+        cmocka_unit_test(a_transfer_of_an_ended_task_is_ended),
         cmocka_unit_test(a_half_made_vm_and_its_disk_on_a_proxy),
         cmocka_unit_test(a_trace_without_its_place_is_left_alone),
         cmocka_unit_test(the_vm_that_a_restore_made_stands),

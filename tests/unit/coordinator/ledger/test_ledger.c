@@ -334,6 +334,12 @@ static void a_ledger_of_version_3_is_migrated(void **state)
     SCOPED_SWEEP struct sweep sweep = {0};
     assert_true(ledger_sweep_get(l, "dc1", &sweep, &err));
     assert_int_equal(sweep.foreign_things, 2);
+    assert_int_equal(sweep.transfers, 0);
+    sweep.transfers = 7;
+    assert_true(ledger_sweep_save(l, &sweep, &err));
+    SCOPED_SWEEP struct sweep saved = {0};
+    assert_true(ledger_sweep_get(l, "dc1", &saved, &err));
+    assert_int_equal(saved.transfers, 7);
     SCOPED_RATES struct rate_list none = {0};
     assert_true(ledger_rate_list(l, "dc1", &none, &err));
     assert_int_equal(none.count, 0);
