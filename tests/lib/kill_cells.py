@@ -52,11 +52,12 @@ class Scenario:
         """Makes room, once the case was judged well."""
 
 
-TRANSFER_STEPS = ("map", "open", "close")  # of a backup; they do nothing for the other disks
+TRANSFER_STEPS = ("map", "open", "close")  # of a backup; they do nothing for small disks by attach
 
 
 class Backup(Scenario):
     name = kind = "backup"
+    path = "attach"
 
     def __init__(self, tables):
         super().__init__(tables)
@@ -67,7 +68,8 @@ class Backup(Scenario):
 
     def begin(self, cell, tag):
         vm = self.vm(cell)
-        return Run(cell.lab.ox("backup", vm["name"], "--zone", cell.zone, name=tag), self.kind, vm=vm)
+        return Run(cell.lab.ox("backup", vm["name"], "--zone", cell.zone, "--path", self.path, name=tag), self.kind,
+                   vm=vm)
 
     def judge(self, cell, run):
         judge = cell.judge
@@ -85,16 +87,27 @@ class Backup(Scenario):
 
 
 class BackupByTransfer(Backup):
-    """Of a VM with a disk that comes by image transfer and one that is mapped by one: only the steps
-    that have to do with these."""
-    name = "transfer"
+    """Of a VM whose disk comes by image transfer: only the steps that have to do with that."""
+    name, path = "transfer", "imageio"
 
     def __init__(self, tables):
         super().__init__(tables)
-        self.steps = TRANSFER_STEPS
+        self.steps = ["open", "close"]
 
     def vm(self, cell):
         return cell.transfer_vm
+
+
+class MappedBackup(Backup):
+    """Of a VM whose disk is so large that it is mapped by image transfer before it is attached."""
+    name = "map"
+
+    def __init__(self, tables):
+        super().__init__(tables)
+        self.steps = ["map"]
+
+    def vm(self, cell):
+        return cell.mapped_vm
 
 
 class Restore(Scenario):
@@ -201,6 +214,18 @@ class Inventory(Listing):
         mine = [name for name in there if name.startswith(cell.zone)]
         lost = [name for name in mine if found.count(name) != 1]
         return [f"VMs that are not named once: {lost}"] if lost else []
+
+
+class Plan(Listing):
+    name = kind = "plan"
+
+    def begin(self, cell, tag):
+        return self.list(cell, tag, "plan", *(vm["name"] for vm in cell.vms))
+
+    def check(self, cell, lines):
+        found = [l["name"] for l in lines if l.get("type") == "plan"]
+        lost = [vm["name"] for vm in cell.vms if found.count(vm["name"]) != 1]
+        return [f"VMs that are not planned once: {lost}"] if lost else []
 
 
 class Sweep(Listing):
@@ -390,23 +415,17 @@ class UndoOfTransfer(Undo):
     name, of = "undo-of-transfer", BackupByTransfer
     stop_at = "event=step_done step=open "
 
-    def wants(self, point):
-        return point.step == "undo-open"
-
 
 class UndoOfMap(Undo):
     """While the transfer is open that a disk's map is asked of."""
-    name, of = "undo-of-map", BackupByTransfer
+    name, of = "undo-of-map", MappedBackup
     stop_at = "event=transfer_opened "
-
-    def wants(self, point):
-        return point.step == "undo-map"
 
 
 # Those of kinds that this worker knows.
-SCENARIO_CLASSES = [Backup, BackupByTransfer, Restore, Upload, RestoreAndStart, UndoOfBackup, UndoOfTransfer, UndoOfMap,
-                    UndoOfRestore, UndoOfUpload, CleanupOfBackup, CleanupOfTransfer, CleanupOfRestore, Inventory, List,
-                    Sweep, Prune, Verify]
+SCENARIO_CLASSES = [Backup, MappedBackup, BackupByTransfer, Restore, Upload, RestoreAndStart, UndoOfBackup, UndoOfMap,
+                    UndoOfTransfer, UndoOfRestore, UndoOfUpload, CleanupOfBackup, CleanupOfTransfer, CleanupOfRestore,
+                    Inventory, Plan, List, Sweep, Prune, Verify]
 
 
 def scenarios(tables):
@@ -482,7 +501,8 @@ class Cell:
         self.proxies = {w.proxy for w in self.workers}
         state = lab.sandbox.state()
         self.vms = [vm for vm in state["vms"] if re.fullmatch(zone + r"v\d+", vm["name"])]
-        self.transfer_vm = next(vm for vm in state["vms"] if vm["name"] == zone + "t1")
+        self.transfer_vm, self.mapped_vm = (next(vm for vm in state["vms"] if vm["name"] == zone + name)
+                                            for name in ("t1", "m1"))
         self.turn = self.number = 0
         self.points_of_vm = {}  # name of a VM -> the point to restore from
         self.kept = {}  # id of a VM -> snapshots whose references are kept
@@ -500,7 +520,7 @@ class Cell:
         for vm in self.vms:
             if vm["name"] in self.points_of_vm:
                 continue
-            client = self.lab.ox("backup", vm["name"], "--zone", self.zone,
+            client = self.lab.ox("backup", vm["name"], "--zone", self.zone, "--path", "attach",
                                  name=f"base-{vm['name']}")
             run = Run(client, "backup", vm=vm)
             self.end(run)
@@ -592,7 +612,7 @@ class Cell:
         """The client has ended, and all is at rest."""
         run.client.wait(END_S)
         last = []
-        vms = {vm["name"] for vm in (*self.vms, self.transfer_vm)}
+        vms = {vm["name"] for vm in (*self.vms, self.transfer_vm, self.mapped_vm)}
 
         def rest():
             state = self.lab.sandbox.state()

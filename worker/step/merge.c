@@ -58,6 +58,10 @@ bool step_merge(struct task_run *run, struct err *err)
                        "snapshot %s cannot be merged while its disks are attached to a proxy or "
                        "open in an image transfer",
                        id);
+    /* A freeze that a dead attempt asked for may come late. */
+    bool thaw = b->opts.quiesce != WIRE_QUIESCE_OFF && thaw_may_be_due(run);
+    if (thaw)
+        thaw_in_case(run, run->offer->vm);
     SCOPED_FREE char *snapshot = xstrdup(id);
     bool ok = remove_snapshot(run, snapshot, err);
     if (!ok && strays_may_hold(run, err)) {
@@ -65,6 +69,8 @@ bool step_merge(struct task_run *run, struct err *err)
         ok = strays_detach(run, NULL, &why) && remove_snapshot(run, snapshot, &why);
         *err = why;
     }
+    if (thaw && err->code != ERR_LEASE_LOST)
+        thaw_in_case(run, run->offer->vm);
     if (!ok)
         return false;
     run_handle_drop(run, HANDLE_SNAPSHOT);

@@ -23,17 +23,6 @@ static int64_t first_unknown(const struct task_run *run)
     return first < 1 ? 1 : first;
 }
 
-static bool may_be_frozen(const struct task_run *run)
-{
-    const struct wire_journal *journal = &run->offer->journal;
-    for (size_t i = 0; i < journal->count; i++) {
-        if (strcmp(journal->v[i].step, "quiesce") == 0 ||
-            strcmp(journal->v[i].step, "snapshot") == 0)
-            return true;
-    }
-    return false;
-}
-
 /* The point of an earlier attempt is this task's result. */
 static void take_point(struct task_run *run, const char *session)
 {
@@ -91,7 +80,7 @@ bool step_revoke_earlier(struct task_run *run, struct err *err)
     if (!run_before_mutation(run, err))
         return false;
     struct backup *b = run->state;
-    if (b->opts.quiesce != WIRE_QUIESCE_OFF && may_be_frozen(run))
+    if (b->opts.quiesce != WIRE_QUIESCE_OFF && thaw_may_be_due(run))
         thaw_in_case(run, run->offer->vm);
     int64_t first = first_unknown(run);
     if (!revoke_known(run, first, err))

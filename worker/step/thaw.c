@@ -2,6 +2,7 @@
 #include "worker/step/thaw.h"
 
 #include <pthread.h>
+#include <string.h>
 #include <time.h>
 
 #include "proto/base/alloc.h"
@@ -178,6 +179,17 @@ bool frozen_end(struct frozen *f, bool *ret_in_time, struct err *err)
     free(f->task);
     free(f);
     return ok;
+}
+
+bool thaw_may_be_due(const struct task_run *run)
+{
+    const struct wire_journal *journal = &run->offer->journal;
+    for (size_t i = 0; i < journal->count; i++) {
+        if (strcmp(journal->v[i].step, "quiesce") == 0 ||
+            strcmp(journal->v[i].step, "snapshot") == 0)
+            return true;
+    }
+    return false;
 }
 
 void thaw_in_case(struct task_run *run, const char *vm_id)

@@ -22,5 +22,8 @@ struct frozen *freeze_begin(struct task_run *run, const char *vm_id, bool *ret_m
  * False when the thaw failed again and again: err says what to do. NULL is fine. */
 bool frozen_end(struct frozen *f, bool *ret_in_time, struct err *err);
 
+/* Whether an earlier attempt came so far that the guest may have been frozen for it. */
+bool thaw_may_be_due(const struct task_run *run);
+
 /* Thaw a guest that a dead attempt may have left frozen; failing is normal (it was not). */
 void thaw_in_case(struct task_run *run, const char *vm_id);
