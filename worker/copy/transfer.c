@@ -114,6 +114,7 @@ struct source *source_mapped_open(struct source *device, const struct imageio_ma
     m->base.ops = &ops;
     m->base.size_bytes = device->size_bytes;
     m->base.threads_max = device->threads_max;
+    m->base.piece_bytes = device->piece_bytes;
     m->device = device;
     m->map = map;
     return &m->base;

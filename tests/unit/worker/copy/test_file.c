@@ -2,10 +2,12 @@
 /* Files and (where this machine allows one) a block device as source and target. */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/fs.h>
 #include <linux/loop.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -203,7 +205,8 @@ static void test_file_to_file(void **state)
 
 /* ---- a loop device, if we may have one */
 
-static int loop_attach(const char *path, char *ret_device)
+/* `sector_bytes`: of its logical blocks; 0 = as the kernel likes. */
+static int loop_attach(const char *path, unsigned long sector_bytes, char *ret_device)
 {
     int control = open("/dev/loop-control", O_RDWR | O_CLOEXEC);
     int number = control < 0 ? -1 : ioctl(control, LOOP_CTL_GET_FREE);
@@ -217,6 +220,8 @@ static int loop_attach(const char *path, char *ret_device)
         /* It ends with its last user, however this test ends. */
         struct loop_info64 info = {.lo_flags = LO_FLAGS_AUTOCLEAR};
         assert_int_equal(ioctl(device, LOOP_SET_STATUS64, &info), 0);
+        if (sector_bytes)
+            assert_int_equal(ioctl(device, LOOP_SET_BLOCK_SIZE, sector_bytes), 0);
         (void)close(file);
         return device;
     }
@@ -233,7 +238,7 @@ static void test_block_device(void **state)
     const size_t size = 6 * MIB;
     char device[32];
     uint8_t *data = make_file(f, size);
-    int loop = loop_attach(f->path, device);
+    int loop = loop_attach(f->path, 0, device);
     if (loop < 0) {
         free(data);
         skip();
@@ -265,13 +270,119 @@ static void test_block_device(void **state)
     free(data);
 }
 
+/* Bytes of the device that are in the page cache. */
+static size_t cached_bytes(const char *device, size_t size)
+{
+    int fd = open(device, O_RDONLY | O_CLOEXEC);
+    assert_true(fd >= 0);
+    size_t pages = (size + 4095) / 4096, cached = 0;
+    void *map = mmap(NULL, size, PROT_READ, MAP_SHARED, fd, 0);
+    assert_true(map != MAP_FAILED);
+    uint8_t *in = xcalloc(1, pages);
+    assert_int_equal(mincore(map, size, in), 0);
+    for (size_t i = 0; i < pages; i++)
+        cached += in[i] & 1 ? 4096 : 0;
+    free(in);
+    (void)munmap(map, size);
+    (void)close(fd);
+    return cached;
+}
+
+/* Reads all of it, the last piece first, by pieces of the pipeline's kind. */
+static void read_all(struct source *s, uint8_t *buf, size_t size, struct err *err)
+{
+    size_t last = (size - 1) / MIB * MIB;
+    MUST(s->ops->pread(s, buf + last, size - last, last, err), err);
+    for (size_t at = 0; at < last; at += MIB)
+        MUST(s->ops->pread(s, buf + at, MIB, at, err), err);
+}
+
+/* Sectors of 512 and of 4096 bytes, sizes that are not whole pages; and none of it stays in the
+ * proxy's page cache. */
+static void test_block_devices_are_read_past_the_page_cache(void **state)
+{
+    struct fixture *f = *state;
+    static const struct {
+        unsigned long sector_bytes;
+        size_t size;
+    } rows[] = {{512, 6 * MIB}, {512, 6 * MIB + 3 * 512}, {4096, 6 * MIB}, {4096, 6 * MIB + 4096}};
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        const size_t size = rows[i].size;
+        char device[32];
+        uint8_t *data = make_file(f, size);
+        int loop = loop_attach(f->path, rows[i].sector_bytes, device);
+        if (loop < 0) {
+            free(data);
+            skip();
+        }
+        uint8_t *buf = xaligned(4096, size + 4096);
+        assert_int_equal(ioctl(loop, BLKFLSBUF, 0), 0);
+        assert_int_equal(cached_bytes(device, size), 0);
+        struct source *s = source_file_open(device, NULL, &f->err);
+        MUST(s, &f->err);
+        assert_int_equal(s->size_bytes, size);
+        read_all(s, buf, size, &f->err);
+        assert_memory_equal(buf, data, size);
+        if (cached_bytes(device, size) > 0)
+            fail_msg("row %zu: %zu bytes are in the page cache", i, cached_bytes(device, size));
+        source_close(s);
+        /* Through the cache, to show that the count counts. */
+        s = source_file_open(device,
+                             &(struct source_file_opts){.no_direct = true, .keep_page_cache = true},
+                             &f->err);
+        MUST(s, &f->err);
+        memset(buf, 0, size);
+        read_all(s, buf, size, &f->err);
+        assert_memory_equal(buf, data, size);
+        assert_true(cached_bytes(device, size) >= size / 2);
+        source_close(s);
+        (void)close(loop);
+        assert_int_equal(unlink(f->path), 0);
+        free(buf);
+        free(data);
+    }
+}
+
+/* A device whose last sector is cut off cannot be read to its end: an error, never less bytes. */
+static void test_a_cut_sector_is_an_error(void **state)
+{
+    struct fixture *f = *state;
+    const size_t size = 6 * MIB + 1536;
+    char device[32];
+    uint8_t *data = make_file(f, size);
+    int loop = loop_attach(f->path, 4096, device);
+    if (loop < 0) {
+        free(data);
+        skip();
+    }
+    struct source *s = source_file_open(device, NULL, &f->err);
+    MUST(s, &f->err);
+    uint8_t *buf = xaligned(4096, MIB);
+    if (s->size_bytes == size) { /* else the kernel has cut it already */
+        bool whole = s->ops->pread(s, buf, 1536, 6 * MIB, &f->err);
+        assert_true(whole ? memcmp(buf, data + 6 * MIB, 1536) == 0 : f->err.code == ERR_IO);
+    } else {
+        assert_int_equal(s->size_bytes, 6 * MIB);
+    }
+    source_close(s);
+    (void)close(loop);
+    free(buf);
+    free(data);
+}
+
 int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
-        T(test_source_reads_and_maps), T(test_source_that_shrinks), T(test_source_refusals),
-        T(test_target_creates),        T(test_target_zeroes),       T(test_file_to_file),
+        T(test_source_reads_and_maps),
+        T(test_source_that_shrinks),
+        T(test_source_refusals),
+        T(test_target_creates),
+        T(test_target_zeroes),
+        T(test_file_to_file),
         T(test_block_device),
+        T(test_block_devices_are_read_past_the_page_cache),
+        T(test_a_cut_sector_is_an_error),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
