@@ -49,6 +49,8 @@ struct backup {
     json_t *vm_json;
     struct buf ovf;
     struct store_session *session;
+    char **earlier; /* sessions of earlier attempts, dead now; their packs can be adopted */
+    size_t earlier_count;
 };
 
 void *backup_new(struct task_run *run, struct err *err);

@@ -27,6 +27,9 @@ void backup_free(void *state)
     struct err ignored = ERR_INIT;
     (void)frozen_end(b->frozen, &in_time, &ignored);
     store_session_free(b->session);
+    for (size_t i = 0; i < b->earlier_count; i++)
+        free(b->earlier[i]);
+    free(b->earlier);
     for (size_t i = 0; i < b->plan_count; i++) {
         free(b->plan[i].device);
         free(b->plan[i].image_id);

@@ -131,6 +131,22 @@ static bool put_blobs(struct backup *b, struct err *err)
            store_session_put_blob(b->session, POINT_BLOB_OVF, b->ovf.data, b->ovf.len, err);
 }
 
+/* What earlier attempts have stored is not stored again. What fails here costs space, nothing
+ * else. */
+static void adopt_earlier(struct backup *b)
+{
+    for (size_t i = 0; i < b->earlier_count; i++) {
+        struct err err = ERR_INIT;
+        struct store_adopted adopted;
+        if (!store_session_adopt(b->session, b->earlier[i], &adopted, &err))
+            log_err(LOG_LEVEL_WARN, "earlier_attempt_not_adopted", &err);
+        else if (adopted.packs > 0)
+            log_info("earlier_attempt_adopted", LOG_STR("session", b->earlier[i]),
+                     LOG_U64("packs", adopted.packs), LOG_U64("bytes", adopted.bytes),
+                     LOG_U64("raw_bytes", adopted.raw_bytes));
+    }
+}
+
 static bool begin_session(struct task_run *run, struct backup *b, struct err *err)
 {
     SCOPED_FREE char *id = xasprintf("%s.%" PRId64, run->offer->task, run->fence);
@@ -140,7 +156,10 @@ static bool begin_session(struct task_run *run, struct backup *b, struct err *er
     struct store_session_opts opts = {
         .id = id, .vm_id = b->vm.id, .vm_name = b->vm.name, .worker = run->worker};
     b->session = store_session_begin(run->store, &opts, err);
-    return b->session && put_blobs(b, err);
+    if (!b->session || !put_blobs(b, err))
+        return false;
+    adopt_earlier(b);
+    return true;
 }
 
 /* What came by which path. */

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The first step of a backup: make sure that no earlier attempt can still commit. Each of its
- * repository sessions is declared dead; one that has committed already is the result, and this run
- * only tidies up. A guest that a dead attempt may have left frozen is thawed.
+ * repository sessions is declared dead, and bequeathed to this attempt: what it had stored is not
+ * stored again. One that has committed already is the result, and this run only tidies up. A guest
+ * that a dead attempt may have left frozen is thawed.
  */
 #include <inttypes.h>
 #include <string.h>
@@ -45,14 +46,22 @@ static void take_point(struct task_run *run, const char *session)
     run->stats.bytes_stored = (int64_t)info->stored_bytes;
 }
 
+static void remember(struct backup *b, char *session)
+{
+    b->earlier = xreallocarray(b->earlier, b->earlier_count + 1, sizeof *b->earlier);
+    b->earlier[b->earlier_count++] = session;
+}
+
 static bool revoke(struct task_run *run, int64_t fence, struct err *err)
 {
     SCOPED_FREE char *session = xasprintf("%s.%" PRId64, run->offer->task, fence);
     bool committed = false;
-    if (!store_session_revoke(run->store, session, &committed, err))
+    if (!store_session_bequeath(run->store, session, &committed, err))
         return err_wrap(err, "revoke session %s of an earlier attempt", session);
     if (committed)
         take_point(run, session);
+    else
+        remember(run->state, TAKE(session));
     return true;
 }
 

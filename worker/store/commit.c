@@ -46,7 +46,7 @@ static bool sync_pack_dirs(struct store_session *s, struct err *err)
 {
     bool touched[256] = {false};
     for (size_t i = 0; i < s->n_packs; i++)
-        touched[s->packs[i][0]] = true;
+        touched[s->packs[i].id[0]] = true;
     for (unsigned i = 0; i < 256; i++) {
         char dir[16];
         (void)snprintf(dir, sizeof dir, "packs/%02x", i);
@@ -64,6 +64,7 @@ static bool make_manifest_dir(struct store_session *s, struct err *err)
     SCOPED_FREE char *dir = xasprintf("manifests/%s", s->id);
     if (mkdirat(s->store->dirfd, dir, OBJECT_DIR_MODE) != 0)
         return err_set_errno(err, errno, "make directory '%s'", dir);
+    s->has_manifest_dir = true;
     return true;
 }
 
@@ -140,46 +141,55 @@ static bool write_records(struct store_session *s, const json_t *meta,
 
 /* ---- 4: the index */
 
-static uint32_t local_pack(const struct store_session *s, const uint32_t *numbers, uint32_t number)
+static uint32_t local_pack(const struct index *ix, const uint32_t *numbers, uint32_t number)
 {
-    for (uint32_t i = 0; i < s->n_packs; i++)
+    for (uint32_t i = 0; i < ix->n_packs; i++)
         if (numbers[i] == number)
             return i;
     return UINT32_MAX;
 }
 
-static void add_hooks(const struct store_session *s, const struct store_stream *stream,
-                      const uint32_t *numbers, struct index *ix)
+static void add_hooks(const struct hook_set *hooks, const uint32_t *numbers, struct index *ix)
 {
     uint32_t last = 0, last_local = UINT32_MAX; /* hooks come in runs of one pack */
-    for (uint32_t i = 0; i < stream->hooks.count; i++) {
-        const struct index_hook *hook = &stream->hooks.items[i];
+    for (uint32_t i = 0; i < hooks->count; i++) {
+        const struct index_hook *hook = &hooks->items[i];
         if (last_local == UINT32_MAX || hook->pack != last) {
             last = hook->pack;
-            last_local = local_pack(s, numbers, last);
+            last_local = local_pack(ix, numbers, last);
         }
         ix->hooks[ix->n_hooks++] = (struct index_hook){.prefix = hook->prefix, .pack = last_local};
     }
 }
 
-static bool write_index(struct store_session *s, struct err *err)
+/* Its own packs and those it has adopted, whose session has no index. Returns the store's numbers;
+ * the caller frees, and calls index_done(). */
+static uint32_t *fill_index(const struct store_session *s, struct index *ix)
 {
-    if (s->n_packs == 0)
-        return true;
-    size_t n_hooks = 0;
+    size_t n_packs = s->n_packs + s->adopted.n_packs, n_hooks = s->adopted.hooks.count;
     for (const struct store_stream *stream = s->idle; stream; stream = stream->next)
         n_hooks += stream->hooks.count;
-    struct index ix = {.n_packs = (uint32_t)s->n_packs};
-    ix.packs = xcalloc(s->n_packs, sizeof *ix.packs);
-    ix.hooks = xcalloc(n_hooks + 1, sizeof *ix.hooks);
-    SCOPED_FREE uint32_t *numbers = xcalloc(s->n_packs, sizeof *numbers);
-    for (size_t i = 0; i < s->n_packs; i++) {
-        numbers[i] = dedup_pack_begin(s->store->dedup, s->packs[i], s->owner);
-        dedup_pack_get(s->store->dedup, numbers[i], &ix.packs[i]);
+    uint32_t *numbers = xcalloc(n_packs + 1, sizeof *numbers);
+    *ix = (struct index){.n_packs = (uint32_t)n_packs};
+    ix->packs = xcalloc(n_packs + 1, sizeof *ix->packs);
+    ix->hooks = xcalloc(n_hooks + 1, sizeof *ix->hooks);
+    for (size_t i = 0; i < n_packs; i++) {
+        numbers[i] = i < s->n_packs ? s->packs[i].number : s->adopted.packs[i - s->n_packs];
+        dedup_pack_get(s->store->dedup, numbers[i], &ix->packs[i]);
     }
     for (const struct store_stream *stream = s->idle; stream; stream = stream->next)
-        add_hooks(s, stream, numbers, &ix);
+        add_hooks(&stream->hooks, numbers, ix);
+    add_hooks(&s->adopted.hooks, numbers, ix);
+    return numbers;
+}
+
+static bool write_index(struct store_session *s, struct err *err)
+{
+    struct index ix;
     size_t len;
+    if (s->n_packs + s->adopted.n_packs == 0)
+        return true;
+    SCOPED_FREE uint32_t *numbers = fill_index(s, &ix);
     SCOPED_FREE uint8_t *bytes = index_encode(&ix, s->store->repo_id, &len);
     index_done(&ix);
     if (len > INDEX_BYTES_MAX)
@@ -228,7 +238,7 @@ static bool decide(struct store_session *s, const uint8_t digest[DIGEST_BYTES], 
         s->state = SESSION_COMMITTED;
         return true;
     }
-    if (stands.kind == FATE_REVOKE)
+    if (fate_is_death(&stands))
         return err_set(err, ERR_STORE_REVOKED, 0, "it was declared dead by a later attempt");
     s->state = SESSION_UNKNOWN; /* never remove what a commit record may name */
     return err_set(err, ERR_INTERNAL, 0, "somebody else has committed it");
@@ -241,7 +251,7 @@ static void prefer_revocation(const struct store_session *s, struct err *err)
     struct fate fate;
     struct err ignored = ERR_INIT;
     if (s->state != SESSION_OPEN || err->code == ERR_STORE_REVOKED ||
-        !fate_read(s->store->dirfd, s->id, &fate, &ignored) || fate.kind != FATE_REVOKE)
+        !fate_read(s->store->dirfd, s->id, &fate, &ignored) || !fate_is_death(&fate))
         return;
     err_clear(err);
     err_set(err, ERR_STORE_REVOKED, 0, "it was declared dead by a later attempt");

@@ -162,6 +162,20 @@ uint32_t dedup_pack_committed(struct dedup *d, const struct pack_ref *ref)
     return same ? pack : DEDUP_NO_PACK;
 }
 
+uint32_t dedup_pack_adopt(struct dedup *d, const struct pack_ref *ref)
+{
+    pthread_rwlock_wrlock(&d->packs_lock);
+    uint32_t before = d->n_packs, pack = pack_number(d, ref->id);
+    struct known_pack *p = &d->packs[pack];
+    if (pack >= before)
+        p->ref = *ref;
+    bool same = memcmp(p->ref.digest, ref->digest, DIGEST_BYTES) == 0;
+    if (same)
+        p->state = PACK_COMMITTED;
+    pthread_rwlock_unlock(&d->packs_lock);
+    return same ? pack : DEDUP_NO_PACK;
+}
+
 void dedup_pack_get(struct dedup *d, uint32_t pack, struct pack_ref *out)
 {
     pthread_rwlock_rdlock(&d->packs_lock);

@@ -37,6 +37,9 @@ void dedup_pack_seal(struct dedup *d, uint32_t pack, const uint8_t digest[DIGEST
 /* The number of a committed pack, known before or not. DEDUP_NO_PACK when it is known with another
  * digest: one of the two records is wrong. */
 uint32_t dedup_pack_committed(struct dedup *d, const struct pack_ref *ref);
+/* The same of a sealed pack of a bequeathed session: whatever this process knew of it before, the
+ * pack is like one that is committed now. */
+uint32_t dedup_pack_adopt(struct dedup *d, const struct pack_ref *ref);
 void dedup_pack_get(struct dedup *d, uint32_t pack, struct pack_ref *out);
 /* Its footer cannot be used: nothing of it is known any more. */
 void dedup_pack_drop(struct dedup *d, uint32_t pack);

@@ -6,6 +6,9 @@
 
 #include "worker/store/bytes.h"
 
+static const char *const words[] = {
+    [FATE_COMMIT] = "commit", [FATE_REVOKE] = "revoke", [FATE_BEQUEATH] = "bequeath"};
+
 struct fate fate_new(enum fate_kind kind, const uint8_t *point_digest)
 {
     struct fate f = {.kind = kind};
@@ -22,8 +25,8 @@ size_t fate_encode(const struct fate *fate, char *out)
     char digest[2 * DIGEST_BYTES + 1] = "-";
     if (fate->kind == FATE_COMMIT)
         hex_encode(fate->point_digest, DIGEST_BYTES, digest);
-    int n = snprintf(out, FATE_TEXT_MAX, "oxbow-fate 1 %s %s %s ",
-                     fate->kind == FATE_COMMIT ? "commit" : "revoke", digest, fate->token);
+    int n = snprintf(out, FATE_TEXT_MAX, "oxbow-fate 1 %s %s %s ", words[fate->kind], digest,
+                     fate->token);
     n += snprintf(out + n, FATE_TEXT_MAX - (size_t)n, "%08" PRIx32 "\n", crc32c(out, (size_t)n));
     return (size_t)n;
 }
@@ -50,12 +53,13 @@ static bool decode_fields(char *text, struct fate *f)
     if (!own || *at != '\0' || !hex_decode(own, token, sizeof token))
         return false;
     memcpy(f->token, own, FATE_TOKEN_BYTES);
-    if (strcmp(kind, "revoke") == 0) {
-        f->kind = FATE_REVOKE;
+    f->kind = strcmp(kind, words[FATE_REVOKE]) == 0     ? FATE_REVOKE
+              : strcmp(kind, words[FATE_BEQUEATH]) == 0 ? FATE_BEQUEATH
+                                                        : FATE_COMMIT;
+    if (f->kind != FATE_COMMIT)
         return strcmp(digest, "-") == 0;
-    }
-    f->kind = FATE_COMMIT;
-    return strcmp(kind, "commit") == 0 && hex_decode(digest, f->point_digest, DIGEST_BYTES);
+    return strcmp(kind, words[FATE_COMMIT]) == 0 &&
+           hex_decode(digest, f->point_digest, DIGEST_BYTES);
 }
 
 bool fate_decode(const char *text, size_t len, struct fate *ret_fate, struct err *err)

@@ -10,7 +10,12 @@
 #include "worker/store/digest.h"
 #include "worker/store/object.h"
 
-enum fate_kind { FATE_NONE, FATE_COMMIT, FATE_REVOKE };
+enum fate_kind {
+    FATE_NONE,
+    FATE_COMMIT,
+    FATE_REVOKE,   /* dead, and its packs are free to go at once */
+    FATE_BEQUEATH, /* dead; its packs may be referred to like those of a point */
+};
 enum { FATE_TOKEN_BYTES = 33, FATE_TEXT_MAX = 256 };
 
 struct fate {
@@ -19,7 +24,7 @@ struct fate {
     char token[FATE_TOKEN_BYTES];       /* of the try that made it: 32 hex digits */
 };
 
-/* A fate with a fresh token. `point_digest` is NULL for FATE_REVOKE. */
+/* A fate with a fresh token. `point_digest` is NULL but for FATE_COMMIT. */
 struct fate fate_new(enum fate_kind kind, const uint8_t *point_digest);
 /* The record's text into `out` of FATE_TEXT_MAX; returns its length. */
 size_t fate_encode(const struct fate *fate, char *out);
@@ -39,6 +44,11 @@ enum fate_doubt {
  * ours or somebody else's. */
 bool fate_decide(int dirfd, const char *session, const struct fate *mine, struct fate *ret_stands,
                  enum fate_doubt *ret_doubt, struct err *err);
+/* Its session can never commit. */
+static inline bool fate_is_death(const struct fate *fate)
+{
+    return fate->kind == FATE_REVOKE || fate->kind == FATE_BEQUEATH;
+}
 static inline bool fate_is(const struct fate *a, const struct fate *b)
 {
     return a->kind == b->kind && memcmp(a->token, b->token, FATE_TOKEN_BYTES) == 0;

@@ -13,17 +13,35 @@
 #include "proto/base/file.h"
 #include "proto/base/id.h"
 
-bool object_seal(int fd, const char *path, struct err *err)
+static bool set_mode(int fd, mode_t mode, const char *path, struct err *err)
 {
-    bool ok = true;
-    if (fchmod(fd, OBJECT_FILE_MODE) != 0)
-        ok = err_set_errno(err, errno, "set mode of '%s'", path);
-    /* Never a second fsync after a failed one: the kernel may have marked the pages clean. */
-    if (ok && fsync(fd) != 0)
-        ok = err_set_errno(err, errno, "sync '%s'", path);
+    return fchmod(fd, mode) == 0 || err_set_errno(err, errno, "set mode of '%s'", path);
+}
+
+/* Never a second fsync after a failed one: the kernel may have marked the pages clean. */
+static bool sync_file(int fd, const char *path, struct err *err)
+{
+    return fsync(fd) == 0 || err_set_errno(err, errno, "sync '%s'", path);
+}
+
+static bool close_file(int fd, bool ok, const char *path, struct err *err)
+{
     if (close(fd) != 0 && ok)
         ok = err_set_errno(err, errno, "close '%s'", path);
     return ok;
+}
+
+bool object_seal(int fd, const char *path, struct err *err)
+{
+    bool ok = set_mode(fd, OBJECT_FILE_MODE, path, err) && sync_file(fd, path, err);
+    return close_file(fd, ok, path, err);
+}
+
+bool object_seal_pack(int fd, const char *path, struct err *err)
+{
+    bool ok = set_mode(fd, OBJECT_UNSYNCED_MODE, path, err) && sync_file(fd, path, err) &&
+              set_mode(fd, OBJECT_FILE_MODE, path, err);
+    return close_file(fd, ok, path, err);
 }
 
 bool object_read(int dirfd, const char *path, size_t max_bytes, struct buf *out, struct err *err)

@@ -15,8 +15,9 @@
 
 enum {
     OBJECT_FILE_MODE = 0440, /* of every finished file: immutable, and not for everyone's eyes */
-    OBJECT_DIR_MODE = 0770,  /* less the umask */
-    OBJECT_TRIES = 8,        /* when our temporary file is swept before it gets its name */
+    OBJECT_UNSYNCED_MODE = 0640, /* of a pack whose fsync has not come back yet */
+    OBJECT_DIR_MODE = 0770,      /* less the umask */
+    OBJECT_TRIES = 8,            /* when our temporary file is swept before it gets its name */
 };
 
 enum put_outcome {
@@ -54,6 +55,9 @@ bool object_read(int dirfd, const char *path, size_t max_bytes, struct buf *out,
 
 /* End the writing of a file: mode, fsync, close (always closed). */
 bool object_seal(int fd, const char *path, struct err *err);
+/* The same for a pack: it loses its write permission after the fsync only, which tells others that
+ * every byte of it is durable. */
+bool object_seal_pack(int fd, const char *path, struct err *err);
 
 /* fsync a directory. */
 bool object_sync_dir(int dirfd, const char *path, struct err *err);

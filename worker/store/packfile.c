@@ -14,6 +14,20 @@
 #include "worker/store/framecode.h"
 #include "worker/store/gc/relocate.h"
 
+void pack_id_of_session(const uint8_t repository[16], const char *session, uint32_t n,
+                        uint8_t ret_id[PACK_ID_BYTES])
+{
+    static const char label[] = "oxbow pack 1"; /* with the zero at its end */
+    uint8_t bytes[sizeof label + 16 + PACK_SESSION_BYTES + 4] = {0}, digest[DIGEST_BYTES];
+    uint8_t *at = bytes;
+    memcpy(at, label, sizeof label);
+    memcpy(at += sizeof label, repository, 16);
+    memcpy(at += 16, session, strlen(session));
+    put_u32(at + PACK_SESSION_BYTES, n);
+    digest_sha256(bytes, sizeof bytes, digest);
+    memcpy(ret_id, digest, PACK_ID_BYTES);
+}
+
 void pack_path(const uint8_t id[PACK_ID_BYTES], char *out)
 {
     char hex[2 * PACK_ID_BYTES + 1];

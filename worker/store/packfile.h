@@ -21,6 +21,10 @@ struct frame {
     uint8_t data[] __attribute__((aligned(STORE_BLOCK_BYTES)));
 };
 
+/* The name of pack number `n` of a session (docs/store-format.md, "Packs"). */
+void pack_id_of_session(const uint8_t repository[16], const char *session, uint32_t n,
+                        uint8_t ret_id[PACK_ID_BYTES]);
+
 /* "packs/ab/abcd....pk" into `out` of 64 bytes. */
 void pack_path(const uint8_t id[PACK_ID_BYTES], char *out);
 

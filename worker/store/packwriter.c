@@ -36,9 +36,8 @@ struct pack_writer *pack_writer_new(struct store_session *session, struct err *e
     struct store *store = session->store;
     struct pack_writer *pack = ALLOC_NEW(struct pack_writer);
     pack->session = session;
-    random_bytes(pack->id, sizeof pack->id);
+    pack->nth = session_next_pack(session, pack->id);
     pack_path(pack->id, pack->path);
-    session_add_pack(session, pack->id);
     struct pack_header header = {0};
     memcpy(header.id, pack->id, sizeof header.id);
     memcpy(header.repository, store->repo_id, sizeof header.repository);
@@ -52,6 +51,7 @@ struct pack_writer *pack_writer_new(struct store_session *session, struct err *e
     if (store->crypt)
         envelope_new(store->crypt, &pack->envelope);
     pack->number = dedup_pack_begin(store->dedup, pack->id, session->owner);
+    session_pack_begins(session, pack->nth, pack->number);
     return pack;
 }
 
@@ -99,6 +99,7 @@ static bool write_end(struct pack_writer *pack, struct err *err)
 bool pack_writer_finish(struct pack_writer *pack, struct err *err)
 {
     struct store_session *session = pack->session;
+    session_pack_ends(session, pack->nth);
     if (!write_end(pack, err)) {
         pack_writer_free(pack);
         return false;

@@ -6,6 +6,7 @@
 
 #include "worker/store/cache.h"
 #include "worker/store/dedup.h"
+#include "worker/store/fate.h"
 #include "worker/store/gc/marks.h"
 #include "worker/store/object.h"
 #include "worker/store/record.h"
@@ -31,6 +32,11 @@ struct store {
 /* store-key unless what it has, or needs none, suffices for this. keys.c */
 enum key_right { KEY_TO_WRITE, KEY_TO_RESTORE };
 bool store_needs_key(const struct store *store, enum key_right right, struct err *err);
+
+/* Make this the fate of a session (FATE_REVOKE or FATE_BEQUEATH), if it has none. *ret_stands is
+ * what it has then. session.c */
+bool store_declare_dead(struct store *store, const char *session_id, enum fate_kind kind,
+                        struct fate *ret_stands, struct err *err);
 
 /* True for a session or point id that may become a file name. */
 bool session_id_is_valid(const char *id);

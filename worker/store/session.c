@@ -36,11 +36,29 @@ bool session_check(struct store_session *session, struct err *err)
     return false;
 }
 
-void session_add_pack(struct store_session *session, const uint8_t id[PACK_ID_BYTES])
+size_t session_next_pack(struct store_session *session, uint8_t ret_id[PACK_ID_BYTES])
 {
     pthread_mutex_lock(&session->lock);
-    session->packs = xreallocarray(session->packs, session->n_packs + 1, sizeof *session->packs);
-    memcpy(session->packs[session->n_packs++], id, PACK_ID_BYTES);
+    size_t n = session->n_packs++;
+    session->packs = xreallocarray(session->packs, n + 1, sizeof *session->packs);
+    session->packs[n] = (struct session_pack){.number = DEDUP_NO_PACK};
+    pack_id_of_session(session->store->repo_id, session->id, (uint32_t)n, session->packs[n].id);
+    memcpy(ret_id, session->packs[n].id, PACK_ID_BYTES);
+    pthread_mutex_unlock(&session->lock);
+    return n;
+}
+
+void session_pack_begins(struct store_session *session, size_t n, uint32_t number)
+{
+    pthread_mutex_lock(&session->lock);
+    session->packs[n].number = number;
+    pthread_mutex_unlock(&session->lock);
+}
+
+void session_pack_ends(struct store_session *session, size_t n)
+{
+    pthread_mutex_lock(&session->lock);
+    session->packs[n].may_be_sealed = true;
     pthread_mutex_unlock(&session->lock);
 }
 
@@ -59,7 +77,7 @@ static void *sealer_main(void *arg)
     struct seal_job *job;
     while ((job = queue_pop(session->seals))) {
         struct err err = ERR_INIT;
-        if (!object_seal(job->fd, job->path, &err))
+        if (!object_seal_pack(job->fd, job->path, &err))
             session_fail(session, &err);
         free(job);
     }
@@ -139,7 +157,7 @@ static bool check_fate(const struct store_session *s, struct err *err)
         return false;
     if (fate.kind == FATE_COMMIT)
         return err_set(err, ERR_EXISTS, 0, "it has committed");
-    if (fate.kind == FATE_REVOKE)
+    if (fate_is_death(&fate))
         return err_set(err, ERR_STORE_REVOKED, 0, "it was declared dead");
     return true;
 }
@@ -226,15 +244,33 @@ bool store_session_put_blob(struct store_session *session, const char *name, con
 
 /* ---- giving up */
 
-bool store_session_revoke(struct store *store, const char *session_id, bool *ret_was_committed,
-                          struct err *err)
+bool store_declare_dead(struct store *store, const char *session_id, enum fate_kind kind,
+                        struct fate *ret_stands, struct err *err)
 {
     if (!session_id_is_valid(session_id))
         return err_set(err, ERR_BAD_ARGUMENT, 0, "'%.100s' is no session id", session_id);
-    struct fate mine = fate_new(FATE_REVOKE, NULL), stands;
+    struct fate mine = fate_new(kind, NULL);
     enum fate_doubt doubt;
-    if (!fate_decide(store->dirfd, session_id, &mine, &stands, &doubt, err))
-        return err_wrap(err, "revoke session %s", session_id);
+    return fate_decide(store->dirfd, session_id, &mine, ret_stands, &doubt, err) ||
+           err_wrap(err, "revoke session %s", session_id);
+}
+
+bool store_session_revoke(struct store *store, const char *session_id, bool *ret_was_committed,
+                          struct err *err)
+{
+    struct fate stands;
+    if (!store_declare_dead(store, session_id, FATE_REVOKE, &stands, err))
+        return false;
+    *ret_was_committed = stands.kind == FATE_COMMIT;
+    return true;
+}
+
+bool store_session_bequeath(struct store *store, const char *session_id, bool *ret_was_committed,
+                            struct err *err)
+{
+    struct fate stands;
+    if (!store_declare_dead(store, session_id, FATE_BEQUEATH, &stands, err))
+        return false;
     *ret_was_committed = stands.kind == FATE_COMMIT;
     return true;
 }
@@ -249,16 +285,24 @@ static bool remove_file(int dirfd, const char *path, struct err *err)
     return false;
 }
 
-/* Everything the session may have made but its fate. Goes on after errors. */
+static bool remove_packs(struct store_session *s, bool sealed_too, struct err *err)
+{
+    bool ok = true;
+    char path[64];
+    for (size_t i = 0; i < s->n_packs; i++) {
+        if (s->packs[i].may_be_sealed && !sealed_too)
+            continue;
+        pack_path(s->packs[i].id, path);
+        ok = remove_file(s->store->dirfd, path, err) && ok;
+    }
+    return ok;
+}
+
+/* Everything the session may have made but its fate and its packs. Goes on after errors. */
 static bool remove_files(struct store_session *s, struct err *err)
 {
     int dirfd = s->store->dirfd;
     bool ok = true;
-    char path[64];
-    for (size_t i = 0; i < s->n_packs; i++) {
-        pack_path(s->packs[i], path);
-        ok = remove_file(dirfd, path, err) && ok;
-    }
     SCOPED_FREE char *index = xasprintf("index/%s.ix", s->id);
     SCOPED_FREE char *dir = xasprintf("manifests/%s", s->id);
     ok = remove_file(dirfd, index, err) && ok;
@@ -276,27 +320,46 @@ static bool remove_files(struct store_session *s, struct err *err)
     return ok;
 }
 
-/* On a full disk the record of the revocation may not fit before the files are gone. No commit of
- * ours was tried (SESSION_OPEN), so removing first is safe. */
+/* Packs that are not finished: nobody adopts them, and an open file would keep its space. */
+static bool drop_unfinished(struct store_session *s, struct err *err)
+{
+    for (struct store_stream *stream = s->idle; stream; stream = stream->next) {
+        pack_writer_free(stream->pack);
+        stream->pack = NULL;
+    }
+    return remove_packs(s, false, err);
+}
+
+/* On a full disk the record of the revocation may not fit before something is gone. */
+static bool declare_self_dead(struct store_session *s, struct fate *ret_stands, struct err *err)
+{
+    struct err first = ERR_INIT, ignored = ERR_INIT;
+    if (store_declare_dead(s->store, s->id, FATE_REVOKE, ret_stands, &first))
+        return true;
+    if (s->has_manifest_dir && remove_files(s, &ignored) &&
+        store_declare_dead(s->store, s->id, FATE_REVOKE, ret_stands, &(struct err)ERR_INIT))
+        return true;
+    err_keep_first(err, &first);
+    return false;
+}
+
+/* The fate comes before the removal of sealed packs: others may refer to them from the instant at
+ * which somebody bequeaths them (docs/store-format.md, "Garbage"). No commit of ours was tried
+ * (SESSION_OPEN), so what only we can know goes before. */
 static bool abort_session(struct store_session *s, struct err *err)
 {
-    struct err revoke_err = ERR_INIT;
-    bool committed = false;
-    bool revoked = store_session_revoke(s->store, s->id, &committed, &revoke_err);
-    if (committed)
+    struct fate stands = {.kind = FATE_NONE};
+    bool ok = drop_unfinished(s, err);
+    if (!declare_self_dead(s, &stands, err))
+        return false;
+    if (stands.kind == FATE_COMMIT)
         return err_set(err, ERR_INTERNAL, 0, "session %s was committed by somebody else", s->id);
-    bool ok = remove_files(s, err);
-    if (!revoked) {
-        err_clear(&revoke_err);
-        revoked = store_session_revoke(s->store, s->id, &committed, &revoke_err);
-    }
-    if (!revoked)
-        err_keep_first(err, &revoke_err);
-    if (revoked) { /* not before: who is announced and has no fate is open */
-        session_unpin(s);
-        retract(s);
-    }
-    return ok && revoked;
+    if (stands.kind == FATE_REVOKE)
+        ok = remove_packs(s, true, err) && ok;
+    ok = remove_files(s, err) && ok;
+    session_unpin(s); /* not before: who is announced and has no fate is open */
+    retract(s);
+    return ok;
 }
 
 bool store_session_abort(struct store_session *session, struct err *err)
@@ -334,6 +397,8 @@ void store_session_free(struct store_session *session)
     free(session->disks);
     free(session->blobs);
     free(session->packs);
+    free(session->adopted.packs);
+    hook_set_done(&session->adopted.hooks);
     free(session->id);
     free(session->vm_id);
     free(session->vm_name);

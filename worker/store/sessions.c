@@ -38,9 +38,9 @@ bool store_session_fate(struct store *store, const char *session_id, enum store_
     if (!is_announced(store, session_id, &announced, err) ||
         !fate_read(store->dirfd, session_id, &fate, err))
         return err_wrap(err, "fate of session %s", session_id);
-    *ret_fate = fate.kind == FATE_COMMIT   ? STORE_FATE_COMMITTED
-                : fate.kind == FATE_REVOKE ? STORE_FATE_REVOKED
-                : announced                ? STORE_FATE_OPEN
-                                           : STORE_FATE_NONE;
+    *ret_fate = fate.kind == FATE_COMMIT ? STORE_FATE_COMMITTED
+                : fate_is_death(&fate)   ? STORE_FATE_REVOKED
+                : announced              ? STORE_FATE_OPEN
+                                         : STORE_FATE_NONE;
     return true;
 }

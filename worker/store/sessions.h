@@ -11,7 +11,7 @@ enum store_fate {
     STORE_FATE_NONE, /* never begun here, or long forgotten */
     STORE_FATE_OPEN, /* begun; its writer is at work, or gone */
     STORE_FATE_COMMITTED,
-    STORE_FATE_REVOKED,
+    STORE_FATE_REVOKED, /* or bequeathed */
 };
 /* "none", "open", "committed", "revoked"; static. */
 const char *store_fate_name(enum store_fate fate);

@@ -191,6 +191,32 @@ struct store_session *store_session_begin(struct store *store,
 bool store_session_revoke(struct store *store, const char *session_id, bool *ret_was_committed,
                           struct err *err);
 
+/*
+ * The same, but for what the dead session has stored: it goes to the heirs. A revoked session's
+ * packs are free to go at once; a bequeathed one's are like those of a point nobody refers to, so
+ * that later sessions may refer to them. What stands already is not changed: a session that was
+ * revoked before stays so.
+ */
+bool store_session_bequeath(struct store *store, const char *session_id, bool *ret_was_committed,
+                            struct err *err);
+
+struct store_adopted {
+    uint64_t packs;
+    uint64_t bytes;     /* of these files */
+    uint64_t raw_bytes; /* of disks, in them */
+};
+
+/*
+ * Make the chunks in the finished packs of a bequeathed session known, so that what is equal is
+ * referred to rather than stored again. Between begin and the first disk. A pack that is not
+ * finished, damaged, or collected just now is left out, with a line in the log; a session that was
+ * revoked has none to give. Reads a footer a pack, and syncs their directories.
+ * Errors: refused when the session has no fate, or has committed; those of the file system.
+ * Whatever fails, the session goes on, and only stores more.
+ */
+bool store_session_adopt(struct store_session *session, const char *dead_id,
+                         struct store_adopted *ret_adopted, struct err *err);
+
 struct store_disk_opts {
     const char *id;      /* the engine's disk id: slug characters, unique in the session */
     uint64_t size_bytes; /* any size, 0 and odd ones too, up to STORE_DISK_BYTES_MAX */

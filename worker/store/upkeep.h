@@ -70,11 +70,12 @@ struct store_collect_opts {
 };
 
 struct store_collect_result {
-    uint64_t points;        /* that are there */
-    uint64_t packs_before;  /* files */
-    uint64_t bytes_before;  /* in them */
-    uint64_t packs_removed; /* of committed sessions: nobody refers to them any more */
-    uint64_t packs_dead;    /* of sessions that never committed */
+    uint64_t points;       /* that are there */
+    uint64_t packs_before; /* files */
+    uint64_t bytes_before; /* in them */
+    uint64_t
+        packs_removed;   /* of committed and bequeathed sessions: nobody refers to them any more */
+    uint64_t packs_dead; /* of revoked sessions */
     uint64_t packs_compacted;
     uint64_t bytes_freed;    /* by all three */
     uint64_t packs_held;     /* would have gone, but for an open session that pins or writes them */

@@ -21,6 +21,7 @@ struct pack_writer {
     int fd;
     uint8_t id[PACK_ID_BYTES];
     uint32_t number; /* in the store's table */
+    size_t nth;      /* of the session */
     char path[64];
     uint64_t len;     /* written so far */
     uint64_t raw;     /* the frames' raw bytes */
@@ -97,6 +98,19 @@ struct session_blob {
     size_t len;
 };
 
+struct session_pack {
+    uint8_t id[PACK_ID_BYTES];
+    uint32_t number;    /* in the store's table, once its file is there */
+    bool may_be_sealed; /* its end was begun to be written: others may come to know it */
+};
+
+/* Packs of bequeathed sessions that this one has adopted (adopt.c). */
+struct adopted {
+    uint32_t *packs; /* the store's numbers */
+    size_t n_packs;
+    struct hook_set hooks;
+};
+
 enum session_state { SESSION_OPEN, SESSION_COMMITTED, SESSION_UNKNOWN, SESSION_ABORTED };
 
 struct store_session {
@@ -116,16 +130,22 @@ struct store_session {
     struct session_blob *blobs;
     size_t n_blobs;
     struct store_stream *idle;
-    unsigned n_active; /* streams begun and not ended */
-    uint8_t (*packs)[PACK_ID_BYTES];
+    unsigned n_active;          /* streams begun and not ended */
+    struct session_pack *packs; /* by number */
     size_t n_packs;
+    struct adopted adopted;
+    bool has_manifest_dir;
 };
 
 /* Keep the first error of the session. Returns false. */
 bool session_fail(struct store_session *session, const struct err *err);
 /* False, with a copy of the session's error, if it has failed. */
 bool session_check(struct store_session *session, struct err *err);
-/* Note a pack file before it is created, for the abort. */
-void session_add_pack(struct store_session *session, const uint8_t id[PACK_ID_BYTES]);
+/* The name of the next pack, noted before the file is created, for the abort. Returns its number.
+ */
+size_t session_next_pack(struct store_session *session, uint8_t ret_id[PACK_ID_BYTES]);
+void session_pack_begins(struct store_session *session, size_t n, uint32_t number);
+/* The end of pack number `n` is about to be written. */
+void session_pack_ends(struct store_session *session, size_t n);
 /* Close the queue and wait for the last fsync. */
 void session_join_sealer(struct store_session *session);

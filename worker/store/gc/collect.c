@@ -22,7 +22,7 @@ enum { COMPACT_BELOW_PERCENT = 50 };
 
 enum pack_plan {
     PLAN_STAY,
-    PLAN_DEAD,    /* of a session that never committed */
+    PLAN_DEAD,    /* of a session that was revoked: nobody may refer to it */
     PLAN_REMOVE,  /* nobody refers to it: marked */
     PLAN_COMPACT, /* few frames are referred to: the others are marked */
 };
@@ -147,12 +147,12 @@ static enum pack_plan plan_by_owner(struct collector *c, const struct pack_entry
         return PLAN_STAY;
     /* Neither announced nor ended: its announcement was lost. Revoking is always safe. */
     struct err err = ERR_INIT;
-    bool was_committed;
-    if (!store_session_revoke(c->store, header.session, &was_committed, &err)) {
+    struct fate stands;
+    if (!store_declare_dead(c->store, header.session, FATE_REVOKE, &stands, &err)) {
         log_err(LOG_LEVEL_WARN, "store_revoke_failed", &err);
         return PLAN_STAY;
     }
-    return was_committed ? PLAN_STAY : PLAN_DEAD;
+    return stands.kind == FATE_REVOKE ? PLAN_DEAD : PLAN_STAY;
 }
 
 /* ---- which frames of a pack are dead */
@@ -266,7 +266,8 @@ static void compact_pack(struct collector *c, const struct pack_entry *e)
     c->result->bytes_freed += e->bytes > len ? e->bytes - len : 0;
 }
 
-/* Packs of sessions that never committed: nobody refers to them, marked or not. */
+/* Packs of sessions that were revoked: nobody refers to them, marked or not. Those of bequeathed
+ * ones are like those of points. */
 static void remove_dead(struct collector *c)
 {
     for (size_t i = 0; i < c->n_packs; i++)

@@ -14,8 +14,9 @@ struct view {
     bool frames;                 /* usage knows frames */
     struct object_names fates;   /* sessions that have one */
     struct object_names deleted; /* with a tombstone */
-    struct object_names revoked; /* of the fates */
-    struct object_names live;    /* of the fates: points that are there, counted in usage */
+    struct object_names revoked; /* of the fates: their packs may go at once */
+    struct object_names bequeathed;
+    struct object_names live; /* of the fates: points that are there, counted in usage */
     struct usage *usage;
     uint8_t (*pinned)[PACK_ID_BYTES]; /* by sessions without fate; sorted */
     size_t n_pinned;

@@ -93,26 +93,40 @@ bool session_may_refer(struct store_session *s, uint32_t pack, uint32_t frame)
     return !marks_has(s->store->marks, ref.id, frame);
 }
 
+/* `pin` may name a point; the packs are put into it here. */
+static void pin_at_once(struct store_session *s, struct pin *pin, const struct pack_ref *packs,
+                        const uint32_t *numbers, uint32_t n)
+{
+    pin->packs = xcalloc(n + 1u, sizeof *pin->packs);
+    pthread_mutex_lock(&s->referrer.lock);
+    for (uint32_t i = 0; i < n; i++)
+        if (numbers[i] != DEDUP_NO_PACK && *state_of(&s->referrer, numbers[i]) == REFER_UNASKED)
+            memcpy(pin->packs[pin->n_packs++], packs[i].id, PACK_ID_BYTES);
+    bool looked = pin_then_look(s, pin);
+    for (uint32_t i = 0; i < n; i++) {
+        if (numbers[i] == DEDUP_NO_PACK)
+            continue;
+        uint8_t *state = state_of(&s->referrer, numbers[i]);
+        if (*state == REFER_UNASKED)
+            *state = looked ? (uint8_t)look(s->store, packs[i].id) : REFER_NONE;
+    }
+    pthread_mutex_unlock(&s->referrer.lock);
+    pin_done(pin);
+}
+
 void session_pin_parent(struct store_session *s, const char *point, const struct manifest *map,
                         const uint32_t *numbers)
 {
     struct pin pin = {0};
     memcpy(pin.point, point, strlen(point));
-    pin.packs = xcalloc(map->n_packs + 1u, sizeof *pin.packs);
-    pthread_mutex_lock(&s->referrer.lock);
-    for (uint32_t i = 0; i < map->n_packs; i++)
-        if (numbers[i] != DEDUP_NO_PACK && *state_of(&s->referrer, numbers[i]) == REFER_UNASKED)
-            memcpy(pin.packs[pin.n_packs++], map->packs[i].id, PACK_ID_BYTES);
-    bool looked = pin_then_look(s, &pin);
-    for (uint32_t i = 0; i < map->n_packs; i++) {
-        if (numbers[i] == DEDUP_NO_PACK)
-            continue;
-        uint8_t *state = state_of(&s->referrer, numbers[i]);
-        if (*state == REFER_UNASKED)
-            *state = looked ? (uint8_t)look(s->store, map->packs[i].id) : REFER_NONE;
-    }
-    pthread_mutex_unlock(&s->referrer.lock);
-    pin_done(&pin);
+    pin_at_once(s, &pin, map->packs, numbers, map->n_packs);
+}
+
+void session_pin_packs(struct store_session *s, const struct pack_ref *packs,
+                       const uint32_t *numbers, uint32_t n)
+{
+    struct pin pin = {0};
+    pin_at_once(s, &pin, packs, numbers, n);
 }
 
 void session_unpin(struct store_session *s)

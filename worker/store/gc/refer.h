@@ -34,5 +34,9 @@ bool session_may_refer(struct store_session *session, uint32_t pack, uint32_t fr
 void session_pin_parent(struct store_session *session, const char *point,
                         const struct manifest *map, const uint32_t *numbers);
 
+/* Pin packs at once. `numbers` are the store's; DEDUP_NO_PACK = not this one. */
+void session_pin_packs(struct store_session *session, const struct pack_ref *packs,
+                       const uint32_t *numbers, uint32_t n);
+
 /* Remove the pins. Only after the session has got its fate. */
 void session_unpin(struct store_session *session);

@@ -32,7 +32,8 @@ static bool remove_at(const struct view *v, const char *dir, const char *name, i
 
 static bool is_dead(const struct view *v, const char *session)
 {
-    return object_names_have(&v->revoked, session) || object_names_have(&v->deleted, session);
+    return object_names_have(&v->revoked, session) || object_names_have(&v->bequeathed, session) ||
+           object_names_have(&v->deleted, session);
 }
 
 /* The announcements and pins of sessions that have ended. */
@@ -101,7 +102,7 @@ static void sweep_indexes(const struct view *v)
         if (!dot || strcmp(dot, ".ix") != 0)
             continue;
         *dot = '\0';
-        if (object_names_have(&v->revoked, session) ||
+        if (object_names_have(&v->revoked, session) || object_names_have(&v->bequeathed, session) ||
             (object_names_have(&v->deleted, session) && !index_serves(v, files.items[i])))
             (void)remove_at(v, "index", files.items[i], 0);
     }

@@ -29,6 +29,7 @@ void view_done(struct view *v)
     object_names_done(&v->fates);
     object_names_done(&v->deleted);
     object_names_done(&v->revoked);
+    object_names_done(&v->bequeathed);
     object_names_done(&v->live);
     usage_free(v->usage);
     v->usage = NULL;
@@ -168,22 +169,26 @@ static bool point_unreadable(struct view *v, const char *session, struct err *er
     return true;
 }
 
-static bool look_at_session(struct view *v, const char *session, struct object_names *live,
-                            struct object_names *revoked, struct err *err)
+/* Sessions that were not known yet. */
+struct news {
+    struct object_names live, revoked, bequeathed;
+};
+
+static bool look_at_session(struct view *v, const char *session, struct news *news, struct err *err)
 {
     struct fate fate;
     if (object_names_have(&v->deleted, session) || object_names_have(&v->live, session) ||
-        object_names_have(&v->revoked, session))
+        object_names_have(&v->revoked, session) || object_names_have(&v->bequeathed, session))
         return true;
     if (!fate_read(v->store->dirfd, session, &fate, err))
         return point_unreadable(v, session, err);
-    if (fate.kind == FATE_REVOKE) {
-        names_add(revoked, session);
+    if (fate_is_death(&fate)) {
+        names_add(fate.kind == FATE_REVOKE ? &news->revoked : &news->bequeathed, session);
         return true;
     }
     if (!usage_add_point(v->usage, v->store, session, v->frames, err))
         return point_unreadable(v, session, err);
-    names_add(live, session);
+    names_add(&news->live, session);
     return true;
 }
 
@@ -207,13 +212,14 @@ static bool look_at_fates(struct view *v, struct err *err)
         !store_list_deleted(v->store, &v->deleted, err))
         return false;
     v->blocked[0] = '\0';
-    struct object_names live = {0}, revoked = {0};
+    struct news news = {0};
     bool ok = true;
     for (size_t i = 0; ok && i < v->fates.count; i++)
         ok = !session_id_is_valid(v->fates.items[i]) ||
-             look_at_session(v, v->fates.items[i], &live, &revoked, err);
-    names_join(&v->live, &live);
-    names_join(&v->revoked, &revoked);
+             look_at_session(v, v->fates.items[i], &news, err);
+    names_join(&v->live, &news.live);
+    names_join(&v->revoked, &news.revoked);
+    names_join(&v->bequeathed, &news.bequeathed);
     return ok;
 }
 

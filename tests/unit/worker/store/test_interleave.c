@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A repository under thousands of random interleavings of the real code: writers (some of which die
- * or are revoked), collectors, a deleter, a protector and a verifier, each a thread that runs only
- * when the scheduler lets it, and gives way before each call that touches the file system. Runs are
- * decided by a seed. A model keeps what was committed and deleted; in the end every point of the
- * model restores, bit by bit, and nothing else is left.
+ * or are revoked, some of which adopt what others have stored), collectors, a deleter, a protector
+ * and a verifier, each a thread that runs only when the scheduler lets it, and gives way before
+ * each call that touches the file system. Runs are decided by a seed. A model keeps what was
+ * committed and deleted; in the end every point of the model restores, bit by bit, and nothing else
+ * is left.
  *
  * OXBOW_INTERLEAVE_RUNS and OXBOW_INTERLEAVE_SEED choose how many and which.
  */
@@ -67,6 +68,7 @@ struct run {
     struct point points[POINTS_MAX];
     size_t n_points;
     unsigned long switches;
+    unsigned long adopted; /* packs */
     char failure[512];
 };
 
@@ -249,13 +251,41 @@ static bool is_expected(const struct actor *self, const struct err *err)
     return self->is_dead || err->code == ERR_STORE_REVOKED;
 }
 
+/* Declare somebody dead, who may be at work, and copy what it copies: as a take-over does. */
+static const struct point *choose_victim(struct actor *self)
+{
+    const struct run *run = self->run;
+    for (int i = 0; run->n_points > 0 && i < 3; i++) {
+        const struct point *p = &run->points[chance(self, (unsigned)run->n_points)];
+        if (!p->is_committed)
+            return p;
+    }
+    return NULL;
+}
+
+static void adopt(struct actor *self, struct store *store, struct store_session *session,
+                  const struct point *victim)
+{
+    struct err err = ERR_INIT;
+    bool was_committed = false;
+    struct store_adopted adopted = {0};
+    if (!store_session_bequeath(store, victim->id, &was_committed, &err) ||
+        (!was_committed && !store_session_adopt(session, victim->id, &adopted, &err))) {
+        if (!self->is_dead)
+            say_failure(self->run, "adopting", victim->id, &err);
+    }
+    self->run->adopted += adopted.packs;
+}
+
 static bool write_point(struct actor *self, struct store *store, const char *id,
-                        const struct disk_image *image, struct err *err)
+                        const struct disk_image *image, const struct point *victim, struct err *err)
 {
     struct store_session_opts opts = session_opts(id);
     struct store_point *parent_point;
     struct store_reader *parent = open_parent(self, store, &parent_point);
     struct store_session *session = store_session_begin(store, &opts, err);
+    if (session && victim)
+        adopt(self, store, session, victim);
     bool ok = session && write_image(session, image, self->run->segment_bytes, parent, NULL, err) &&
               store_session_commit(session, NULL, err);
     store_session_free(session);
@@ -271,13 +301,14 @@ static void play_writer(struct actor *self)
     struct store *store = store_open(run->path, &small_opts, &err);
     unsigned rounds = store ? 1 + chance(self, 3) : 0;
     for (unsigned round = 0; round < rounds && !self->is_dead; round++) {
+        const struct point *victim = choose_victim(self);
         struct point *p = &run->points[run->n_points++];
         (void)snprintf(p->id, sizeof p->id, "w%u.%u", self->number, round);
         for (unsigned i = 0; i < SEGMENTS; i++)
-            p->kinds[i] = chance(self, KINDS);
+            p->kinds[i] = victim ? victim->kinds[i] : chance(self, KINDS);
         struct disk_image image = make_image(run, p);
         err_clear(&err);
-        if (write_point(self, store, p->id, &image, &err))
+        if (write_point(self, store, p->id, &image, victim, &err))
             p->is_committed = true;
         else if (!is_expected(self, &err))
             say_failure(run, "writing", p->id, &err);
@@ -512,6 +543,8 @@ static unsigned long from_env(const char *name, unsigned long fallback)
     return text ? strtoul(text, NULL, 0) : fallback;
 }
 
+static unsigned long packs_adopted; /* in all runs of the last call */
+
 /* The number of runs until one fails; `runs` when none does. */
 static unsigned long play_runs(bool (*play)(const char *path, uint64_t seed, struct run *run),
                                unsigned long runs, uint64_t first_seed, struct run *run,
@@ -520,10 +553,12 @@ static unsigned long play_runs(bool (*play)(const char *path, uint64_t seed, str
     char *dir = temp_dir();
     unsigned long i = 0;
     *ret_switches = 0;
+    packs_adopted = 0;
     for (; i < runs; i++) {
         SCOPED_FREE char *path = xasprintf("%s/r", dir);
         bool ok = play(path, first_seed + i, run);
         *ret_switches += run->switches;
+        packs_adopted += run->adopted;
         remove_tree(path);
         if (!ok)
             break;
@@ -567,9 +602,10 @@ static void test_random_interleavings(void **state)
     static struct run run;
     sabotage = SOUND;
     unsigned long good = play_runs(play_run, runs, seed, &run, &switches);
-    print_message("%lu runs, %lu switches\n", good, switches);
+    print_message("%lu runs, %lu switches, %lu packs adopted\n", good, switches, packs_adopted);
     if (good < runs)
         fail_msg("seed %llu: %s", (unsigned long long)(seed + good), run.failure);
+    assert_true(runs < 100 || packs_adopted > runs / 10); /* the test tries what it is for */
 }
 
 static void test_a_broken_protocol_is_found_out(void **state)

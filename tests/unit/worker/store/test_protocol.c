@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The garbage protocol as a small model, and a search through every state it can reach: two
- * writers, two collectors, one healer, deletions and revocations at any time, each step of each
- * actor interleaved with all others, each actor stopping anywhere for any time
+ * The garbage protocol as a small model, and a search through every state it can reach: the session
+ * that wrote a pack, and commits, gives up, is revoked or bequeathed; two writers that refer to the
+ * pack if they may; two collectors, one healer, deletions and revocations at any time, each step of
+ * each actor interleaved with all others, each actor stopping anywhere for any time
  * (docs/store-format.md, "Garbage"). One frame of one pack stands for all: a frame's fate depends
  * on no other's.
  *
@@ -17,7 +18,7 @@ enum { WRITERS = 2, COLLECTORS = 2 };
 
 /* ---- the state: everything that a run may depend on, in bits of one integer */
 
-enum fate_bits { NONE, COMMIT, REVOKE };
+enum fate_bits { NONE, COMMIT, REVOKE, BEQUEATH };
 enum writer_pc { W_START, W_FIRST, W_SECOND, W_THIRD, W_FOURTH, W_END };
 enum collector_pc { G_MARK, G_PIN_1, G_PIN_2, G_FATE_OWNER, G_FATE_1, G_FATE_2, G_ACT };
 enum healer_pc { H_READ, H_RENAME };
@@ -31,7 +32,7 @@ struct collector {
 struct state {
     struct writer w[WRITERS];
     struct collector g[COLLECTORS];
-    unsigned owner_deleted, marked, present;
+    unsigned owner_fate, owner_deleted, marked, present;
     unsigned healer_pc, healer_copy;
 };
 
@@ -53,6 +54,7 @@ static uint64_t pack_state(const struct state *s)
         PUT(s->g[i].pins, 2);
         PUT(s->g[i].found, 1);
     }
+    PUT(s->owner_fate, 2);
     PUT(s->owner_deleted, 1);
     PUT(s->marked, 1);
     PUT(s->present, 1);
@@ -75,6 +77,7 @@ static void unpack_state(uint64_t v, struct state *s)
     GET(s->present, 1);
     GET(s->marked, 1);
     GET(s->owner_deleted, 1);
+    GET(s->owner_fate, 2);
     for (int i = COLLECTORS - 1; i >= 0; i--) {
         GET(s->g[i].found, 1);
         GET(s->g[i].pins, 2);
@@ -101,7 +104,33 @@ enum rules {
     MARKS_TAKEN_BACK, /* when the frame has been removed */
     NO_PINS,
     NO_MARKS,
+    ADOPT_REVOKED,        /* writers refer to packs of a revoked session */
+    ADOPT_OPEN,           /* and of one without a fate */
+    BEQUESTS_GO_AT_ONCE,  /* collectors take bequeathed packs like revoked ones */
+    OWNER_TAKES_BACK,     /* who was bequeathed and wakes up removes its packs */
+    OWNER_REMOVES_BEFORE, /* who gives up removes its packs, then revokes itself */
+    RULES
 };
+
+static bool has(const struct state *s, enum fate_bits fate)
+{
+    return s->owner_fate == fate;
+}
+
+/* May a writer begin to refer to the pack? It has read the fate of its owner. */
+static bool may_refer(const struct state *s, enum rules rules)
+{
+    return has(s, COMMIT) || has(s, BEQUEATH) || (has(s, REVOKE) && rules == ADOPT_REVOKED) ||
+           (has(s, NONE) && rules == ADOPT_OPEN);
+}
+
+/* May the pack be removed without a look, by collectors or by its owner? */
+static bool may_go_at_once(const struct state *s, enum rules rules)
+{
+    return has(s, REVOKE) || (has(s, BEQUEATH) && rules == BEQUESTS_GO_AT_ONCE) ||
+           (has(s, BEQUEATH) && rules == OWNER_TAKES_BACK) ||
+           (has(s, NONE) && rules == OWNER_REMOVES_BEFORE);
+}
 
 static void do_commit(struct writer *w)
 {
@@ -197,7 +226,7 @@ static void step_collector(struct state *s, int i, enum rules rules)
             read_fate(s, g, 1);
         return;
     case G_FATE_OWNER:
-        if (!s->owner_deleted)
+        if (has(s, COMMIT) && !s->owner_deleted)
             g->found = 1;
         return;
     default:
@@ -260,12 +289,34 @@ static void visit(struct search *x, const struct state *s)
     x->todo[x->n_todo++] = v;
 }
 
+/* What becomes of the session that wrote the pack, and of the pack therefore. */
+static void visit_owner(struct search *x, const struct state *s, enum rules rules)
+{
+    struct state next = *s;
+    for (unsigned fate = COMMIT; has(s, NONE) && fate <= BEQUEATH; fate++) {
+        if (fate == COMMIT && !s->present)
+            continue; /* it has given up: it will not commit, but somebody may bequeath it */
+        next.owner_fate = fate;
+        visit(x, &next);
+    }
+    next = *s;
+    if (has(s, COMMIT) && !s->owner_deleted) {
+        next.owner_deleted = 1;
+        visit(x, &next);
+    }
+    next = *s;
+    if (s->present && may_go_at_once(s, rules)) {
+        next.present = 0;
+        visit(x, &next);
+    }
+}
+
 /* Every state that one step of anybody leads to. */
 static void visit_next(struct search *x, const struct state *s, enum rules rules)
 {
     struct state next;
     for (int i = 0; i < WRITERS; i++) {
-        if (s->w[i].pc < W_FOURTH) {
+        if (s->w[i].pc == W_START ? may_refer(s, rules) : s->w[i].pc < W_FOURTH) {
             next = *s;
             step_writer(&next, i, rules);
             visit(x, &next);
@@ -282,6 +333,8 @@ static void visit_next(struct search *x, const struct state *s, enum rules rules
         }
     }
     for (int i = 0; i < COLLECTORS; i++) {
+        if (has(s, NONE)) /* it is left alone */
+            continue;
         next = *s;
         step_collector(&next, i, rules);
         visit(x, &next);
@@ -289,11 +342,7 @@ static void visit_next(struct search *x, const struct state *s, enum rules rules
     next = *s;
     step_healer(&next);
     visit(x, &next);
-    if (!s->owner_deleted) {
-        next = *s;
-        next.owner_deleted = 1;
-        visit(x, &next);
-    }
+    visit_owner(x, s, rules);
 }
 
 static bool is_violated(const struct state *s)
@@ -301,7 +350,7 @@ static bool is_violated(const struct state *s)
     for (int i = 0; i < WRITERS; i++)
         if (refers(&s->w[i]) && !s->present)
             return true;
-    return !s->owner_deleted && !s->present;
+    return has(s, COMMIT) && !s->owner_deleted && !s->present;
 }
 
 /* True when a state is reached in which something that is referred to is missing. */
@@ -328,7 +377,7 @@ static void test_packing(void **state)
     uint64_t seed = 1;
     for (int i = 0; i < 1000; i++) {
         struct state s, got;
-        unpack_state((random_next(&seed) & ((UINT64_C(1) << 33) - 1)) + 1, &s);
+        unpack_state((random_next(&seed) & ((UINT64_C(1) << 35) - 1)) + 1, &s);
         unpack_state(pack_state(&s), &got);
         assert_memory_equal(&s, &got, sizeof s);
     }
@@ -346,7 +395,7 @@ static void test_the_protocol_holds(void **state)
 static void test_each_rule_is_needed(void **state)
 {
     (void)state;
-    for (int rules = LOOK_THEN_PIN; rules <= NO_MARKS; rules++) {
+    for (int rules = LOOK_THEN_PIN; rules < RULES; rules++) {
         size_t states;
         bool violated = search((enum rules)rules, &states);
         print_message("rule %d: %s after %zu states\n", rules, violated ? "broken" : "HOLDS",

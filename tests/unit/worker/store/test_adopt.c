@@ -1,0 +1,545 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What a dead attempt has stored is not stored again (docs/store-format.md, "Bequests"): which
+ * packs are adopted and which are not, beside collectors, with every kind of key, and that nothing
+ * that is referred to goes.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "proto/base/clock.h"
+#include "proto/base/log.h"
+#include "support.h"
+#include "worker/store/packfile.h"
+#include "worker/store/upkeep.h"
+
+enum { MIB = 1 << 20, IMAGE_BYTES = 5 * MIB + MIB / 2, SEALED = 5 /* packs, all but the half */ };
+
+struct scene {
+    char *dir, *path, *full_key, *write_key;
+    struct store_opts opts;
+    struct store *store; /* of who comes after */
+    struct disk_image image;
+    struct err err;
+};
+
+static void open_store(struct scene *s)
+{
+    s->store = store_open(s->path, &s->opts, &s->err);
+    MUST(s->store, &s->err);
+}
+
+/* "": not encrypted. */
+static void setup(struct scene *s, const char *key)
+{
+    *s = (struct scene){.opts = {.pack_bytes = MIB}, .dir = temp_dir()};
+    s->path = xasprintf("%s/repo", s->dir);
+    if (key[0] != '\0') {
+        s->full_key = make_key_file(s->dir, "full");
+        s->write_key = make_key_file(s->dir, "write");
+        struct store_opts opts = {.encrypt = true, .key_file = s->full_key};
+        struct store *store = store_init(s->path, &opts, &s->err);
+        char id[STORE_KEY_ID_CHARS + 1];
+        struct store_key_opts add = {.key_file = s->write_key, .is_write_only = true};
+        MUST(store && store_key_add(store, &add, id, &s->err), &s->err);
+        store_free(store);
+        s->opts.key_file = strcmp(key, "write") == 0 ? s->write_key : s->full_key;
+    } else {
+        store_free(store_init(s->path, NULL, &s->err));
+    }
+    s->image = (struct disk_image){.id = "d", .data = xmalloc(IMAGE_BYTES), .size = IMAGE_BYTES};
+    fill_random(s->image.data, IMAGE_BYTES, 7);
+    open_store(s);
+}
+
+static void teardown(struct scene *s)
+{
+    store_free(s->store);
+    remove_tree(s->dir);
+    free(s->image.data);
+    free(s->path);
+    free(s->full_key);
+    free(s->write_key);
+    free(s->dir);
+}
+
+static char *pack_of_session(const struct scene *s, const char *session, uint32_t n)
+{
+    uint8_t id[PACK_ID_BYTES];
+    char path[64];
+    pack_id_of_session(s->store->repo_id, session, n, id);
+    pack_path(id, path);
+    return xasprintf("%s/%s", s->path, path);
+}
+
+static bool is_sealed(const char *path)
+{
+    struct stat st;
+    return stat(path, &st) == 0 && (st.st_mode & 0222) == 0;
+}
+
+static unsigned count_sealed(const struct scene *s, const char *session)
+{
+    unsigned n = 0;
+    for (uint32_t i = 0; i < 16; i++) {
+        SCOPED_FREE char *path = pack_of_session(s, session, i);
+        n += is_sealed(path);
+    }
+    return n;
+}
+
+/* ---- dying */
+
+static void adopt_in(struct store_session *session, const char *dead, struct store_adopted *ret)
+{
+    struct err err = ERR_INIT;
+    struct store_adopted ignored;
+    MUST(store_session_adopt(session, dead, ret ? ret : &ignored, &err), &err);
+}
+
+static _Noreturn void write_and_die(const struct scene *s, const char *id, const char *heir_of,
+                                    size_t bytes)
+{
+    struct err err = ERR_INIT;
+    struct disk_image image = s->image;
+    image.size = bytes;
+    struct store *store = store_open(s->path, &s->opts, &err);
+    struct store_session_opts opts = session_opts(id);
+    struct store_session *session = store ? store_session_begin(store, &opts, &err) : NULL;
+    struct store_adopted adopted;
+    struct store_stats stats = {0};
+    bool ok = session && (!heir_of || store_session_adopt(session, heir_of, &adopted, &err)) &&
+              write_image(session, &image, 0, NULL, &stats, &err);
+    /* One pack is not full yet, and will never be. */
+    unsigned full = (unsigned)(stats.stored_bytes / MIB);
+    for (int i = 0; ok && count_sealed(s, id) < full && i < 3000; i++)
+        clock_sleep_ms(clock_system(), 10);
+    if (!ok)
+        (void)fprintf(stderr, "%s\n", err.message);
+    (void)kill(getpid(), ok ? SIGKILL : SIGABRT);
+    _exit(1);
+}
+
+/* Somebody writes the first `bytes` of the image, and is killed. */
+static void leave_behind(struct scene *s, const char *id, const char *heir_of, size_t bytes)
+{
+    pid_t pid = fork();
+    assert_true(pid >= 0);
+    if (pid == 0)
+        write_and_die(s, id, heir_of, bytes);
+    int status;
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+}
+
+static void bequeath(struct scene *s, const char *id)
+{
+    bool committed = true;
+    MUST(store_session_bequeath(s->store, id, &committed, &s->err), &s->err);
+    assert_false(committed);
+}
+
+/* ---- taking over */
+
+static struct store_session *begin(struct scene *s, const char *id)
+{
+    struct store_session_opts opts = session_opts(id);
+    struct store_session *session = store_session_begin(s->store, &opts, &s->err);
+    MUST(session, &s->err);
+    return session;
+}
+
+static void write_all(struct scene *s, struct store_session *session, struct store_stats *ret)
+{
+    MUST(write_image(session, &s->image, 0, NULL, ret, &s->err), &s->err);
+    MUST(store_session_commit(session, NULL, &s->err), &s->err);
+    store_session_free(session);
+}
+
+/* The whole of the second attempt. */
+static struct store_stats take_over(struct scene *s, const char *id, const char *dead,
+                                    struct store_adopted *ret)
+{
+    struct store_stats stats;
+    struct store_session *session = begin(s, id);
+    adopt_in(session, dead, ret);
+    write_all(s, session, &stats);
+    return stats;
+}
+
+static void collect(struct scene *s, struct store_collect_result *ret)
+{
+    MUST(store_collect(s->store, NULL, ret, &s->err), &s->err);
+    assert_string_equal(ret->blocked, "");
+}
+
+/* It restores bit by bit, before and after everything that is garbage has gone. */
+static void check_point(struct scene *s, const char *id)
+{
+    struct store *reader = s->store;
+    struct store_collect_result r;
+    if (!store_can_restore(s->store)) {
+        struct store_opts opts = {.key_file = s->full_key};
+        reader = store_open(s->path, &opts, &s->err);
+        MUST(reader, &s->err);
+    }
+    for (int i = 0; i < 2; i++) {
+        MUST(store_verify_point(reader, id, NULL, NULL, &s->err), &s->err);
+        MUST(check_image(reader, id, &s->image, &s->err), &s->err);
+        collect(s, &r);
+    }
+    assert_int_equal(count_files(s->path, "sessions/") + count_files(s->path, "pins/"), 0);
+    if (reader != s->store)
+        store_free(reader);
+}
+
+/* ---- what is taken */
+
+static void finished_packs_are_adopted(const char *key)
+{
+    struct scene s;
+    struct store_adopted adopted;
+    struct store_collect_result r;
+    setup(&s, key);
+    leave_behind(&s, "a.1", NULL, IMAGE_BYTES);
+    bequeath(&s, "a.1");
+    struct store_stats stats = take_over(&s, "a.2", "a.1", &adopted);
+    assert_int_equal(adopted.packs, SEALED);
+    assert_true(adopted.raw_bytes > (SEALED - 1) * MIB && adopted.bytes > adopted.raw_bytes);
+    assert_int_equal(stats.dedup_bytes, adopted.raw_bytes);
+    assert_int_equal(stats.stored_raw_bytes, IMAGE_BYTES - adopted.raw_bytes);
+    collect(&s, &r);
+    assert_true(r.bytes_before - r.bytes_freed < IMAGE_BYTES + IMAGE_BYTES / 20);
+    check_point(&s, "a.2");
+    assert_int_equal(count_sealed(&s, "a.1"), SEALED);
+    teardown(&s);
+}
+
+static void test_finished_packs_are_adopted(void **state)
+{
+    (void)state;
+    finished_packs_are_adopted("");
+}
+
+static void test_with_the_full_key(void **state)
+{
+    (void)state;
+    finished_packs_are_adopted("full");
+}
+
+/* Footers are sealed with the write secret, which a key that may only write has. */
+static void test_with_a_key_that_may_only_write(void **state)
+{
+    (void)state;
+    finished_packs_are_adopted("write");
+}
+
+static void test_heirs_die_too(void **state)
+{
+    (void)state;
+    struct scene s;
+    struct store_adopted first, second;
+    setup(&s, "");
+    leave_behind(&s, "a.1", NULL, IMAGE_BYTES / 2);
+    bequeath(&s, "a.1");
+    leave_behind(&s, "a.2", "a.1", IMAGE_BYTES);
+    bequeath(&s, "a.2");
+    struct store_session *session = begin(&s, "a.3");
+    struct store_stats stats;
+    adopt_in(session, "a.1", &first);
+    adopt_in(session, "a.2", &second);
+    assert_true(first.packs == 2 && second.packs >= 2);
+    write_all(&s, session, &stats);
+    assert_true(stats.stored_raw_bytes < 2 * MIB);
+    check_point(&s, "a.3");
+    teardown(&s);
+}
+
+/* Through the heir's index: the dead session has none. */
+static void test_others_find_what_was_adopted(void **state)
+{
+    (void)state;
+    struct scene s;
+    struct store_stats stats;
+    setup(&s, "");
+    leave_behind(&s, "a.1", NULL, IMAGE_BYTES);
+    bequeath(&s, "a.1");
+    (void)take_over(&s, "a.2", "a.1", NULL);
+    store_free(s.store);
+    open_store(&s);
+    MUST(backup_image(s.store, "b.1", &s.image, NULL, &stats, &s.err), &s.err);
+    assert_int_equal(stats.stored_raw_bytes, 0);
+    check_point(&s, "b.1");
+    teardown(&s);
+}
+
+/* ---- what is not */
+
+static void damage(const char *path, void (*how)(int fd, off_t len))
+{
+    assert_int_equal(chmod(path, 0600), 0);
+    int fd = open(path, O_RDWR);
+    struct stat st;
+    assert_true(fd >= 0 && fstat(fd, &st) == 0);
+    how(fd, st.st_size);
+    assert_int_equal(close(fd), 0);
+    assert_int_equal(chmod(path, 0440), 0);
+}
+
+static void cut(int fd, off_t len)
+{
+    assert_int_equal(ftruncate(fd, len / 2), 0);
+}
+
+static void flip_in_footer(int fd, off_t len)
+{
+    uint8_t byte;
+    assert_int_equal(pread(fd, &byte, 1, len - TRAILER_BYTES - 40), 1);
+    byte ^= 4;
+    assert_int_equal(pwrite(fd, &byte, 1, len - TRAILER_BYTES - 40), 1);
+}
+
+static void test_unusable_packs_are_left_out(void **state)
+{
+    (void)state;
+    struct scene s;
+    struct store_adopted adopted;
+    setup(&s, "");
+    leave_behind(&s, "a.1", NULL, IMAGE_BYTES);
+    bequeath(&s, "a.1");
+    SCOPED_FREE char *torn = pack_of_session(&s, "a.1", 0);
+    SCOPED_FREE char *flipped = pack_of_session(&s, "a.1", 1);
+    SCOPED_FREE char *gone = pack_of_session(&s, "a.1", 2);
+    SCOPED_FREE char *unsynced = pack_of_session(&s, "a.1", 3);
+    damage(torn, cut);
+    damage(flipped, flip_in_footer);
+    assert_int_equal(unlink(gone), 0);
+    assert_int_equal(chmod(unsynced, 0640), 0); /* whole, but nobody knows that it is durable */
+    struct store_stats stats = take_over(&s, "a.2", "a.1", &adopted);
+    assert_int_equal(adopted.packs, SEALED - 4);
+    assert_int_equal(stats.dedup_bytes, adopted.raw_bytes);
+    check_point(&s, "a.2");
+    assert_int_equal(access(unsynced, F_OK), -1); /* garbage, and collected */
+    teardown(&s);
+}
+
+static void test_who_gives_nothing(void **state)
+{
+    (void)state;
+    struct scene s;
+    struct store_adopted adopted = {.packs = 9};
+    bool committed;
+    setup(&s, "");
+    MUST(backup_image(s.store, "done.1", &s.image, NULL, NULL, &s.err), &s.err);
+    leave_behind(&s, "revoked.1", NULL, IMAGE_BYTES);
+    leave_behind(&s, "open.1", NULL, IMAGE_BYTES);
+    MUST(store_session_revoke(s.store, "revoked.1", &committed, &s.err), &s.err);
+    MUST(store_session_bequeath(s.store, "revoked.1", &committed, &s.err), &s.err);
+    assert_false(committed);
+    MUST(store_session_bequeath(s.store, "done.1", &committed, &s.err), &s.err);
+    assert_true(committed);
+    struct store_session *session = begin(&s, "a.1");
+    MUST_FAIL(store_session_adopt(session, "done.1", &adopted, &s.err), &s.err, ERR_REFUSED);
+    MUST_FAIL(store_session_adopt(session, "open.1", &adopted, &s.err), &s.err, ERR_REFUSED);
+    MUST_FAIL(store_session_adopt(session, "never.1", &adopted, &s.err), &s.err, ERR_REFUSED);
+    MUST_FAIL(store_session_adopt(session, "a.1", &adopted, &s.err), &s.err, ERR_REFUSED);
+    MUST_FAIL(store_session_adopt(session, "../x", &adopted, &s.err), &s.err, ERR_BAD_ARGUMENT);
+    MUST(store_session_adopt(session, "revoked.1", &adopted, &s.err), &s.err);
+    assert_int_equal(adopted.packs, 0); /* they may go at any instant */
+    bequeath(&s, "never.1");
+    MUST(store_session_adopt(session, "never.1", &adopted, &s.err), &s.err);
+    assert_int_equal(adopted.packs, 0);
+    store_session_free(session);
+    teardown(&s);
+}
+
+static void test_a_bequest_is_for_ever(void **state)
+{
+    (void)state;
+    struct scene s;
+    bool committed = true;
+    setup(&s, "");
+    struct store_session *zombie = begin(&s, "a.1");
+    MUST(write_image(zombie, &s.image, 0, NULL, NULL, &s.err), &s.err);
+    bequeath(&s, "a.1");
+    MUST(store_session_revoke(s.store, "a.1", &committed, &s.err), &s.err);
+    assert_false(committed);
+    MUST_FAIL(store_session_commit(zombie, NULL, &s.err), &s.err, ERR_STORE_REVOKED);
+    store_session_free(zombie);
+    struct store_session_opts opts = session_opts("a.1");
+    MUST_FAIL(store_session_begin(s.store, &opts, &s.err), &s.err, ERR_STORE_REVOKED);
+    struct store_point_list list;
+    MUST(store_points_list(s.store, NULL, &list, &s.err), &s.err);
+    assert_int_equal(list.count, 0);
+    store_point_list_done(&list);
+    teardown(&s);
+}
+
+/* ---- beside others */
+
+/* It wakes up after the take-over and cleans up: not what others refer to. */
+static void test_a_zombie_takes_nothing_back(void **state)
+{
+    (void)state;
+    struct scene s;
+    struct store_adopted adopted;
+    setup(&s, "");
+    struct store *theirs = store_open(s.path, &s.opts, &s.err);
+    struct store_session_opts opts = session_opts("a.1");
+    struct store_session *zombie = theirs ? store_session_begin(theirs, &opts, &s.err) : NULL;
+    MUST(zombie && write_image(zombie, &s.image, 0, NULL, NULL, &s.err), &s.err);
+    for (int i = 0; count_sealed(&s, "a.1") < SEALED && i < 3000; i++)
+        clock_sleep_ms(clock_system(), 10);
+    size_t before = count_files(s.path, "packs/");
+    bequeath(&s, "a.1");
+    struct store_session *heir = begin(&s, "a.2");
+    adopt_in(heir, "a.1", &adopted);
+    assert_int_equal(adopted.packs, SEALED);
+    MUST(store_session_abort(zombie, &s.err), &s.err);
+    store_session_free(zombie);
+    assert_true(count_files(s.path, "packs/") < before); /* but for what it has not finished */
+    store_free(theirs);
+    struct store_stats stats;
+    write_all(&s, heir, &stats);
+    assert_int_equal(stats.dedup_bytes, adopted.raw_bytes);
+    check_point(&s, "a.2");
+    teardown(&s);
+}
+
+/* The dead one and its heir are one process, with one table of what is known. */
+static void test_a_zombie_in_the_same_process(void **state)
+{
+    (void)state;
+    struct scene s;
+    struct store_adopted adopted;
+    struct store_stats stats;
+    setup(&s, "");
+    struct store_session *zombie = begin(&s, "a.1");
+    MUST(write_image(zombie, &s.image, 0, NULL, NULL, &s.err), &s.err);
+    for (int i = 0; count_sealed(&s, "a.1") < SEALED && i < 3000; i++)
+        clock_sleep_ms(clock_system(), 10);
+    bequeath(&s, "a.1");
+    struct store_session *heir = begin(&s, "a.2");
+    adopt_in(heir, "a.1", &adopted);
+    MUST_FAIL(store_session_commit(zombie, NULL, &s.err), &s.err, ERR_STORE_REVOKED);
+    store_session_free(zombie);
+    write_all(&s, heir, &stats);
+    assert_true(stats.dedup_bytes + stats.stored_raw_bytes == IMAGE_BYTES);
+    check_point(&s, "a.2");
+    struct store_session *again = begin(&s, "a.3");
+    adopt_in(again, "a.1", &adopted);
+    assert_true(adopted.packs >= SEALED);
+    write_all(&s, again, &stats);
+    assert_int_equal(stats.stored_raw_bytes, 0);
+    check_point(&s, "a.3");
+    teardown(&s);
+}
+
+static void test_collected_before_it_is_adopted(void **state)
+{
+    (void)state;
+    struct scene s;
+    struct store_adopted adopted;
+    struct store_collect_result r;
+    setup(&s, "");
+    leave_behind(&s, "a.1", NULL, IMAGE_BYTES);
+    collect(&s, &r);
+    assert_int_equal(r.packs_removed + r.packs_dead, 0); /* nobody has declared it dead */
+    bequeath(&s, "a.1");
+    collect(&s, &r);
+    assert_true(r.packs_removed >= SEALED && r.packs_dead == 0);
+    assert_int_equal(count_files(s.path, "packs/"), 0);
+    struct store_stats stats = take_over(&s, "a.2", "a.1", &adopted);
+    assert_int_equal(adopted.packs, 0);
+    assert_int_equal(stats.stored_raw_bytes, IMAGE_BYTES);
+    check_point(&s, "a.2");
+    teardown(&s);
+}
+
+static void test_collectors_let_go_what_is_adopted(void **state)
+{
+    (void)state;
+    struct scene s;
+    struct store_adopted adopted;
+    struct store_collect_result r;
+    struct store_stats stats;
+    setup(&s, "");
+    leave_behind(&s, "a.1", NULL, IMAGE_BYTES);
+    bequeath(&s, "a.1");
+    struct store_session *heir = begin(&s, "a.2");
+    adopt_in(heir, "a.1", &adopted);
+    collect(&s, &r);
+    assert_true(r.packs_held >= SEALED);
+    assert_int_equal(count_sealed(&s, "a.1"), SEALED);
+    write_all(&s, heir, &stats);
+    assert_int_equal(stats.dedup_bytes, adopted.raw_bytes);
+    check_point(&s, "a.2");
+    /* They are marked: whoever comes now stores anew what only they hold. */
+    struct store_session *late = begin(&s, "a.3");
+    adopt_in(late, "a.1", &adopted);
+    write_all(&s, late, &stats);
+    assert_true(stats.stored_raw_bytes >= SEALED * (MIB - 65536));
+    check_point(&s, "a.3");
+    /* And go, when the points that refer to them do. */
+    MUST(store_point_delete(s.store, "a.2", true, &s.err), &s.err);
+    collect(&s, &r);
+    assert_int_equal(count_sealed(&s, "a.1"), 0);
+    check_point(&s, "a.3");
+    teardown(&s);
+}
+
+/* A collector that has seen the packs and nobody who refers to them, and marks them only now. */
+static void test_marked_while_adopting(void **state)
+{
+    (void)state;
+    struct scene s;
+    struct store_adopted adopted;
+    SCOPED_MARKS struct mark_list list = {0};
+    setup(&s, "");
+    leave_behind(&s, "a.1", NULL, IMAGE_BYTES);
+    bequeath(&s, "a.1");
+    for (uint32_t n = 0; n < SEALED; n++) {
+        uint8_t id[PACK_ID_BYTES];
+        pack_id_of_session(s.store->repo_id, "a.1", n, id);
+        mark_list_add(&list, id, MARK_GARBAGE, NULL, 0);
+    }
+    MUST(mark_list_put(s.store->dirfd, s.store->repo_id, &list, &s.err), &s.err);
+    struct store_session *heir = begin(&s, "a.2");
+    adopt_in(heir, "a.1", &adopted);
+    for (uint32_t n = 0; n < SEALED; n++) { /* it had looked before the heir pinned */
+        SCOPED_FREE char *path = pack_of_session(&s, "a.1", n);
+        assert_int_equal(unlink(path), 0);
+    }
+    struct store_stats stats;
+    write_all(&s, heir, &stats);
+    assert_int_equal(stats.stored_raw_bytes, IMAGE_BYTES);
+    check_point(&s, "a.2");
+    teardown(&s);
+}
+
+int main(void)
+{
+    log_set_level(LOG_LEVEL_ERROR);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_finished_packs_are_adopted),
+        cmocka_unit_test(test_with_the_full_key),
+        cmocka_unit_test(test_with_a_key_that_may_only_write),
+        cmocka_unit_test(test_heirs_die_too),
+        cmocka_unit_test(test_others_find_what_was_adopted),
+        cmocka_unit_test(test_unusable_packs_are_left_out),
+        cmocka_unit_test(test_who_gives_nothing),
+        cmocka_unit_test(test_a_bequest_is_for_ever),
+        cmocka_unit_test(test_a_zombie_takes_nothing_back),
+        cmocka_unit_test(test_a_zombie_in_the_same_process),
+        cmocka_unit_test(test_collected_before_it_is_adopted),
+        cmocka_unit_test(test_collectors_let_go_what_is_adopted),
+        cmocka_unit_test(test_marked_while_adopting),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
