@@ -22,6 +22,7 @@ struct worker_conf_engine {
 struct worker_conf_repository {
     char *path;
     char *key_file, *passphrase_file; /* of an encrypted one; NULL = it is not, or by environment */
+    int64_t pack_mib;                 /* size at which a file of new data is finished */
 };
 struct worker_conf_slots {
     int64_t backup, restore, upkeep;

@@ -155,7 +155,8 @@ static int work(const struct main_args *a, const struct worker_conf *c, struct e
 {
     SCOPED(engine) struct engine *engine = make_engine(c, err);
     struct store_opts opts = {.key_file = c->repository.key_file,
-                              .passphrase_file = c->repository.passphrase_file};
+                              .passphrase_file = c->repository.passphrase_file,
+                              .pack_bytes = (uint64_t)c->repository.pack_mib << 20};
     store_opts_from_environment(&opts);
     SCOPED(store) struct store *store = engine ? store_open(c->repository.path, &opts, err) : NULL;
     if (!store) {
