@@ -258,7 +258,7 @@ bool store_declare_dead(struct store *store, const char *session_id, enum fate_k
 bool store_session_revoke(struct store *store, const char *session_id, bool *ret_was_committed,
                           struct err *err)
 {
-    struct fate stands;
+    struct fate stands = {.kind = FATE_NONE};
     if (!store_declare_dead(store, session_id, FATE_REVOKE, &stands, err))
         return false;
     *ret_was_committed = stands.kind == FATE_COMMIT;
@@ -268,7 +268,7 @@ bool store_session_revoke(struct store *store, const char *session_id, bool *ret
 bool store_session_bequeath(struct store *store, const char *session_id, bool *ret_was_committed,
                             struct err *err)
 {
-    struct fate stands;
+    struct fate stands = {.kind = FATE_NONE};
     if (!store_declare_dead(store, session_id, FATE_BEQUEATH, &stands, err))
         return false;
     *ret_was_committed = stands.kind == FATE_COMMIT;

@@ -147,7 +147,7 @@ static enum pack_plan plan_by_owner(struct collector *c, const struct pack_entry
         return PLAN_STAY;
     /* Neither announced nor ended: its announcement was lost. Revoking is always safe. */
     struct err err = ERR_INIT;
-    struct fate stands;
+    struct fate stands = {.kind = FATE_NONE};
     if (!store_declare_dead(c->store, header.session, FATE_REVOKE, &stands, &err)) {
         log_err(LOG_LEVEL_WARN, "store_revoke_failed", &err);
         return PLAN_STAY;

@@ -38,6 +38,9 @@ static void setup(struct revoking *r)
 
 static void teardown(struct revoking *r)
 {
+    for (size_t i = 0; i < r->backup.earlier_count; i++)
+        free(r->backup.earlier[i]);
+    free(r->backup.earlier);
     fake_run_done(&r->fake);
     store_free(r->store);
     temp_dir_remove(&r->dir);
@@ -80,6 +83,10 @@ static void an_attempt_of_long_ago_is_revoked(void **state)
     assert_int_equal(fate_of(&r, 980), STORE_FATE_NONE);
     assert_int_equal(fate_of(&r, 1000), STORE_FATE_NONE);
     assert_false(r.backup.stands);
+    /* All of them may have left something to adopt. */
+    assert_int_equal(r.backup.earlier_count, 6);
+    assert_string_equal(r.backup.earlier[0], FAKE_TASK ".7");
+    assert_string_equal(r.backup.earlier[5], FAKE_TASK ".999");
     teardown(&r);
 }
 

@@ -466,6 +466,11 @@ static void test_fate_text(void **state)
     len = fate_encode(&revoke, text);
     MUST(fate_decode(text, len, &got, &err), &err);
     assert_true(fate_is(&got, &revoke));
+    const struct fate bequest = fate_new(FATE_BEQUEATH, NULL);
+    len = fate_encode(&bequest, text);
+    MUST(fate_decode(text, len, &got, &err), &err);
+    assert_true(fate_is(&got, &bequest) && fate_is_death(&got) && fate_is_death(&revoke));
+    assert_false(fate_is_death(&commit));
     MUST_FAIL(fate_decode(text, len - 1, &got, &err), &err, ERR_STORE_CORRUPT);
     MUST_FAIL(fate_decode("", 0, &got, &err), &err, ERR_STORE_CORRUPT);
     static const char *const bad[] = {
@@ -474,6 +479,7 @@ static void test_fate_text(void **state)
         "oxbow-fate 1 revoke - 00112233445566778899aabbccddeegg ",
         "oxbow-fate 1 revoke  00112233445566778899aabbccddeeff ",
         "oxbow-fate 1 revoke x 00112233445566778899aabbccddeeff ",
+        "oxbow-fate 1 bequeath x 00112233445566778899aabbccddeeff ",
         "oxbow-fate 1 commit - 00112233445566778899aabbccddeeff ",
         "oxbow-fate 1 maybe - 00112233445566778899aabbccddeeff ",
     };
