@@ -141,7 +141,7 @@ static bool set_numbers(struct worker_conf *c, const char *path, struct err *err
         {"slots.backup", &c->slots.backup, 2, 1, 64},
         {"slots.restore", &c->slots.restore, 1, 1, 64},
         {"slots.upkeep", &c->slots.upkeep, 2, 1, 64},
-        {"repository.pack_mib", &c->repository.pack_mib, 64, 1, 1024},
+        {"repository.pack_mib", &c->repository.pack_mib, 96, 1, 1024},
         {"copy.threads_per_disk", &c->copy.threads_per_disk, 2, 1, 64},
         {"copy.disks_at_once", &c->copy.disks_at_once, 2, 1, 64},
         {"copy.map_min_mib", &c->copy.map_min_mib, 1024, 1, INT64_C(1) << 40},

@@ -147,7 +147,7 @@ proxy_vm: $(sandbox_info ".proxies[$((i - 1))].name")
 device_dir: $(sandbox_info ".proxies[$((i - 1))].dev_dir")
 repository:
   path: $cluster/repository
-  pack_mib: ${cluster_pack_mib:-64}
+  pack_mib: ${cluster_pack_mib:-96}
 slots:
   backup: $cluster_slots
   restore: 1

@@ -19,7 +19,7 @@
 enum {
     MISSING_MAX = 32, /* names in a row that are not there: the last one was before them. Streams
                          take a number, then make the file; a collector may have removed some */
-    HOOK_SAMPLE = 32, /* of chunks, beside the first one of each frame */
+    HOOK_SAMPLE = 64, /* of chunks, beside the first one of each frame */
 };
 
 /* Packs that may be adopted. */

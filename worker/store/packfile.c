@@ -20,11 +20,13 @@ void pack_id_of_session(const uint8_t repository[16], const char *session, uint3
     static const char label[] = "oxbow pack 1"; /* with the zero at its end */
     uint8_t bytes[sizeof label + 16 + PACK_SESSION_BYTES + 4] = {0}, digest[DIGEST_BYTES];
     uint8_t *at = bytes;
-    size_t len = strlen(session);
-    assert(len < PACK_SESSION_BYTES);
     memcpy(at, label, sizeof label);
     memcpy(at += sizeof label, repository, 16);
-    memcpy(at += 16, session, len);
+    at += 16;
+    for (size_t i = 0; session[i] != '\0'; i++) {
+        assert(i < PACK_SESSION_BYTES);
+        at[i] = (uint8_t)session[i];
+    }
     put_u32(at + PACK_SESSION_BYTES, n);
     digest_sha256(bytes, sizeof bytes, digest);
     memcpy(ret_id, digest, PACK_ID_BYTES);
