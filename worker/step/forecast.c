@@ -15,9 +15,9 @@
 #include "worker/store/store.h"
 
 enum {
-    PAGE_VMS = 50,
+    PAGE_VMS = 25,
     PAGE_DISKS = 100,
-    PROBLEMS_MAX = 16,
+    PROBLEMS_MAX = 8,
     /* Of the 26 PCI slots of an x86 VM, those that are surely left for disks. */
     PCI_DISKS = 18,
 };
