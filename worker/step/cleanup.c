@@ -205,6 +205,26 @@ static void keep_holds(struct task_run *run, const bool *listed)
     }
 }
 
+/* Once the snapshot has gone no disk of it can be attached any more: one that was in the very
+ * moment before is found here. */
+static bool look_again(struct task_run *run, struct err *err)
+{
+    const struct wire_leftovers *left = &run->offer->cleanup;
+    bool snapshot = false;
+    for (size_t i = 0; i < left->count; i++)
+        snapshot = snapshot || strcmp(left->v[i].kind, "snapshot") == 0;
+    for (size_t i = 0; snapshot && i < left->count; i++) {
+        const struct wire_leftover *l = &left->v[i];
+        bool own = run->offer->vm && l->vm && strcmp(run->offer->vm, l->vm) == 0;
+        if (strcmp(l->kind, "attachment") != 0 || !l->vm || !l->id || own ||
+            strays_detach_one(run, l->vm, l->id, err))
+            continue;
+        leftovers_add(&run->left, l->kind, l->vm, l->id);
+        return false;
+    }
+    return true;
+}
+
 bool step_cleanup(struct task_run *run, struct err *err)
 {
     const struct wire_leftovers *left = &run->offer->cleanup;
@@ -228,5 +248,5 @@ bool step_cleanup(struct task_run *run, struct err *err)
         }
     }
     keep_holds(run, listed);
-    return !err_is_set(err);
+    return !err_is_set(err) && look_again(run, err);
 }

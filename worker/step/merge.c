@@ -74,5 +74,7 @@ bool step_merge(struct task_run *run, struct err *err)
     if (!ok)
         return false;
     run_handle_drop(run, HANDLE_SNAPSHOT);
-    return true;
+    /* Now that it has gone no disk of it can be attached any more: one that was just before is
+     * found here. */
+    return run->offer->attempt == 1 || strays_detach(run, NULL, err);
 }

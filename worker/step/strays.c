@@ -50,19 +50,36 @@ static struct holds read_journal(const struct task_run *run, const char *disk_id
     return found;
 }
 
+bool strays_detach_one(struct task_run *run, const char *vm_id, const char *disk_id,
+                       struct err *err)
+{
+    if (!engine_check_id("VM", vm_id, err) || !engine_check_id("disk", disk_id, err))
+        return false;
+    SCOPED_FREE char *path = xasprintf("vms/%s/diskattachments/%s", vm_id, disk_id);
+    json_auto_t *there = NULL;
+    if (!engine_get_or_gone(run->session, path, NULL, &there, err))
+        return false;
+    if (!there)
+        return true;
+    if (!ovirt_detach(run->session, vm_id, disk_id, DETACH_LIMIT_MS, err))
+        return false;
+    log_info("stray_detached", LOG_STR("disk", disk_id), LOG_STR("proxy", vm_id));
+    return true;
+}
+
 bool strays_detach(struct task_run *run, const char *disk_id, struct err *err)
 {
     struct holds holds = read_journal(run, disk_id);
     for (size_t i = 0; i < holds.count; i++) {
         const struct hold *h = &holds.v[i];
         struct err one = ERR_INIT;
-        if (ovirt_detach(run->session, h->vm, h->disk, DETACH_LIMIT_MS, &one)) {
-            log_info("stray_detached", LOG_STR("disk", h->disk), LOG_STR("proxy", h->vm));
+        if (strays_detach_one(run, h->vm, h->disk, &one))
             continue;
-        }
         err_keep_first(err, &one);
         if (one.code == ERR_LEASE_LOST)
             break;
+        SCOPED_FREE char *handle = xasprintf(HANDLE_ATTACHMENT "%s", h->disk);
+        run_handle_set(run, handle, h->vm);
     }
     free(holds.v);
     return !err_is_set(err);

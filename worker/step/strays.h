@@ -12,9 +12,12 @@
 #include "worker/step/step.h"
 
 /* Takes disk `disk_id` (NULL = every disk) off each VM that the journal says an earlier attempt
- * attached it to; never off the VM of the task. What is not attached any more is fine. Goes on
- * after a failure; the first one is returned. */
+ * attached it to; never off the VM of the task. What is not attached any more is fine. What cannot
+ * be taken off becomes a handle of this run. Goes on after a failure; the first one is returned. */
 bool strays_detach(struct task_run *run, const char *disk_id, struct err *err);
+/* One disk off one VM, if it is there. */
+bool strays_detach_one(struct task_run *run, const char *vm_id, const char *disk_id,
+                       struct err *err);
 
 /* Cancels the image transfers of the disks in this snapshot, except those that this run holds; none
  * of another snapshot of these disks. A snapshot that has gone is fine. */

@@ -23,6 +23,8 @@
 #define TRANSFER     "99999999-0000-4000-8000-00000000000"
 #define ATTACHED     "/diskattachments/"
 #define DETACH(p, d) "DELETE vms/" p ATTACHED d "?detach_only=true"
+#define LOOK(p, d)   "GET vms/" p ATTACHED d
+#define THERE(d)     "{\"id\":\"" d "\"}"
 
 struct fixture {
     struct fake_engine *fake;
@@ -67,15 +69,17 @@ static void disks_leave_the_proxies_of_all_attempts(void **state)
     (void)state;
     struct fixture x;
     struct err err = ERR_INIT;
-    start(&x, (const struct fake_line[]){{DETACH(PROXY_1, DISK_1), 404, NULL, 0},
-                                         {"GET vms/" PROXY_1 ATTACHED DISK_1, 404, NULL, 0},
+    start(&x, (const struct fake_line[]){{LOOK(PROXY_1, DISK_1), 404, NULL, 0},
+                                         {LOOK(PROXY_2, DISK_1), 200, THERE(DISK_1), 0},
                                          {DETACH(PROXY_2, DISK_1), 200, "{}", 0},
-                                         {"GET vms/" PROXY_2 ATTACHED DISK_1, 404, NULL, 0},
+                                         {LOOK(PROXY_2, DISK_1), 404, NULL, 0},
+                                         {LOOK(PROXY_2, DISK_2), 200, THERE(DISK_2), 0},
                                          {DETACH(PROXY_2, DISK_2), 200, "{}", 0},
-                                         {"GET vms/" PROXY_2 ATTACHED DISK_2, 404, NULL, 0},
+                                         {LOOK(PROXY_2, DISK_2), 404, NULL, 0},
                                          {0}});
     set_journal(&x);
     assert_true(strays_detach(&x.f.run, NULL, &err));
+    assert_int_equal(x.f.run.handles.count, 0);
     stop(&x);
 }
 
@@ -85,13 +89,16 @@ static void one_disk_alone_and_on_after_a_failure(void **state)
     struct fixture x;
     struct err err = ERR_INIT;
     start(&x, (const struct fake_line[]){
+                  {LOOK(PROXY_1, DISK_1), 200, THERE(DISK_1), 0},
                   {DETACH(PROXY_1, DISK_1), 403, "{\"detail\":\"not authorized\"}", 0},
+                  {LOOK(PROXY_2, DISK_1), 200, THERE(DISK_1), 0},
                   {DETACH(PROXY_2, DISK_1), 200, "{}", 0},
-                  {"GET vms/" PROXY_2 ATTACHED DISK_1, 404, NULL, 0},
+                  {LOOK(PROXY_2, DISK_1), 404, NULL, 0},
                   {0}});
     set_journal(&x);
     assert_false(strays_detach(&x.f.run, DISK_1, &err));
     assert_int_equal(err.code, ERR_ENGINE_DENIED);
+    assert_string_equal(handles_get(&x.f.run.handles, "attachment." DISK_1), PROXY_1);
     stop(&x);
 }
 
