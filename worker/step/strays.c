@@ -135,7 +135,5 @@ bool strays_end_transfers(struct task_run *run, const char *vm_id, const char *s
 bool strays_may_hold(const struct task_run *run, const struct err *err)
 {
     return run->offer->attempt > 1 &&
-           (err->code == ERR_CONFLICT || err->code == ERR_ENGINE_REFUSED ||
-            err->code == ERR_ENGINE_BUSY || err->code == ERR_ENGINE_FAULT ||
-            err->code == ERR_MERGE_FAILED);
+           (err->code == ERR_CONFLICT || err->code == ERR_ENGINE_REFUSED);
 }
