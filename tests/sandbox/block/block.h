@@ -112,6 +112,18 @@ bool block_vm_drop_bitmaps(struct block_vm *vm, const char *disk_id, const char 
 /* --- A proxy host: shows volumes as devices -------------------------------------------------- */
 struct block_host;
 
+enum block_bus { BLOCK_VIRTIO, BLOCK_VIRTIO_SCSI };
+
+/* A proxy that is a virtual machine of its own, under TCG: its devices are real ones, plugged while
+ * it runs, and named by its own udev. It reaches servers on this machine's loopback as 10.0.2.2. */
+struct block_guest {
+    const char *kernel, *initrd;
+};
+/* Does not wait for the guest to be up. In `run_dir`: serial.log (its console), monitor.sock (a
+ * second monitor, for people and tests). */
+struct block_host *block_host_start_guest(const char *run_dir, const struct block_guest *guest,
+                                          struct err *err);
+
 /* `dev_dir` plays /dev/disk/by-id of the proxy VM. Links, mounts and overlays that a killed
  * predecessor left in these directories are removed. */
 struct block_host *block_host_start(const char *run_dir, const char *dev_dir, struct err *err);
@@ -129,6 +141,10 @@ struct block_plug_opts {
     /* Put a loop device on top, so that the device is a true block device: S_ISBLK, its size from
      * an ioctl, no hole map. Needs root. */
     bool loop;
+    /* In a guest, what there is in place of a name: the bus, and the whole id, of which the serial
+     * number has 20 characters. Every second SCSI disk shows all of it, as newer libvirts do. */
+    enum block_bus bus;
+    const char *disk_id;
 };
 /* Make `dev_dir`/`name`, a symbolic link as udev makes them, lead to the disk: a regular file of
  * its size, mode 0600, that knows its holes; or a loop device. `name` is unique on the host, e.g.
@@ -140,7 +156,8 @@ bool block_host_plug(struct block_host *host, const char *name, const struct blo
  * the middle. */
 bool block_host_set_limits(struct block_host *host, uint64_t read_bps, uint64_t write_bps,
                            struct err *err);
-/* Fails (conflict) while a process still has the device open. */
+/* Fails (conflict) while a process still has the device open. A guest lets go of a device whoever
+ * has it open in there; conflict means that it did not answer. */
 bool block_host_unplug(struct block_host *host, const char *name, struct err *err);
 
 /* --- Read access for image transfers --------------------------------------------------------- */

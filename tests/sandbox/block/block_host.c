@@ -3,6 +3,9 @@
  * A proxy host. As on a real one, the name in dev_dir is a symbolic link that appears when the
  * device is ready and goes before the device does: the link leads to RUN_DIR/dev/vd<n>, an empty
  * file with the FUSE export mounted on it (or to a loop device on top of that).
+ *
+ * Or it is a virtual machine, whose QEMU opens the images itself, and the device is one of its
+ * buses (proxy_vm.h).
  */
 #include <dirent.h>
 #include <errno.h>
@@ -20,24 +23,29 @@
 #include "tests/sandbox/block/block.h"
 #include "tests/sandbox/block/image.h"
 #include "tests/sandbox/block/loop.h"
+#include "tests/sandbox/block/proxy_vm.h"
 #include "tests/sandbox/block/qsd.h"
 
-enum { PLUGS_MAX = 256, NAME_BYTES_MAX = 64 };
+enum { PLUGS_MAX = 256, NAME_BYTES_MAX = 64, DEATH_MS = 1000 };
 
 struct plug {
     char *name;
     unsigned number;
     bool snapshot_open, disk_open, limited, exported, linked; /* how far it got */
+    bool in_guest;
+    enum block_bus bus;
+    unsigned port; /* the root port of a virtio disk */
     char *overlay; /* the transient overlay, NULL = none */
     char *mount;   /* the file with the FUSE export on it */
     struct loop_device loop;
 };
 
 struct block_host {
-    pthread_mutex_t lock; /* guards all below */
-    char *run_dir, *dev_dir;
-    struct qsd *qsd;
+    pthread_mutex_t lock;    /* guards all below */
+    char *run_dir, *dev_dir; /* a guest has no dev_dir */
+    struct qsd *qsd;         /* of a guest: its QEMU */
     unsigned next_number;
+    unsigned scsi_count; /* SCSI disks plugged into the guest so far */
     struct plug *plugs[PLUGS_MAX];
     size_t plug_count;
 };
@@ -127,7 +135,7 @@ static bool is_overlay(const char *path, const void *arg)
 static bool clean_up(const struct block_host *h, struct err *err)
 {
     SCOPED_FREE char *devices = xasprintf("%s/dev", h->run_dir);
-    return clean_dir(h->dev_dir, is_our_link, h->run_dir, err) &&
+    return (!h->dev_dir || clean_dir(h->dev_dir, is_our_link, h->run_dir, err)) &&
            clean_dir(devices, is_device_file, NULL, err) &&
            clean_dir(h->run_dir, is_overlay, NULL, err);
 }
@@ -146,6 +154,13 @@ static char *make_dir(const char *path, struct err *err)
     return full;
 }
 
+static bool make_limit(struct block_host *h, struct err *err)
+{
+    return qmp_call(h->qsd->qmp, "object-add",
+                    json_pack("{s:s, s:s}", "qom-type", "throttle-group", "id", DEVICE_LIMIT), NULL,
+                    err);
+}
+
 static bool start(struct block_host *h, const char *run_dir, const char *dev_dir, struct err *err)
 {
     h->run_dir = make_dir(run_dir, err);
@@ -154,10 +169,15 @@ static bool start(struct block_host *h, const char *run_dir, const char *dev_dir
         return false;
     h->qsd = qsd_start(h->run_dir, err); /* ends the predecessor, whose mounts are dead then */
     SCOPED_FREE char *devices = xasprintf("%s/dev", h->run_dir);
-    return h->qsd && clean_up(h, err) && file_make_dirs(devices, 0755, err) &&
-           qmp_call(h->qsd->qmp, "object-add",
-                    json_pack("{s:s, s:s}", "qom-type", "throttle-group", "id", DEVICE_LIMIT), NULL,
-                    err);
+    return h->qsd && clean_up(h, err) && file_make_dirs(devices, 0755, err) && make_limit(h, err);
+}
+
+static bool start_guest(struct block_host *h, const char *run_dir, const struct block_guest *guest,
+                        struct err *err)
+{
+    h->run_dir = make_dir(run_dir, err);
+    h->qsd = h->run_dir ? proxy_vm_start(h->run_dir, guest, err) : NULL;
+    return h->qsd && clean_up(h, err) && make_limit(h, err);
 }
 
 struct block_host *block_host_start(const char *run_dir, const char *dev_dir, struct err *err)
@@ -165,6 +185,17 @@ struct block_host *block_host_start(const char *run_dir, const char *dev_dir, st
     struct block_host *h = ALLOC_NEW(struct block_host);
     pthread_mutex_init(&h->lock, NULL);
     if (start(h, run_dir, dev_dir, err))
+        return h;
+    block_host_stop(h);
+    return NULL;
+}
+
+struct block_host *block_host_start_guest(const char *run_dir, const struct block_guest *guest,
+                                          struct err *err)
+{
+    struct block_host *h = ALLOC_NEW(struct block_host);
+    pthread_mutex_init(&h->lock, NULL);
+    if (start_guest(h, run_dir, guest, err))
         return h;
     block_host_stop(h);
     return NULL;
@@ -188,7 +219,7 @@ void block_host_stop(struct block_host *h)
     for (size_t i = 0; i < h->plug_count; i++)
         plug_free(h->plugs[i]);
     struct err ignored = ERR_INIT;
-    if (h->dev_dir)
+    if (h->run_dir)
         (void)clean_up(h, &ignored);
     qsd_free(h->qsd);
     free(h->run_dir);
@@ -298,22 +329,20 @@ static bool release_loop(struct plug *p, struct err *err)
 /* The daemon died: nothing holds the images any more, only the dead mount is left. */
 static void bury(const struct block_host *h, struct plug *p)
 {
-    SCOPED_FREE char *link = link_path(h, p);
-    loop_detach(&p->loop);
-    (void)unlink(link);
-    unmount_dead(p->mount);
-    (void)unlink(p->mount);
+    if (!p->in_guest) {
+        SCOPED_FREE char *link = link_path(h, p);
+        loop_detach(&p->loop);
+        (void)unlink(link);
+        unmount_dead(p->mount);
+        (void)unlink(p->mount);
+    }
     if (p->overlay)
         (void)unlink(p->overlay);
 }
 
-/* Undo what plug() did, from the last to the first; on a conflict the device stays as it was. */
-static bool take_down(struct block_host *h, struct plug *p, struct err *err)
+/* Take the device away from whoever uses it; on a conflict it stays as it was. */
+static bool take_from_host(struct block_host *h, struct plug *p, struct err *err)
 {
-    if (!qsd_is_running(h->qsd)) {
-        bury(h, p);
-        return true;
-    }
     SCOPED_FREE char *link = link_path(h, p);
     if (p->linked && unlink(link) != 0 && errno != ENOENT)
         return err_set_errno(err, errno, "unlink '%s'", link);
@@ -325,8 +354,32 @@ static bool take_down(struct block_host *h, struct plug *p, struct err *err)
     }
     p->linked = false;
     (void)unlink(p->mount);
-    if (p->exported && !qsd_unexport(h->qsd, EXPORT(p), err))
-        return false;
+    return !p->exported || qsd_unexport(h->qsd, EXPORT(p), err);
+}
+
+/* Did a call fail because the daemon has died? Then its connection is known to be cut a little
+ * before its end is. */
+static bool has_died(struct block_host *h, const struct err *why)
+{
+    return !qsd_is_running(h->qsd) ||
+           (why->code != ERR_CONFLICT && proc_wait(h->qsd->proc, DEATH_MS, NULL));
+}
+
+/* Undo what plug() did, from the last to the first; on a conflict the device stays as it was. */
+static bool take_down(struct block_host *h, struct plug *p, struct err *err)
+{
+    if (!qsd_is_running(h->qsd)) {
+        bury(h, p);
+        return true;
+    }
+    if (p->in_guest ? p->exported && !proxy_vm_unplug(h->qsd, EXPORT(p), err)
+                    : !take_from_host(h, p, err)) {
+        if (!has_died(h, err))
+            return false;
+        err_clear(err);
+        bury(h, p);
+        return true;
+    }
     p->exported = false;
     if (p->limited && !qsd_close_node(h->qsd, LIMITED(p), err))
         return false;
@@ -411,6 +464,10 @@ bool block_host_set_limits(struct block_host *h, uint64_t read_bps, uint64_t wri
                                  "property", "limits", "value", "bps-read", (json_int_t)read_bps,
                                  "bps-write", (json_int_t)write_bps),
                        NULL, err);
+    if (!ok && has_died(h, err)) { /* reads and writes nothing */
+        err_clear(err);
+        ok = true;
+    }
     pthread_mutex_unlock(&h->lock);
     return ok || err_wrap(err, "limit devices");
 }
@@ -428,6 +485,47 @@ static bool export_as_file(struct block_host *h, struct plug *p, struct err *err
     return p->exported;
 }
 
+/* The first root port that no device is in. */
+static unsigned free_port(const struct block_host *h)
+{
+    unsigned port = 0;
+    for (size_t i = 0; i < h->plug_count; i++) {
+        if (h->plugs[i]->in_guest && h->plugs[i]->bus == BLOCK_VIRTIO &&
+            h->plugs[i]->port == port) {
+            port++;
+            i = SIZE_MAX; /* from the start */
+        }
+    }
+    return port;
+}
+
+static bool show_as_file(struct block_host *h, struct plug *p, const struct block_plug_opts *opts,
+                         struct err *err)
+{
+    if (!export_as_file(h, p, err) || (opts->loop && !loop_attach(&p->loop, p->mount, err)))
+        return false;
+    SCOPED_FREE char *link = link_path(h, p);
+    p->linked = symlink(opts->loop ? p->loop.path : p->mount, link) == 0;
+    return p->linked || err_set_errno(err, errno, "link '%s'", link);
+}
+
+static bool show_in_guest(struct block_host *h, struct plug *p, const struct block_plug_opts *opts,
+                          struct err *err)
+{
+    p->port = free_port(h);
+    bool scsi = opts->bus == BLOCK_VIRTIO_SCSI;
+    p->exported =
+        proxy_vm_plug(h->qsd,
+                      &(struct proxy_vm_device){.id = EXPORT(p),
+                                                .node = LIMITED(p),
+                                                .disk_id = opts->disk_id,
+                                                .bus = opts->bus,
+                                                .port = p->port,
+                                                .whole_id = scsi && h->scsi_count++ % 2 == 0},
+                      err);
+    return p->exported;
+}
+
 static bool put_up(struct block_host *h, struct plug *p, const struct block_plug_opts *opts,
                    struct err *err)
 {
@@ -439,12 +537,8 @@ static bool put_up(struct block_host *h, struct plug *p, const struct block_plug
         if (!p->disk_open)
             return false;
     }
-    if (!put_under_limit(h, p, err) || !export_as_file(h, p, err) ||
-        (opts->loop && !loop_attach(&p->loop, p->mount, err)))
-        return false;
-    SCOPED_FREE char *link = link_path(h, p);
-    p->linked = symlink(opts->loop ? p->loop.path : p->mount, link) == 0;
-    return p->linked || err_set_errno(err, errno, "link '%s'", link);
+    return put_under_limit(h, p, err) &&
+           (p->in_guest ? show_in_guest(h, p, opts, err) : show_as_file(h, p, opts, err));
 }
 
 static bool plug(struct block_host *h, const char *name, const struct block_plug_opts *opts,
@@ -457,6 +551,8 @@ static bool plug(struct block_host *h, const char *name, const struct block_plug
     if (h->plug_count == PLUGS_MAX)
         return err_set(err, ERR_TOO_LARGE, 0, "the host has %d devices", PLUGS_MAX);
     struct plug *p = ALLOC_NEW(struct plug);
+    p->in_guest = !h->dev_dir;
+    p->bus = opts->bus;
     p->loop = (struct loop_device)LOOP_INIT;
     p->name = xstrdup(name);
     p->number = h->next_number++;

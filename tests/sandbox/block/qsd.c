@@ -38,7 +38,7 @@ static void read_cmdline(pid_t pid, struct buf *out)
 }
 
 /* Kill the process in the pid file if it is the daemon of this directory, and wait for its end. */
-static bool end_predecessor(const char *pid_path, struct err *err)
+static bool end_predecessor(const char *program, const char *pid_path, struct err *err)
 {
     struct err ignored = ERR_INIT;
     SCOPED_BUF struct buf text;
@@ -52,7 +52,7 @@ static bool end_predecessor(const char *pid_path, struct err *err)
         return true;
     SCOPED_BUF struct buf cmdline;
     read_cmdline((pid_t)pid, &cmdline);
-    if (!strstr(buf_str(&cmdline), "qemu-storage-daemon") || !strstr(buf_str(&cmdline), pid_path))
+    if (!strstr(buf_str(&cmdline), program) || !strstr(buf_str(&cmdline), pid_path))
         return true; /* the number belongs to somebody else by now */
     (void)pidfd_send_signal(fd, SIGKILL, NULL, 0);
     struct pollfd p = {.fd = fd, .events = POLLIN};
@@ -93,15 +93,10 @@ static bool make_monitor(const char *path, int *ret_listen, int *ret_client, str
     return true;
 }
 
-static struct proc *spawn_daemon(const char *run_dir, int listen_fd, struct err *err)
+static struct proc *spawn_daemon(const char *run_dir, const char *const *argv, int listen_fd,
+                                 struct err *err)
 {
-    SCOPED_FREE char *pid_path = file_in(run_dir, "pid");
     SCOPED_FREE char *log_path = file_in(run_dir, "qsd.log");
-    const char *argv[] = {"qemu-storage-daemon", "--chardev",
-                          /* wait: it takes our connection before the monitor begins; else its
-                           * accept and the monitor's thread race, and commands are never read. */
-                          "socket,id=monitor,fd=3,server=on,wait=on", "--monitor",
-                          "chardev=monitor,mode=control", "--pidfile", pid_path, NULL};
     /* Without these, each request of 1 MiB and more maps and unmaps its bounce buffer. */
     const char *extra[] = {"MALLOC_MMAP_THRESHOLD_=1073741824", "MALLOC_TRIM_THRESHOLD_=1073741824",
                            NULL};
@@ -125,27 +120,27 @@ static void add_log(const char *run_dir, struct err *err)
 
 static void remove_files(const char *run_dir)
 {
-    static const char *const names[] = {"qmp.sock", "nbd.sock", "pid"};
+    static const char *const names[] = {"qmp.sock", "nbd.sock", QSD_PIDFILE};
     for (size_t i = 0; i < ARRAY_LEN(names); i++) {
         SCOPED_FREE char *path = file_in(run_dir, names[i]);
         (void)unlink(path);
     }
 }
 
-static bool prepare_dir(const char *run_dir, struct err *err)
+static bool prepare_dir(const char *run_dir, const char *program, struct err *err)
 {
     if (!file_make_dirs(run_dir, 0755, err))
         return false;
-    SCOPED_FREE char *pid_path = file_in(run_dir, "pid");
-    if (!end_predecessor(pid_path, err))
+    SCOPED_FREE char *pid_path = file_in(run_dir, QSD_PIDFILE);
+    if (!end_predecessor(program, pid_path, err))
         return false;
     remove_files(run_dir);
     return true;
 }
 
-static bool start(struct qsd *d, struct err *err)
+static bool start(struct qsd *d, const char *const *argv, struct err *err)
 {
-    if (!prepare_dir(d->run_dir, err))
+    if (!prepare_dir(d->run_dir, argv[0], err))
         return false;
     SCOPED_FREE char *monitor_path = file_in(d->run_dir, "qmp.sock");
     struct sockaddr_un nbd_address; /* its path is as long: checked before anything runs */
@@ -155,7 +150,7 @@ static bool start(struct qsd *d, struct err *err)
     int client = -1;
     if (!make_monitor(monitor_path, &listener, &client, err))
         return false;
-    d->proc = spawn_daemon(d->run_dir, listener, err);
+    d->proc = spawn_daemon(d->run_dir, argv, listener, err);
     if (!d->proc) {
         (void)close(client);
         return false;
@@ -167,16 +162,27 @@ static bool start(struct qsd *d, struct err *err)
     return d->qmp;
 }
 
-struct qsd *qsd_start(const char *run_dir, struct err *err)
+struct qsd *qsd_start_program(const char *run_dir, const char *const *argv, struct err *err)
 {
     SCOPED(qsd) struct qsd *d = ALLOC_NEW(struct qsd);
     d->run_dir = xstrdup(run_dir);
     d->nbd_path = file_in(run_dir, "nbd.sock");
-    if (!start(d, err)) {
-        err_wrap(err, "start the storage daemon in '%s'", run_dir);
+    if (!start(d, argv, err)) {
+        err_wrap(err, "start %s in '%s'", argv[0], run_dir);
         return NULL;
     }
     return TAKE(d);
+}
+
+struct qsd *qsd_start(const char *run_dir, struct err *err)
+{
+    SCOPED_FREE char *pid_path = file_in(run_dir, QSD_PIDFILE);
+    const char *argv[] = {"qemu-storage-daemon", "--chardev",
+                          /* wait: it takes our connection before the monitor begins; else its
+                           * accept and the monitor's thread race, and commands are never read. */
+                          "socket,id=monitor,fd=3,server=on,wait=on", "--monitor",
+                          "chardev=monitor,mode=control", "--pidfile", pid_path, NULL};
+    return qsd_start_program(run_dir, argv, err);
 }
 
 void qsd_quit(struct qsd *d)

@@ -5,6 +5,9 @@
  *
  * Files in the directory: pid, qsd.log, qmp.sock (for people; the daemon serves one client at a
  * time and that is us), nbd.sock. Threads: as struct qmp; start and stop belong to one thread.
+ *
+ * Any program of QEMU's that opens images by the same commands will do: a whole virtual machine is
+ * one as well (qsd_start_program).
  */
 #pragma once
 
@@ -23,6 +26,10 @@ struct qsd {
 };
 
 struct qsd *qsd_start(const char *run_dir, struct err *err);
+/* Another program in its place. `argv` ends with NULL; descriptor 3 is a listening socket to which
+ * its monitor's client has connected already, and PIDFILE in run_dir is where it writes its pid. */
+struct qsd *qsd_start_program(const char *run_dir, const char *const *argv, struct err *err);
+#define QSD_PIDFILE "pid"
 /* Ask it to quit (which flushes all images), wait, kill it if it does not; its files stay except
  * the sockets and the pid file. Also unblocks threads that wait in qsd->qmp. */
 void qsd_quit(struct qsd *d);

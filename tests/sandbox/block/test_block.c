@@ -592,6 +592,24 @@ static void test_host_writes_to_volume(void **state)
     block_host_stop(host);
 }
 
+/* A machine that cannot be: what is missing is named, and nothing stays. */
+static void test_guest_needs_its_files(void **state)
+{
+    const struct place *p = *state;
+    PATH(run, p, "machine");
+    PATH(kernel, p, "vmlinuz");
+    PATH(pid, p, "machine/pid");
+    const struct block_guest guest = {.kernel = kernel, .initrd = kernel};
+    struct err why = ERR_INIT;
+    assert_null(block_host_start_guest(run, &guest, &why));
+    assert_non_null(strstr(why.message, kernel));
+    OK(file_write_atomic(AT_FDCWD, kernel, "x", 1, 0644, &err)); /* no kernel */
+    err_clear(&why);
+    assert_null(block_host_start_guest(run, &guest, &why));
+    assert_non_null(strstr(why.message, "qemu-system-x86_64"));
+    assert_int_equal(access(pid, F_OK), -1);
+}
+
 static void test_loop_device(void **state)
 {
     const struct place *p = *state;
@@ -965,6 +983,7 @@ int main(void)
         TEST(test_volumes_are_checked),
         TEST(test_export),
         TEST(test_host_writes_to_volume),
+        TEST(test_guest_needs_its_files),
         TEST(test_loop_device),
         TEST(test_killed_sandbox_leaves_nothing),
         TEST(test_killed_host),

@@ -103,7 +103,7 @@ static bool start_linux(struct engine *e, struct vm *vm, struct err *err)
 
 bool guests_start(struct engine *e, struct vm *vm, struct err *err)
 {
-    if (vm->guest_kind == GUEST_NONE)
+    if (vm->guest_kind == GUEST_NONE || storage_is_machine(vm))
         return true;
     if (vm->guest_kind == GUEST_LINUX)
         return start_linux(e, vm, err);

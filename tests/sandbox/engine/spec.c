@@ -263,7 +263,14 @@ static bool set_guest(struct filler *f, struct vm *vm, const json_t *o, bool is_
     if (rate < 0 || rate > 100000)
         return err_set(f->err, ERR_BAD_CONFIG, 0, "spec: writer_rate is 0 to 100000 a second");
     vm->writer_rate = (unsigned)rate;
-    vm->agent = spec_bool(o, "agent", vm->guest_kind != GUEST_NONE);
+    vm->agent = spec_bool(o, "agent", vm->guest_kind != GUEST_NONE && !storage_is_machine(vm));
+    if (storage_is_machine(vm) && json_array_size(json_object_get(o, "disks")) > 0)
+        return err_set(f->err, ERR_BAD_CONFIG, 0,
+                       "spec: proxy '%s' has a Linux guest: it can have no disks of its own",
+                       vm->name);
+    if (storage_is_machine(vm) && !f->e->opts.linux_dir)
+        return err_set(f->err, ERR_BAD_CONFIG, 0,
+                       "spec: the Linux guest of proxy '%s' needs --linux-guest DIR", vm->name);
     return true;
 }
 

@@ -63,11 +63,12 @@ static json_t *show_vm(const struct engine *e, const struct vm *vm)
     static const char *const locks[] = {"free", "snapshot-create", "snapshot", "other"};
     SCOPED_FREE char *spec = guests_spec_path(e, vm);
     const char *description = in_str(vm->config, "description");
-    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:b, s:b, s:I, s:i, s:s, s:o, s:o, s:o}", "id",
+    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:b, s:b, s:I, s:i, s:i, s:s, s:o, s:o, s:o}", "id",
                      vm->id, "name", vm->name, "description", description ? description : "",
                      "status", vm_status_name(vm->status), "lock", locks[vm->lock], "proxy",
                      vm->is_proxy, "frozen", vm->frozen, "acked", (json_int_t)guests_acked(vm),
-                     "daemon_pid", vm->block ? (int)block_vm_pid(vm->block) : 0, "guest_spec", spec,
+                     "daemon_pid", vm->block ? (int)block_vm_pid(vm->block) : 0, "proxy_pid",
+                     vm->proxy ? (int)block_host_pid(vm->proxy) : 0, "guest_spec", spec,
                      "snapshots", show_snapshots(vm), "checkpoints", show_checkpoints(vm),
                      "attachments", show_attachments(vm));
 }

@@ -125,6 +125,11 @@ static bool fill_block_disk(const struct attachment *a, struct block_disk *out)
     return true;
 }
 
+bool storage_is_machine(const struct vm *vm)
+{
+    return vm->is_proxy && vm->guest_kind == GUEST_LINUX;
+}
+
 /* "/dev/disk/by-id" names: virtio-blk shows 20 characters of the serial, virtio-scsi all. */
 static char *device_name(const struct attachment *a)
 {
@@ -149,12 +154,23 @@ static bool show_own_disk(const struct vm *vm, struct attachment *a, struct err 
     return true;
 }
 
-static bool start_proxy(struct engine *e, struct vm *vm, struct err *err)
+/* Without the lock. */
+static struct block_host *start_host(const struct engine *e, const struct vm *vm, struct err *err)
 {
     SCOPED_FREE char *run_dir = xasprintf("%s/r/h%.8s", e->opts.dir, vm->id);
+    if (!storage_is_machine(vm))
+        return file_make_dirs(vm->dev_dir, 0755, err) ? block_host_start(run_dir, vm->dev_dir, err)
+                                                      : NULL;
+    SCOPED_FREE char *kernel = xasprintf("%s/vmlinuz", e->opts.linux_dir);
+    SCOPED_FREE char *initrd = xasprintf("%s/proxies/%s/initrd", e->opts.dir, vm->name);
+    return block_host_start_guest(run_dir,
+                                  &(struct block_guest){.kernel = kernel, .initrd = initrd}, err);
+}
+
+static bool start_proxy(struct engine *e, struct vm *vm, struct err *err)
+{
     engine_unlock(e);
-    bool ok = file_make_dirs(vm->dev_dir, 0755, err);
-    struct block_host *host = ok ? block_host_start(run_dir, vm->dev_dir, err) : NULL;
+    struct block_host *host = start_host(e, vm, err);
     engine_lock(e);
     if (!host)
         return false;
@@ -205,7 +221,7 @@ void storage_stop_vm(struct engine *e, struct vm *vm)
     struct attachment *a;
     VEC_EACH(&vm->attachments, a)
     {
-        if (a->device && a->snapshot_id[0] == '\0')
+        if (a->device && a->snapshot_id[0] == '\0' && !storage_is_machine(vm))
             (void)unlink(a->device);
         free(a->device);
         a->device = NULL;
@@ -229,7 +245,10 @@ static bool plug_into_proxy(struct engine *e, struct vm *vm, struct attachment *
     struct block_plug_opts opts = {.path = path,
                                    .format = v->format,
                                    .transient = a->snapshot_id[0] != '\0',
-                                   .loop = vm->loop_devices};
+                                   .loop = vm->loop_devices,
+                                   .bus = !strcmp(a->interface, "virtio") ? BLOCK_VIRTIO
+                                                                          : BLOCK_VIRTIO_SCSI,
+                                   .disk_id = a->disk->id};
     struct block_host *proxy = vm->proxy;
     if (!storage_begin(e, vm, err))
         return false;
@@ -238,6 +257,10 @@ static bool plug_into_proxy(struct engine *e, struct vm *vm, struct attachment *
     if (ok) {
         free(a->device);
         a->device = xasprintf("%s/%s", vm->dev_dir, name);
+        if (storage_is_machine(vm)) { /* it is in there, under a name of its udev's choice */
+            free(a->device);
+            a->device = TAKE(name);
+        }
     }
     return ok;
 }

@@ -23,6 +23,9 @@ struct volume *storage_plan_overlay(const struct engine *e, const struct disk *d
 /* Deletes all volume files of a disk. */
 void storage_delete(struct engine *e, struct disk *d);
 
+/* A proxy that is a real virtual machine, with udev and all, and not a folder of devices. */
+bool storage_is_machine(const struct vm *vm);
+
 /* Starts what runs the VM: the storage daemon with its active disks, the guest, and a proxy's
  * device host. Gives up the lock. */
 bool storage_start_vm(struct engine *e, struct vm *vm, struct err *err);

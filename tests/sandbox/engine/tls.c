@@ -93,8 +93,8 @@ static X509 *make_server(EVP_PKEY *key, X509 *ca, EVP_PKEY *ca_key)
 {
     char host[128] = "localhost";
     (void)gethostname(host, sizeof host - 1);
-    SCOPED_FREE char *names =
-        xasprintf("DNS:localhost,DNS:%s,IP:127.0.0.1,IP:::1", host[0] ? host : "localhost");
+    SCOPED_FREE char *names = xasprintf("DNS:localhost,DNS:%s,DNS:" TLS_NAME ",IP:127.0.0.1,IP:::1",
+                                        host[0] ? host : "localhost");
     X509 *cert = cert_begin(key, "localhost", ca);
     if (!add_extension(cert, ca, NID_basic_constraints, "critical,CA:FALSE") ||
         !add_extension(cert, ca, NID_key_usage, "critical,digitalSignature") ||
