@@ -21,5 +21,6 @@ bool made_vm_remove(struct task_run *run, const char *vm_id, const char *task, s
 /* Delete the disk and its data; the same rules. An upload that is open on it is given up first. */
 bool made_disk_remove(struct task_run *run, const char *disk_id, const char *task, struct err *err);
 /* The restore is done: take the markers off the disks of our handles (a failure is a warning: it is
- * their description only), and drop the handles of VM and disks. */
+ * their description only), and drop the handles of VM and disks. When the lease is lost, the disks
+ * that are still marked keep their handles: the next attempt calls this again. */
 void made_drop_handles(struct task_run *run);
