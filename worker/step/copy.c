@@ -42,24 +42,6 @@ struct job {
     struct space_watch *space;
 };
 
-/* Of one disk: the callbacks of its copy, with the watch over the space before them. */
-struct guarded {
-    const struct job *job;
-    const struct copy_opts *inner;
-};
-
-static void guarded_progress(void *context, uint64_t done_bytes, uint64_t total_bytes)
-{
-    const struct guarded *g = context;
-    g->inner->progress(g->inner->context, done_bytes, total_bytes);
-}
-
-static bool guarded_cancelled(void *context)
-{
-    const struct guarded *g = context;
-    return space_watch_is_low(g->job->space) || g->inner->cancelled(g->inner->context);
-}
-
 /* The disk by its path, and by its map where there is one. */
 static struct source *open_source(const struct backup_disk *d, struct err *err)
 {
@@ -78,7 +60,7 @@ static struct source *open_source(const struct backup_disk *d, struct err *err)
 
 /* The same within the limits of bandwidth of its storage domain. */
 static struct source *open_limited(const struct job *job, const struct backup_disk *d,
-                                   struct guarded *guarded, struct err *err)
+                                   const struct copy_opts *copy, struct err *err)
 {
     const char *id = d->disk->storage_domain_id;
     const struct ovirt_storage_domain *sd =
@@ -86,8 +68,8 @@ static struct source *open_limited(const struct job *job, const struct backup_di
     struct rate_gate gate = {.limits = job->run->settings->limits,
                              .domain_id = id,
                              .domain_name = sd ? sd->name : NULL,
-                             .stopped = guarded_cancelled,
-                             .ctx = guarded};
+                             .stopped = copy->cancelled,
+                             .ctx = copy->context};
     return source_limited_open(open_source(d, err), &gate);
 }
 
@@ -95,8 +77,9 @@ static bool copy_disk(void *ctx, size_t index, const struct copy_opts *inner, st
 {
     struct job *job = ctx;
     struct backup_disk *d = &job->b->plan[index];
-    struct guarded guarded = {.job = job, .inner = inner};
-    SCOPED(source) struct source *from = open_limited(job, d, &guarded, err);
+    struct space_guard guard = {.watch = job->space, .inner = inner};
+    struct copy_opts copy = space_guard_opts(&guard);
+    SCOPED(source) struct source *from = open_limited(job, d, &copy, err);
     if (!from)
         return err_wrap(err, "disk %s", d->disk->id);
     struct err none = ERR_INIT; /* a parent that cannot be read costs space, nothing else */
@@ -106,10 +89,6 @@ static bool copy_disk(void *ctx, size_t index, const struct copy_opts *inner, st
     struct store_disk_opts opts = {
         .id = d->disk->id, .size_bytes = d->size_bytes, .parent = parent};
     d->stored = store_disk_begin(job->b->session, &opts, err);
-    struct copy_opts copy = {.threads = inner->threads,
-                             .context = &guarded,
-                             .progress = guarded_progress,
-                             .cancelled = guarded_cancelled};
     struct copy_stats stats = {0};
     if (!d->stored || !copy_backup(from, job->b->session, d->stored, &copy, &stats, err) ||
         !store_disk_finish(d->stored, NULL, err))
@@ -218,17 +197,21 @@ bool step_copy(struct task_run *run, struct err *err)
         return false;
     SCOPED(store_point) struct store_point *parent = open_parent(run, b);
     SCOPED_FREE uint64_t *sizes = xcalloc(b->plan_count, sizeof *sizes);
-    for (size_t i = 0; i < b->plan_count; i++)
+    SCOPED_FREE const char **domains = xcalloc(b->plan_count, sizeof *domains);
+    for (size_t i = 0; i < b->plan_count; i++) {
         sizes[i] = b->plan[i].size_bytes;
-    struct job job = {.run = run, .b = b, .parent = parent, .space = space_watch_begin(run, b)};
+        domains[i] = b->plan[i].disk->storage_domain_id;
+    }
+    struct space_watch_opts watch = {.datacenter_id = b->site.datacenter_id,
+                                     .domain_ids = domains,
+                                     .count = b->plan_count,
+                                     .what = "backup"};
+    struct job job = {
+        .run = run, .b = b, .parent = parent, .space = space_watch_begin(run, &watch)};
     struct transfer_keeper *keeper = keep_transfers(run, b);
     bool ok = parallel_run(run, b->plan_count, sizes, copy_disk, &job, err);
     transfer_keeper_end(keeper);
-    /* A copy that was done in time is as good as any: what follows frees the space. */
-    struct err low = ERR_INIT;
-    if (!space_watch_end(job.space, &low) && !ok && err->code == ERR_CANCELLED &&
-        run_check(run, &(struct err)ERR_INIT))
-        *err = low;
+    space_watch_end(job.space, ok, err);
     take_stats(run, b);
     return ok;
 }

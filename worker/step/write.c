@@ -15,6 +15,7 @@
 #include "worker/step/device.h"
 #include "worker/step/parallel.h"
 #include "worker/step/restore.h"
+#include "worker/step/space.h"
 
 bool restore_check_size(struct task_run *run, struct restore_disk *d, struct err *err)
 {
@@ -119,24 +120,27 @@ static struct target *open_target(const struct restore_disk *d, struct err *err)
 struct job {
     struct task_run *run;
     struct restore *r;
+    struct space_watch *space;
     _Atomic int64_t written, zero;
 };
 
-static bool write_disk(void *ctx, size_t index, const struct copy_opts *copy, struct err *err)
+static bool write_disk(void *ctx, size_t index, const struct copy_opts *inner, struct err *err)
 {
     struct job *job = ctx;
+    struct space_guard guard = {.watch = job->space, .inner = inner};
+    struct copy_opts copy = space_guard_opts(&guard);
     struct restore_disk *d = &job->r->disks[index];
     SCOPED(store_reader)
     struct store_reader *from = store_disk_open(job->r->point, d->from->id, err);
     struct rate_gate gate = {.limits = job->run->settings->limits,
                              .domain_id = d->domain ? d->domain->id : NULL,
                              .domain_name = d->domain ? d->domain->name : NULL,
-                             .stopped = copy->cancelled,
-                             .ctx = copy->context};
+                             .stopped = copy.cancelled,
+                             .ctx = copy.context};
     SCOPED(target)
     struct target *to = from ? target_limited_open(open_target(d, err), &gate) : NULL;
     struct copy_stats stats = {0};
-    if (!to || !copy_restore(from, to, copy, &stats, err))
+    if (!to || !copy_restore(from, to, &copy, &stats, err))
         return err_wrap(err, "disk %s", d->from->alias ? d->from->alias : d->from->id);
     job->written += (int64_t)stats.data_bytes;
     job->zero += (int64_t)stats.hole_bytes;
@@ -151,12 +155,20 @@ bool step_write(struct task_run *run, struct err *err)
     if (!run_before_mutation(run, err))
         return false;
     SCOPED_FREE uint64_t *sizes = xcalloc(r->disk_count, sizeof *sizes);
-    for (size_t i = 0; i < r->disk_count; i++)
+    SCOPED_FREE const char **domains = xcalloc(r->disk_count, sizeof *domains);
+    for (size_t i = 0; i < r->disk_count; i++) {
         sizes[i] = r->disks[i].from->size_bytes;
-    struct job job = {.run = run, .r = r};
+        domains[i] = r->disks[i].domain->id;
+    }
+    struct space_watch_opts watch = {.datacenter_id = r->datacenter_id,
+                                     .domain_ids = domains,
+                                     .count = r->disk_count,
+                                     .what = "restore"};
+    struct job job = {.run = run, .r = r, .space = space_watch_begin(run, &watch)};
     struct transfer_keeper *keeper = keep_uploads(run, r);
     bool ok = parallel_run(run, r->disk_count, sizes, write_disk, &job, err);
     transfer_keeper_end(keeper);
+    space_watch_end(job.space, ok, err);
     run->stats.bytes_read = job.written;
     run->stats.bytes_zero = job.zero;
     return ok;

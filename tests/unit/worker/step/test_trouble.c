@@ -87,27 +87,61 @@ static void pause_ms(long ms)
     (void)nanosleep(&(struct timespec){.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000}, NULL);
 }
 
-/* One disk, in domain `a`; the reserve is 1 MiB. */
+static bool never(void *context)
+{
+    (void)context;
+    return false;
+}
+
+/* The copy of disks in domain `a` and in one that nobody knows; the reserve is 1 MiB. */
+struct copying {
+    struct fixture x;
+    struct space_watch *watch;
+    struct space_guard guard;
+};
+
+static bool is_stopped(struct copying *c)
+{
+    struct copy_opts opts = space_guard_opts(&c->guard);
+    return opts.cancelled(opts.context);
+}
+
+static void begin_copy(struct copying *c, const struct fake_line *script)
+{
+    static const struct copy_opts inner = {.threads = 3, .cancelled = never};
+    static const char *const domains[] = {NULL, "a"};
+    start(&c->x, script);
+    c->x.f.settings.reserve_domain_bytes = 1 << 20;
+    c->x.f.settings.space_watch_s = 3600;
+    c->watch = space_watch_begin(&c->x.f.run, &(struct space_watch_opts){.datacenter_id = DC,
+                                                                         .domain_ids = domains,
+                                                                         .count = 2,
+                                                                         .what = "restore"});
+    c->guard = (struct space_guard){.watch = c->watch, .inner = &inner};
+    assert_int_equal(space_guard_opts(&c->guard).threads, 3);
+}
+
+/* It ends with that error, or well. */
+static enum err_code end_copy(struct copying *c, enum err_code code, struct err *err)
+{
+    if (code != ERR_NONE)
+        err_set(err, code, 0, "of the copy");
+    space_watch_end(c->watch, code == ERR_NONE, err);
+    stop(&c->x);
+    return err->code;
+}
+
 static bool watched(const char *domains, struct err *err)
 {
-    struct fixture x;
-    start(&x, (const struct fake_line[]){{DOMAINS, 200, domains, 0}, {0}});
-    x.f.settings.reserve_domain_bytes = 1 << 20;
-    x.f.settings.space_watch_s = 3600;
-    static char domain[] = "a", dc[] = DC;
-    struct ovirt_disk disk = {.storage_domain_id = domain};
-    struct backup_disk planned = {.disk = &disk};
-    struct backup b = {.plan = &planned, .plan_count = 1};
-    b.site.datacenter_id = dc;
-    struct space_watch *w = space_watch_begin(&x.f.run, &b);
-    for (int i = 0; i < 1000 && !fake_engine_has_seen(x.fake); i++)
+    struct copying c;
+    begin_copy(&c, (const struct fake_line[]){{DOMAINS, 200, domains, 0}, {0}});
+    for (int i = 0; i < 1000 && !fake_engine_has_seen(c.x.fake); i++)
         pause_ms(10);
     /* For the answer to be judged; with less time the test sees less, but never fails. */
-    for (int i = 0; i < 20 && !space_watch_is_low(w); i++)
+    for (int i = 0; i < 20 && !is_stopped(&c); i++)
         pause_ms(10);
-    bool ok = space_watch_end(w, err);
-    stop(&x);
-    return ok;
+    err_clear(err);
+    return end_copy(&c, ERR_CANCELLED, err) == ERR_CANCELLED;
 }
 
 static void roomy_domains_stop_nothing(void **state)
@@ -122,33 +156,41 @@ static void roomy_domains_stop_nothing(void **state)
                 &err));                                                       /* not one of ours */
     assert_true(watched("{\"storage_domain\":[" DOMAIN("a", "") "]}", &err)); /* not told */
     assert_true(watched("{}", &err));
-    assert_int_equal(err.code, ERR_NONE);
+}
+
+/* In a domain with less than half of the reserve; somebody has `stopped` the task, or not. */
+static enum err_code copied_in_low_domain(enum err_code code, enum err_code stopped,
+                                          struct err *err)
+{
+    struct copying c;
+    begin_copy(&c, (const struct fake_line[]){
+                       {DOMAINS, 200,
+                        "{\"storage_domain\":[" DOMAIN("a", ",\"available\":\"524287\"") "]}", 0},
+                       {0}});
+    for (int i = 0; i < 1000 && !is_stopped(&c); i++)
+        pause_ms(10);
+    assert_true(is_stopped(&c));
+    c.x.f.stopped = stopped;
+    return end_copy(&c, code, err);
 }
 
 static void low_domain_ends_the_copy(void **state)
 {
     (void)state;
-    struct fixture x;
     struct err err = ERR_INIT;
-    start(&x, (const struct fake_line[]){
-                  {DOMAINS, 200,
-                   "{\"storage_domain\":[" DOMAIN("a", ",\"available\":\"524287\"") "]}", 0},
-                  {0}});
-    x.f.settings.reserve_domain_bytes = 1 << 20;
-    x.f.settings.space_watch_s = 3600;
-    static char domain[] = "a", dc[] = DC;
-    struct ovirt_disk disk = {.storage_domain_id = domain};
-    struct backup_disk planned = {.disk = &disk};
-    struct backup b = {.plan = &planned, .plan_count = 1};
-    b.site.datacenter_id = dc;
-    struct space_watch *w = space_watch_begin(&x.f.run, &b);
-    for (int i = 0; i < 1000 && !space_watch_is_low(w); i++)
-        pause_ms(10);
-    assert_true(space_watch_is_low(w));
-    assert_false(space_watch_end(w, &err));
-    assert_int_equal(err.code, ERR_NO_SPACE);
+    assert_int_equal(copied_in_low_domain(ERR_CANCELLED, ERR_NONE, &err), ERR_NO_SPACE);
     assert_non_null(strstr(err.message, "data-a"));
-    stop(&x);
+    assert_non_null(strstr(err.message, "the restore is given up"));
+}
+
+static void other_ends_stay_what_they_are(void **state)
+{
+    (void)state;
+    struct err err = ERR_INIT;
+    assert_int_equal(copied_in_low_domain(ERR_NONE, ERR_NONE, &err), ERR_NONE);
+    assert_int_equal(copied_in_low_domain(ERR_IO, ERR_NONE, &err), ERR_IO);
+    err_clear(&err);
+    assert_int_equal(copied_in_low_domain(ERR_CANCELLED, ERR_CANCELLED, &err), ERR_CANCELLED);
 }
 
 int main(void)
@@ -157,6 +199,7 @@ int main(void)
         cmocka_unit_test(gone_things_are_called_so),
         cmocka_unit_test(roomy_domains_stop_nothing),
         cmocka_unit_test(low_domain_ends_the_copy),
+        cmocka_unit_test(other_ends_stay_what_they_are),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
