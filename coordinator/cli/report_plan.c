@@ -99,6 +99,25 @@ static void add_note(const char *before, const char *message, const char *code, 
     (void)buf_printf(out, ")\n");
 }
 
+/* What all of them come to; nothing for a single one. */
+static void add_sum(const struct wire_plan_item *v, size_t count, struct buf *out)
+{
+    char size[FORMAT_BYTES], read[FORMAT_BYTES];
+    int64_t size_bytes = 0, read_bytes = 0;
+    size_t troubled = 0;
+    for (size_t i = 0; i < count; i++) {
+        size_bytes += v[i].size_bytes;
+        read_bytes += v[i].read_bytes;
+        troubled += v[i].problems.count > 0;
+    }
+    if (count < 2)
+        return;
+    format_size(size_bytes, size);
+    format_size(read_bytes, read);
+    (void)buf_printf(out, "\n%zu VMs: about %s of %s to read; %zu with problems\n", count, read,
+                     size, troubled);
+}
+
 void report_plans(const struct wire_plan_item *v, size_t count, int width, bool utf8,
                   struct buf *out)
 {
@@ -119,6 +138,7 @@ void report_plans(const struct wire_plan_item *v, size_t count, int width, bool 
         for (size_t d = 0; d < v[i].disks.count; d++)
             assumed = assumed || (v[i].disks.v[d].path && !v[i].disks.v[d].measured);
     }
+    add_sum(v, count, out);
     if (assumed)
         (void)buf_printf(out, "\n? = from an assumed rate: too little was measured in that zone\n");
 }

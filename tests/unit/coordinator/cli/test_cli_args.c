@@ -76,6 +76,27 @@ static void backup(void **state)
     line_done(&l);
 }
 
+static void plan(void **state)
+{
+    (void)state;
+    struct line l = line_of("web1 " UUID " --tag t --exclude no --zone dc1 --path imageio "
+                            "--unsupported-disks fail --timeout 9s --json");
+    struct plan_args args;
+    assert_true(plan_parse(l.count, l.words, FLAGS, &args));
+    assert_string_equal(args.message.select->names.v[0], "web1");
+    assert_string_equal(args.message.select->ids.v[0], UUID);
+    assert_string_equal(args.message.select->tags.v[0], "t");
+    assert_string_equal(args.message.select->exclude.v[0], "no");
+    assert_string_equal(args.message.zone, "dc1");
+    assert_int_equal(args.message.options->path, WIRE_PATH_IMAGEIO);
+    assert_int_equal(args.message.options->unsupported, WIRE_UNSUPPORTED_FAIL);
+    assert_int_equal(args.query.timeout_s, 9);
+    assert_true(args.query.output.json);
+    assert_encodes(WIRE_PLAN, &args.message);
+    plan_args_done(&args);
+    line_done(&l);
+}
+
 static void backup_defaults(void **state)
 {
     (void)state;
@@ -197,7 +218,7 @@ static void others(void **state)
     line_done(&l);
 }
 
-enum verb { BACKUP, RESTORE, LIST, STATUS, CANCEL, INVENTORY };
+enum verb { BACKUP, RESTORE, LIST, STATUS, CANCEL, INVENTORY, PLAN };
 
 static bool parse(enum verb verb, struct line *l)
 {
@@ -209,11 +230,16 @@ static bool parse(enum verb verb, struct line *l)
         struct inventory_args inventory;
     } args;
     struct backup_args backup_args;
+    struct plan_args plan_args;
     bool ok = false;
     switch (verb) {
     case BACKUP:
         ok = backup_parse(l->count, l->words, FLAGS, &backup_args);
         backup_args_done(&backup_args);
+        return ok;
+    case PLAN:
+        ok = plan_parse(l->count, l->words, FLAGS, &plan_args);
+        plan_args_done(&plan_args);
         return ok;
     case RESTORE:
         return restore_parse(l->count, l->words, FLAGS, &args.restore);
@@ -275,6 +301,11 @@ static void mistakes_are_refused(void **state)
         {CANCEL, UUID " " UUID},
         {CANCEL, "--task x"},
         {INVENTORY, "a"},
+        {PLAN, ""},
+        {PLAN, "--zone z"},
+        {PLAN, "a --path fastest"},
+        {PLAN, "a --unsupported-disks keep"},
+        {PLAN, "a --id b"},
     };
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         struct line l = line_of(cases[i].text);
@@ -323,6 +354,7 @@ int main(void)
         return 1;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(backup),
+        cmocka_unit_test(plan),
         cmocka_unit_test(backup_defaults),
         cmocka_unit_test(connection_options),
         cmocka_unit_test(restore),

@@ -87,6 +87,7 @@ static void point_list(void **state)
     report_workers(NULL, 0, 0, true, NOW, &out);
     report_attempts(NULL, 0, 0, true, NOW, &out);
     report_traces(NULL, 0, 0, true, NOW, &out);
+    report_plans(NULL, 0, 0, true, &out);
     report_gauges(NULL, 0, true, &out);
     assert_string_equal(buf_str(&out), "");
 }
@@ -94,6 +95,68 @@ static void point_list(void **state)
 static char *s_(const char *text)
 {
     return (char *)(uintptr_t)text; /* wire structs are one for both directions */
+}
+
+static void plans(void **state)
+{
+    (void)state;
+    SCOPED_BUF struct buf out;
+    buf_init(&out, 4096);
+    struct wire_plan_path slower = {.path = s_("imageio"), .why = s_("it is slower")};
+    struct wire_plan_disk disks[] = {
+        {.id = s_("d1"),
+         .alias = s_("sys\x1b[2J"),
+         .path = s_("attach"),
+         .why = s_("the usual one"),
+         .instead = {&slower, 1},
+         .size_bytes = INT64_C(4) << 30,
+         .read_bytes = 1 << 30,
+         .copy_ms = 8000,
+         .mapped = true,
+         .measured = true},
+        {.id = s_("d2"),
+         .path = s_("attach"),
+         .why = s_("the usual one"),
+         .instead = {&slower, 1},
+         .size_bytes = 1 << 20,
+         .read_bytes = 1 << 20,
+         .copy_ms = 2000},
+        {.id = s_("d3"), .why = s_("it is a direct LUN"), .size_bytes = 1 << 20},
+    };
+    struct wire_error problem = {
+        .code = s_("no-space"), .retry = s_("later"), .message = s_("data1 is full")};
+    struct wire_warning warnings[] = {
+        {.code = s_("disk-skipped"), .disk = s_("d3"), .message = s_("d3 is skipped")},
+        {.code = s_("leftover-snapshot"), .message = s_("a snapshot is there")}};
+    const struct wire_plan_item items[] = {{.id = s_("v1"),
+                                            .name = s_("db1"),
+                                            .zone = s_("dc1"),
+                                            .status = s_("up"),
+                                            .disks = {disks, 3},
+                                            .problems = {&problem, 1},
+                                            .warnings = {warnings, 2},
+                                            .size_bytes = INT64_C(5) << 30,
+                                            .read_bytes = INT64_C(2) << 30,
+                                            .copy_ms = 10000,
+                                            .parent = s_("p1"),
+                                            .parent_stored_bytes = 3 << 20},
+                                           {.id = s_("v2"), .name = s_("empty")}};
+    report_plans(items, 2, 0, true, &out);
+    assert_string_equal(
+        buf_str(&out),
+        "db1 (up, zone dc1): about 2.0 GiB of 5.0 GiB to read, copied in about 10s; the last "
+        "restore point added 3.0 MiB\n"
+        "  DISK     PATH           SIZE  TO READ  TIME  WHY\n"
+        "  sys?[2J  attach+map  4.0 GiB  1.0 GiB    8s  the usual one\n"
+        "  d2       attach      1.0 MiB  1.0 MiB   2s?  the usual one\n"
+        "  d3       skipped     1.0 MiB        -     -  it is a direct LUN\n"
+        "  not imageio: it is slower\n"
+        "  problem: data1 is full (no-space)\n"
+        "  warning: a snapshot is there (leftover-snapshot)\n"
+        "\n"
+        "empty (-): nothing would be read\n"
+        "\n2 VMs: about 2.0 GiB of 5.0 GiB to read; 1 with problems\n"
+        "\n? = from an assumed rate: too little was measured in that zone\n");
 }
 
 static void traces_attempts_and_gauges(void **state)
@@ -331,6 +394,7 @@ int main(void)
         cmocka_unit_test(tables),
         cmocka_unit_test(point_list),
         cmocka_unit_test(traces_attempts_and_gauges),
+        cmocka_unit_test(plans),
         cmocka_unit_test(request_and_task_lists),
         cmocka_unit_test(outcomes),
         cmocka_unit_test(endings),
