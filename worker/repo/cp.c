@@ -32,14 +32,18 @@ static bool run(struct repo_call *call, struct err *err)
     if (strchr(dest, '"'))
         return err_set(err, ERR_BAD_ARGUMENT, 0, "the name of the copy has a '\"'");
     struct guest_job into_directory = {
+        .guestfs_program = "guestfish",
         .guestfs = "exec guestfish --ro \"$@\" copy-out \"$OXBOW_PATH\" \"$OXBOW_DEST\"",
-        .debugfs = "debugfs -R \"rdump \\\"$OXBOW_PATH\\\" \\\"$OXBOW_DEST\\\"\" \"$device\"",
+        .tool = &guest_debugfs,
+        .line = "debugfs -R \"rdump \\\"$OXBOW_PATH\\\" \\\"$OXBOW_DEST\\\"\" \"$device\"",
         .path = path,
         .dest = dest,
     };
     struct guest_job to_name = {
+        .guestfs_program = "guestfish",
         .guestfs = "exec guestfish --ro \"$@\" download \"$OXBOW_PATH\" \"$OXBOW_DEST\"",
-        .debugfs = "debugfs -R \"dump \\\"$OXBOW_PATH\\\" \\\"$OXBOW_DEST\\\"\" \"$device\"",
+        .tool = &guest_debugfs,
+        .line = "debugfs -R \"dump \\\"$OXBOW_PATH\\\" \\\"$OXBOW_DEST\\\"\" \"$device\"",
         .path = path,
         .dest = dest,
     };

@@ -55,22 +55,24 @@ static bool need(const char *program, const char *package, struct err *err)
            err_set(err, ERR_NOT_FOUND, 0, "'%s' is not installed (package %s)", program, package);
 }
 
-/* True for libguestfs, false for debugfs. */
+const struct guest_tool guest_debugfs = {"debugfs", "e2fsprogs", true};
+const struct guest_tool guest_fuse2fs = {"fuse2fs", "fuse2fs", false};
+const struct guest_tool guest_kernel = {"mount", "mount", false};
+
+/* True for libguestfs, false for the other tool. */
 static bool choose_tool(const struct guest_opts *o, const struct guest_job *job, bool *ret_guestfs,
                         struct err *err)
 {
-    bool guestfs = o->tool ? strcmp(o->tool, "libguestfs") == 0 : is_installed("guestfish");
-    if (o->tool && !guestfs && strcmp(o->tool, "debugfs") != 0)
-        return err_set(err, ERR_BAD_ARGUMENT, 0, "--tool: '%s' is neither libguestfs nor debugfs",
-                       o->tool);
-    if (!(guestfs ? job->guestfs : job->debugfs))
-        return err_set(err, ERR_BAD_ARGUMENT, 0, "this needs %s",
-                       guestfs ? "--tool=debugfs" : "libguestfs (package guestfish)");
-    *ret_guestfs = guestfs;
+    bool wanted = o->tool && strcmp(o->tool, "libguestfs") == 0;
+    if (o->tool && !wanted && strcmp(o->tool, job->tool->name) != 0)
+        return err_set(err, ERR_BAD_ARGUMENT, 0, "--tool: '%s' is neither libguestfs nor %s",
+                       o->tool, job->tool->name);
+    *ret_guestfs = wanted || (!o->tool && job->guestfs && is_installed(job->guestfs_program));
     if (!need("nbdkit", "nbdkit", err))
         return false;
-    return guestfs ? need("guestfish", "guestfish", err)
-                   : need("debugfs", "e2fsprogs", err) && need("nbdfuse", "libnbd-bin", err);
+    return *ret_guestfs ? need(job->guestfs_program, job->guestfs_program, err)
+                        : need(job->tool->name, job->tool->package, err) &&
+                              need("nbdfuse", "libnbd-bin", err);
 }
 
 /* ---- what the tools are told */
@@ -115,21 +117,24 @@ static bool partition_of(const char *device, unsigned *ret, struct err *err)
 struct nbdkit {
     struct guest_opts opts;
     const char *disk;   /* NULL = all */
-    unsigned partition; /* debugfs: 0 = the whole disk */
+    unsigned partition; /* not libguestfs: 0 = the whole disk */
+    const char *tool;   /* for messages */
     bool guestfs;
     char *script;
 };
 
-/* debugfs reads a file, which nbdfuse makes of the export; it says on standard error alone that
- * something was wrong, after a line with its name. */
-#define DEBUGFS_SCRIPT                                                                             \
+/* nbdfuse makes a file of the export; */
+#define TOOL_SCRIPT                                                                                \
     "d=$(mktemp -d) || exit 1\n"                                                                   \
     "mkdir \"$d/m\"\n"                                                                             \
     "nbdfuse --readonly -P \"$d/pid\" \"$d/m/disk\" \"$uri\" & fuse=$!\n"                          \
-    "trap 'fusermount3 -u \"$d/m\" || kill $fuse; wait $fuse; rm -f \"$d/pid\" \"$d/err\"; rmdir " \
+    "trap 'fusermount3 -u \"$d/m\" 2>/dev/null || kill $fuse 2>/dev/null; wait $fuse; rm -f "      \
+    "\"$d/pid\" \"$d/err\"; rmdir "                                                                \
     "\"$d/m\" \"$d\"' EXIT\n"                                                                      \
     "while [ ! -s \"$d/pid\" ]; do kill -0 $fuse || exit 1; sleep 0.05; done\n"                    \
-    "device=$d/m/disk\n"                                                                           \
+    "device=$d/m/disk\n"
+#define PLAIN_LINE "%s\n"
+#define STDERR_LINE                                                                                \
     "{ %s; } 2>\"$d/err\"\n"                                                                       \
     "sed 1d \"$d/err\" >&2\n"                                                                      \
     "! sed 1d \"$d/err\" | grep -qv 'changing ownership'\n"
@@ -213,8 +218,7 @@ static bool run_nbdkit(const struct repo_call *call, const char *point, const st
         return false;
     if (repo_stopped(NULL))
         return err_set(err, ERR_CANCELLED, 0, "stopped by a signal");
-    return status == 0 ||
-           err_set(err, ERR_IO, 0, "%s failed", n->guestfs ? "libguestfs" : "debugfs");
+    return status == 0 || err_set(err, ERR_IO, 0, "%s failed", n->tool);
 }
 
 /* Where the file system is, for a tool that cannot find it. */
@@ -241,8 +245,11 @@ bool guest_run(struct repo_call *call, const struct guest_opts *o, const struct 
     struct store_point *point = store_point_open(call->store, call->words[0], err);
     if (!point || (!n.guestfs && !find_partition(point, &n, err)))
         return false;
+    n.tool = n.guestfs ? "libguestfs" : job->tool->name;
     SCOPED_FREE char *script = n.guestfs ? xasprintf(GUESTFS_SCRIPT, job->guestfs)
-                                         : xasprintf(DEBUGFS_SCRIPT, job->debugfs);
+                               : job->tool->tells_by_stderr
+                                   ? xasprintf(TOOL_SCRIPT STDERR_LINE, job->line)
+                                   : xasprintf(TOOL_SCRIPT PLAIN_LINE, job->line);
     n.script = script;
     return set_environment(point, &n, job, err) &&
            run_nbdkit(call, store_point_info(point)->id, &n, err);

@@ -16,7 +16,7 @@
 struct guest_opts {
     const char *disk;       /* NULL = all of the point */
     const char *filesystem; /* "/dev/sda1": as libguestfs names it; NULL = find it */
-    const char *tool;       /* "libguestfs" or "debugfs"; NULL = what there is */
+    const char *tool;       /* "libguestfs", or the job's other tool; NULL = what there is */
     const char *plugin;     /* of nbdkit; NULL = "oxbow" */
 };
 
@@ -40,21 +40,34 @@ enum {
          0},                                                                                       \
         {"tool",                                                                                   \
          GUEST_TOOL,                                                                               \
-         "libguestfs|debugfs",                                                                     \
+         "libguestfs|debugfs|fuse2fs",                                                             \
          0,                                                                                        \
-         "What reads the file system; default: libguestfs if it is installed",                     \
+         "What reads the file system: libguestfs, which is the default where it is installed, or " \
+         "for ext2, ext3 and ext4 debugfs (ls, cp) or fuse2fs (mount)",                            \
          0},                                                                                       \
     {                                                                                              \
         "plugin", GUEST_PLUGIN, "FILE", 0, "The plugin of nbdkit; default: the installed one", 0   \
     }
 error_t guest_option(int key, char *arg, struct guest_opts *o);
 
+/* A program that reads one disk, which nbdfuse shows to it as a file. */
+struct guest_tool {
+    const char *name, *package;
+    /* It says on standard error alone that something was wrong, after a line with its name. */
+    bool tells_by_stderr;
+};
+extern const struct guest_tool guest_debugfs, guest_fuse2fs, guest_kernel;
+
 /* A job: what each tool is told to do, as lines of sh(1). Both see $OXBOW_PATH (in the guest) and
- * $OXBOW_DEST; guestfish's line gets all its options in "$@", debugfs's the device in "$device". */
+ * $OXBOW_DEST; libguestfs's line gets all its options in "$@", the other tool's the disk in
+ * "$device". */
 struct guest_job {
-    const char *guestfs, *debugfs; /* NULL = this tool cannot */
-    const char *path;              /* absolute, of the guest; NULL = none */
-    const char *dest;              /* of this machine; NULL = none */
+    const char *guestfs;         /* NULL = libguestfs cannot */
+    const char *guestfs_program; /* guestfish or guestmount */
+    const struct guest_tool *tool;
+    const char *line;
+    const char *path; /* absolute, of the guest; NULL = none */
+    const char *dest; /* of this machine; NULL = none */
 };
 
 /* Run it. Errors: bad-argument, not-found (a tool that is not installed), io-error when the tool

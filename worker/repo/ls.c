@@ -12,8 +12,10 @@ static error_t option(int key, char *arg, struct argp_state *state, struct repo_
 static bool run(struct repo_call *call, struct err *err)
 {
     struct guest_job job = {
+        .guestfs_program = "guestfish",
         .guestfs = "exec guestfish --ro \"$@\" ll \"$OXBOW_PATH\"",
-        .debugfs = "debugfs -R \"ls -l \\\"$OXBOW_PATH\\\"\" \"$device\"",
+        .tool = &guest_debugfs,
+        .line = "debugfs -R \"ls -l \\\"$OXBOW_PATH\\\"\" \"$device\"",
         .path = call->count > 1 ? call->words[1] : "/",
     };
     return guest_run(call, call->opts, &job, err);

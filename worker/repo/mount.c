@@ -28,11 +28,18 @@ static error_t option(int key, char *arg, struct argp_state *state, struct repo_
     return 0;
 }
 
-/* Both stay until the directory is unmounted or a signal comes. */
+/* All stay until the directory is unmounted or a signal comes, which every program of the group
+ * gets: then what is not unmounted yet is. */
 #define GUESTMOUNT                                                                                 \
     "guestmount --ro --no-fork \"$@\" \"$OXBOW_DEST\" & mounted=$!\n"                              \
-    "trap 'guestunmount \"$OXBOW_DEST\"' INT TERM\n"                                               \
-    "while ! wait $mounted; do kill -0 $mounted 2>/dev/null || break; done"
+    "trap 'guestunmount --quiet \"$OXBOW_DEST\"' INT TERM\n"                                       \
+    "while kill -0 $mounted 2>/dev/null; do wait $mounted; done\n"                                 \
+    "wait $mounted"
+#define FUSE2FS                                                                                    \
+    "fuse2fs -f -o ro,nodev,nosuid,noexec \"$device\" \"$OXBOW_DEST\" & mounted=$!\n"              \
+    "trap 'fusermount -u \"$OXBOW_DEST\" 2>/dev/null' INT TERM\n"                                  \
+    "while kill -0 $mounted 2>/dev/null; do wait $mounted; done\n"                                 \
+    "wait $mounted"
 #define KERNEL_MOUNT                                                                               \
     "mount -o ro,loop,noload,nodev,nosuid,noexec \"$device\" \"$OXBOW_DEST\" || exit 1\n"          \
     "trap 'umount \"$OXBOW_DEST\"' INT TERM\n"                                                     \
@@ -44,10 +51,17 @@ static bool run(struct repo_call *call, struct err *err)
     struct stat st;
     if (stat(call->words[1], &st) != 0 || !S_ISDIR(st.st_mode))
         return err_set(err, ERR_BAD_ARGUMENT, 0, "'%s' is no directory", call->words[1]);
-    struct guest_job job = {.guestfs = GUESTMOUNT, .dest = call->words[1]};
+    struct guest_job job = {.guestfs = GUESTMOUNT,
+                            .guestfs_program = "guestmount",
+                            .tool = &guest_fuse2fs,
+                            .line = FUSE2FS,
+                            .dest = call->words[1]};
     if (o->kernel) {
-        job = (struct guest_job){.debugfs = KERNEL_MOUNT, .dest = call->words[1]};
-        o->guest.tool = "debugfs";
+        job.guestfs = NULL;
+        job.tool = &guest_kernel;
+        job.line = KERNEL_MOUNT;
+        if (o->guest.tool)
+            return err_set(err, ERR_BAD_ARGUMENT, 0, "--kernel and --tool exclude each other");
     }
     return guest_run(call, &o->guest, &job, err);
 }
