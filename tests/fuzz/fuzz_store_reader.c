@@ -28,9 +28,20 @@ static void clean_up(void)
 {
     static const char *const files[] = {"fate/golden.2", "manifests/golden.2/disk-a.mf",
                                         "manifests/golden.2/point.json", "repo.json"};
-    static const char *const dirs[] = {
-        "manifests/golden.2", "packs", "manifests", "fate",  "deleted", "index",
-        "sessions",           "gc",    "moved",     "trash", "keys"};
+    static const char *const dirs[] = {"manifests/golden.2",
+                                       "packs",
+                                       "manifests",
+                                       "fate",
+                                       "deleted",
+                                       "index",
+                                       "sessions",
+                                       "pins",
+                                       "marks",
+                                       "protected",
+                                       "damage",
+                                       "scrub",
+                                       "keys",
+                                       "deleting"};
     for (size_t i = 0; i < ARRAY_LEN(files); i++)
         (void)unlinkat(store->dirfd, files[i], 0);
     for (size_t i = 0; i < ARRAY_LEN(dirs); i++)
