@@ -559,11 +559,13 @@ static bool lose(struct unit *u, struct extents *lost, uint64_t from, uint64_t t
     return true;
 }
 
-static bool keep_record(struct unit *u, const struct map_record *r, uint64_t end,
+/* `may_refer`: else it is copied in any case. */
+static bool keep_record(struct unit *u, const struct map_record *r, bool may_refer, uint64_t end,
                         struct extents *lost, struct err *err)
 {
     uint32_t number = u->disk->parent_packs[r->where.pack];
-    if (number != DEDUP_NO_PACK && session_may_refer(u->stream->session, number, r->where.frame)) {
+    if (may_refer && number != DEDUP_NO_PACK &&
+        session_may_refer(u->stream->session, number, r->where.frame)) {
         struct map_record same = shifted(r, 0, map_record_blocks(r), number);
         records_join(&u->records, &same);
         u->stats.unchanged_bytes += (uint64_t)map_record_blocks(r) * STORE_BLOCK_BYTES;
@@ -579,6 +581,31 @@ static bool keep_record(struct unit *u, const struct map_record *r, uint64_t end
     return copy_record(u, r, data, len, err);
 }
 
+/* The parent's last block, if its end cuts it and the disk goes on: what the block has behind that
+ * end, which is not zero where the parent had shrunk, must not come back. */
+static bool is_cut_block(const struct unit *u, uint64_t block)
+{
+    uint64_t size = u->disk->parent->map.size_bytes;
+    return size % STORE_BLOCK_BYTES != 0 && u->disk->size_bytes > size &&
+           block == size / STORE_BLOCK_BYTES;
+}
+
+/* A record, its last block by itself if need be. */
+static bool keep_parts(struct unit *u, const struct map_record *r, uint64_t end,
+                       struct extents *lost, struct err *err)
+{
+    uint32_t n = map_record_blocks(r);
+    if (!is_cut_block(u, map_record_end(r) - 1))
+        return keep_record(u, r, true, end, lost, err);
+    struct map_record last = shifted(r, n - 1, 1, r->where.pack);
+    if (n > 1) {
+        struct map_record first = shifted(r, 0, n - 1, r->where.pack);
+        if (!keep_record(u, &first, true, end, lost, err))
+            return false;
+    }
+    return keep_record(u, &last, false, end, lost, err);
+}
+
 /* [offset, offset + len), which is not empty. */
 static bool keep(struct unit *u, uint64_t offset, uint64_t len, struct extents *lost,
                  struct err *err)
@@ -590,7 +617,7 @@ static bool keep(struct unit *u, uint64_t offset, uint64_t len, struct extents *
     if (!reader_map(u->disk->parent, first, n, &records, err))
         return lose(u, lost, offset, end, err);
     for (size_t i = 0; i < records.count; i++)
-        if (!keep_record(u, &records.items[i], end, lost, err))
+        if (!keep_parts(u, &records.items[i], end, lost, err))
             return false;
     return true;
 }
