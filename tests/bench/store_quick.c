@@ -2,12 +2,13 @@
 /*
  * One step of the quick benchmark of the repository, see store-quick.
  *
- *     store_quick limit IMAGE             what must be done for the image, on one core: "zstd"
- * alone, with "hash", and with encryption too ("limit") store_quick backup REPO ID IMAGE THREADS
- * [PARENT] store_quick restore REPO ID TARGET THREADS      TARGET "-" discards store_quick verify
- * REPO ID THREADS
- *
- *     store_quick key FILE                a key file
+ *     store_quick limit IMAGE
+ *         What must be done for the image, on one core: "zstd" alone, with "hash", and with
+ *         encryption too ("limit"); and the other way: "unzstd" alone, and all three ("unlimit").
+ *     store_quick backup REPO ID IMAGE THREADS [PARENT]
+ *     store_quick restore REPO ID TARGET THREADS        TARGET "-" discards
+ *     store_quick verify REPO ID THREADS
+ *     store_quick key FILE                              a key file
  *
  * With $OXBOW_KEY_FILE the repository is encrypted.
  */
@@ -52,9 +53,16 @@ static void report(const char *what, uint64_t bytes, int64_t ms, double cpu)
         u.ru_maxrss / 1024);
 }
 
+/* The way back, one frame at a time. */
+struct undo {
+    double zstd_s, all_s;
+    uint64_t bytes;
+};
+
 /* What the processor must do for the image whatever the program: each pass reads the image, drops
- * zero blocks, compresses; `hash` and `seal` add the digests and the encryption. */
-static bool pass(const char *what, const char *path, bool hash, bool seal)
+ * zero blocks, compresses; `hash` and `seal` add the digests and the encryption. With `undo`, all
+ * of it is undone too, and that is what is timed. */
+static bool pass(const char *what, const char *path, bool hash, bool seal, struct undo *undo)
 {
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
@@ -69,6 +77,8 @@ static bool pass(const char *what, const char *path, bool hash, bool seal)
     envelope_new(crypt, &envelope);
     SCOPED(hasher) struct hasher *hasher = hasher_new(seal ? crypt_id_key(crypt) : NULL);
     ZSTD_CCtx *zstd = ZSTD_createCCtx();
+    ZSTD_DCtx *unzstd = ZSTD_createDCtx();
+    bool ok = true;
     const uint8_t *blocks[FRAME / BLOCK];
     for (size_t i = 0; i < FRAME / BLOCK; i++)
         blocks[i] = raw + i * BLOCK;
@@ -96,20 +106,37 @@ static bool pass(const char *what, const char *path, bool hash, bool seal)
         if (seal)
             envelope_seal(crypt, &envelope, salt, (struct crypt_aad){0}, out, len, out, tag);
         filled = 0;
+        if (!undo)
+            continue;
+        double begin = cpu_seconds();
+        ok = ok && envelope_open(crypt, &envelope, salt, (struct crypt_aad){0}, out, len, out, tag);
+        double opened = cpu_seconds();
+        ok = ok && ZSTD_decompressDCtx(unzstd, raw, FRAME, out, len) == FRAME;
+        undo->zstd_s += cpu_seconds() - opened;
+        hasher_leaves(hasher, blocks, FRAME / BLOCK, leaves);
+        undo->all_s += cpu_seconds() - begin;
+        undo->bytes += FRAME;
     }
-    report(what, bytes, now_ms() - start, cpu_seconds() - cpu);
+    if (undo) {
+        report("unzstd", undo->bytes, (int64_t)(undo->zstd_s * 1e3), undo->zstd_s);
+        report(what, undo->bytes, (int64_t)(undo->all_s * 1e3), undo->all_s);
+    } else {
+        report(what, bytes, now_ms() - start, cpu_seconds() - cpu);
+    }
     ZSTD_freeCCtx(zstd);
+    ZSTD_freeDCtx(unzstd);
     free(leaves);
     free(raw);
     free(out);
     (void)close(fd);
-    return true;
+    return ok;
 }
 
 static int limit(const char *path)
 {
-    bool ok = pass("zstd", path, false, false) && pass("hash", path, true, false) &&
-              pass("limit", path, true, true);
+    struct undo undo = {0};
+    bool ok = pass("zstd", path, false, false, NULL) && pass("hash", path, true, false, NULL) &&
+              pass("limit", path, true, true, NULL) && pass("unlimit", path, true, true, &undo);
     return ok ? 0 : 1;
 }
 

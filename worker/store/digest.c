@@ -9,16 +9,17 @@
 #include <isa-l/mem_routines.h>
 #include <openssl/evp.h>
 
-#include "worker/store/sha256x2.h"
+#include "worker/store/sha256x16.h"
 #include "worker/store/store.h"
 
-enum { HMAC_PAD_BYTES = 64 };
+enum { HMAC_PAD_BYTES = 64, MANY_MIN = 9 /* messages for which all lanes are worth it */ };
 
 struct hasher {
     EVP_MD *sha256; /* fetched once: an implicit fetch costs as much as a small block */
     EVP_MD_CTX *ctx;
     bool is_keyed;
-    bool has_lanes;                   /* the processor does two messages at once */
+    bool has_lanes;                   /* the processor does two messages at once, */
+    bool has_many;                    /* and sixteen */
     struct sha256_state inner, outer; /* what messages begin with; outer: when keyed */
     uint8_t inner_pad[HMAC_PAD_BYTES], outer_pad[HMAC_PAD_BYTES]; /* of HMAC (RFC 2104) */
 };
@@ -39,6 +40,7 @@ struct hasher *hasher_new(const uint8_t *key)
     assert(h->sha256 && h->ctx);
     CRYPTO_MUST(EVP_DigestInit_ex2(h->ctx, h->sha256, NULL));
     h->has_lanes = sha256x2_available();
+    h->has_many = h->has_lanes && sha256x16_available();
     h->inner = sha256_start;
     if (!key)
         return h;
@@ -86,7 +88,7 @@ void hasher_leaf(struct hasher *h, const void *block, uint8_t out[DIGEST_BYTES])
     tagged(h, 0, block, STORE_BLOCK_BYTES, out);
 }
 
-/* ---- two leaves at once */
+/* ---- two leaves at once, and sixteen */
 
 /* The last block of a message that has `prefix` + `len` bytes in all: after the `tail` bytes of
  * data that are left comes the padding (FIPS 180-4, 5.1.1). */
@@ -129,9 +131,53 @@ static void two_leaves(const struct hasher *h, const uint8_t *a, const uint8_t *
     sha256_state_digest(&y, out_b);
 }
 
+/* The first `n` of sixteen. */
+static void many_leaves(const struct hasher *h, const uint8_t *const blocks[SHA256_LANES], size_t n,
+                        uint8_t *out)
+{
+    enum { HEAD = SHA256_BLOCK_BYTES - 1, WHOLE = (STORE_BLOCK_BYTES - 1) / SHA256_BLOCK_BYTES };
+    uint8_t ends[SHA256_LANES][SHA256_BLOCK_BYTES];
+    const uint8_t *at[SHA256_LANES], *data[SHA256_LANES];
+    struct sha256x16 s;
+    size_t prefix = h->is_keyed ? HMAC_PAD_BYTES : 0;
+    for (size_t i = 0; i < SHA256_LANES; i++) {
+        ends[i][0] = 0;
+        memcpy(ends[i] + 1, blocks[i], HEAD);
+        at[i] = ends[i];
+        data[i] = blocks[i] + HEAD;
+    }
+    sha256x16_start(&s, &h->inner);
+    sha256x16_blocks(&s, at, 1);
+    sha256x16_blocks(&s, data, WHOLE);
+    for (size_t i = 0; i < SHA256_LANES; i++) {
+        ends[i][0] = blocks[i][STORE_BLOCK_BYTES - 1];
+        pad(ends[i], 1, prefix + 1 + STORE_BLOCK_BYTES);
+    }
+    sha256x16_blocks(&s, at, 1);
+    if (h->is_keyed) {
+        for (size_t i = 0; i < SHA256_LANES; i++) {
+            sha256x16_digest(&s, i, ends[i]);
+            pad(ends[i], DIGEST_BYTES, HMAC_PAD_BYTES + DIGEST_BYTES);
+        }
+        sha256x16_start(&s, &h->outer);
+        sha256x16_blocks(&s, at, 1);
+    }
+    for (size_t i = 0; i < n; i++)
+        sha256x16_digest(&s, i, out + i * DIGEST_BYTES);
+}
+
 void hasher_leaves(struct hasher *h, const uint8_t *const *blocks, size_t n, uint8_t *out)
 {
     size_t i = 0;
+    for (; h->has_many && n - i >= MANY_MIN;) {
+        const uint8_t *lanes[SHA256_LANES]; /* those too many do the first one again */
+        size_t k = n - i < SHA256_LANES ? n - i : SHA256_LANES;
+        for (size_t lane = 0; lane < SHA256_LANES; lane++)
+            lanes[lane] = blocks[i + (lane < k ? lane : 0)];
+        many_leaves(h, lanes, k, out);
+        i += k;
+        out += k * DIGEST_BYTES;
+    }
     for (; h->has_lanes && i + 2 <= n; i += 2, out += (size_t)2 * DIGEST_BYTES)
         two_leaves(h, blocks[i], blocks[i + 1], out, out + DIGEST_BYTES);
     for (; i < n; i++, out += DIGEST_BYTES)

@@ -429,29 +429,6 @@ void footer_add_frame(struct footer_builder *b, uint64_t offset, uint32_t stored
     list_seal(crypt, &frame, list);
 }
 
-void footer_copy_frame(struct footer_builder *b, const struct footer *from, uint32_t frame,
-                       uint64_t offset)
-{
-    const struct frame_entry *e = &from->frames[frame];
-    uint32_t leaves = e->raw_len / STORE_BLOCK_BYTES;
-    if (e->list) { /* the builder only needs to count what it cannot see */
-        size_t len = sealed_list_bytes(e->chunks, e->raw_len);
-        memcpy(append(&b->lists, &b->n_lists, &b->cap_lists, (uint32_t)len, 1), e->list, len);
-        b->n_chunks += e->chunks;
-        b->n_leaves += leaves;
-    } else {
-        uint8_t *at =
-            append(&b->chunks, &b->n_chunks, &b->cap_chunks, e->chunks, CHUNK_ENTRY_BYTES);
-        memcpy(at, from->chunks + (size_t)e->first_chunk * CHUNK_ENTRY_BYTES,
-               (size_t)e->chunks * CHUNK_ENTRY_BYTES);
-        for (uint32_t c = 0; c < e->chunks; c++)
-            put_u16(at + (size_t)c * CHUNK_ENTRY_BYTES + DIGEST_BYTES, (uint16_t)b->n_frames);
-        memcpy(append(&b->leaves, &b->n_leaves, &b->cap_leaves, leaves, LEAF_BYTES),
-               from->leaves + (size_t)e->first_leaf * LEAF_BYTES, (size_t)leaves * LEAF_BYTES);
-    }
-    add_entry(b, offset, e->stored_len, e->raw_len, e->chunks);
-}
-
 size_t footer_builder_bytes(const struct footer_builder *b)
 {
     size_t tables =

@@ -165,10 +165,6 @@ void footer_add_chunk(struct footer_builder *b, const uint8_t id[DIGEST_BYTES], 
 void footer_add_frame(struct footer_builder *b, uint64_t offset, uint32_t stored_len,
                       uint32_t raw_len, uint32_t chunks, const struct crypt *crypt,
                       const uint8_t *salt);
-/* A frame of another pack, which the caller copies verbatim to `offset`, is the next one, with its
- * list as it is. Needs no key. All frames of a builder are sealed, or none. */
-void footer_copy_frame(struct footer_builder *b, const struct footer *from, uint32_t frame,
-                       uint64_t offset);
 size_t footer_builder_bytes(const struct footer_builder *b);
 /* The encoded footer of footer_builder_bytes(); the caller frees. */
 uint8_t *footer_encode(const struct footer_builder *b);

@@ -250,26 +250,26 @@ struct cache_item *pack_pin(struct store *store, const struct pack_ref *ref, str
 static bool verify_blocks(struct decoder *d, const struct footer *footer,
                           const struct frame_entry *entry, const uint8_t *raw, struct err *err)
 {
-    uint8_t leaves[CHUNK_BLOCKS_MAX * DIGEST_BYTES];
-    uint32_t block = 0;
+    const uint8_t *blocks[FRAME_BLOCKS_MAX] = {0};
+    uint8_t leaves[FRAME_BLOCKS_MAX * DIGEST_BYTES];
+    uint32_t n_blocks = entry->raw_len / STORE_BLOCK_BYTES, block = 0;
+    for (uint32_t i = 0; i < n_blocks; i++)
+        blocks[i] = raw + (size_t)i * STORE_BLOCK_BYTES;
+    hasher_leaves(d->hasher, blocks, n_blocks, leaves);
+    for (uint32_t i = 0; i < n_blocks; i++)
+        if (memcmp(leaves + (size_t)i * DIGEST_BYTES, footer_leaf(footer, entry, i), LEAF_BYTES) !=
+            0)
+            return err_set(err, ERR_STORE_CORRUPT, 0, "block %u: wrong digest", i);
     for (uint32_t c = entry->first_chunk; c < entry->first_chunk + entry->chunks; c++) {
         struct chunk_entry chunk = footer_chunk(footer, c);
         uint32_t n = chunk.blocks_less_1 + 1u;
-        if (n > CHUNK_BLOCKS_MAX)
-            return err_set(err, ERR_STORE_CORRUPT, 0, "chunk %u is too large", c);
-        const uint8_t *blocks[CHUNK_BLOCKS_MAX];
-        for (uint32_t i = 0; i < n; i++)
-            blocks[i] = raw + (size_t)(block + i) * STORE_BLOCK_BYTES;
-        hasher_leaves(d->hasher, blocks, n, leaves);
-        for (uint32_t i = 0; i < n; i++, block++) {
-            const uint8_t *leaf = leaves + (size_t)i * DIGEST_BYTES;
-            if (memcmp(leaf, footer_leaf(footer, entry, block), LEAF_BYTES) != 0)
-                return err_set(err, ERR_STORE_CORRUPT, 0, "block %u: wrong digest", block);
-        }
         uint8_t id[DIGEST_BYTES];
-        hasher_chunk(d->hasher, leaves, n, id);
+        if (n > CHUNK_BLOCKS_MAX || n > n_blocks - block)
+            return err_set(err, ERR_STORE_CORRUPT, 0, "chunk %u is too large", c);
+        hasher_chunk(d->hasher, leaves + (size_t)block * DIGEST_BYTES, n, id);
         if (memcmp(id, chunk.id, DIGEST_BYTES) != 0)
             return err_set(err, ERR_STORE_CORRUPT, 0, "chunk %u: wrong digest", c);
+        block += n;
     }
     return true;
 }

@@ -16,6 +16,7 @@ struct sha256_state {
     uint32_t words[8];
 };
 extern const struct sha256_state sha256_start;
+extern const uint32_t sha256_constants[64];
 
 /* False: this processor lacks the instructions, and nothing else here may be called. */
 bool sha256x2_available(void);

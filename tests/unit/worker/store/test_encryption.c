@@ -13,7 +13,7 @@
 #include "worker/store/keys.h"
 #include "worker/store/packfile.h"
 #include "worker/store/reader.h"
-#include "worker/store/sha256x2.h"
+#include "worker/store/sha256x16.h"
 #include "worker/store/upkeep.h"
 
 enum { BLOCK = STORE_BLOCK_BYTES, DATA_BYTES = 600 * BLOCK + 99, FAST = 14 /* scrypt */ };
@@ -565,90 +565,6 @@ static void test_a_forged_point_is_refused(void **state)
     MUST_FAIL(store_point_open(store, "first.1", &err), &err, ERR_STORE_CORRUPT);
 }
 
-/* ---- compaction's tool */
-
-static uint8_t *read_footer_bytes(const struct open_pack *pack, size_t *ret_len, uint64_t *ret_at)
-{
-    struct err err = ERR_INIT;
-    struct stat st;
-    assert_int_equal(fstat(pack->fd, &st), 0);
-    uint8_t end[TRAILER_BYTES];
-    struct trailer trailer;
-    MUST(file_pread_full(pack->fd, end, sizeof end, (uint64_t)st.st_size - sizeof end, &err), &err);
-    MUST(trailer_decode(end, TRAILER_PACK, (uint64_t)st.st_size, FOOTER_BYTES_MAX, &trailer, &err),
-         &err);
-    uint8_t *bytes = xmalloc(trailer.tail_len);
-    MUST(file_pread_full(pack->fd, bytes, trailer.tail_len, trailer.tail_offset, &err), &err);
-    *ret_len = trailer.tail_len;
-    *ret_at = trailer.tail_offset;
-    return bytes;
-}
-
-/* Frames in the reverse order with a gap between them; `crypt` of the copier has no key. */
-static void check_copy(const struct footer *from, const struct crypt *keyless,
-                       const struct crypt *crypt, size_t tail_offset)
-{
-    struct err err = ERR_INIT;
-    struct footer_builder builder = {0};
-    struct footer with_key, without;
-    uint64_t at = PACK_HEADER_BYTES;
-    for (uint32_t i = from->n_frames; i-- > 0;) {
-        footer_copy_frame(&builder, from, i, at);
-        at += FRAME_HEADER_BYTES + from->frames[i].stored_len;
-    }
-    assert_true(at <= tail_offset);
-    size_t len = footer_builder_bytes(&builder);
-    uint8_t *bytes = footer_encode(&builder), *again = footer_encode(&builder);
-    MUST(footer_decode(bytes, len, at, crypt, &with_key, &err), &err);
-    MUST(footer_decode(again, len, at, keyless, &without, &err), &err);
-    assert_int_equal(with_key.n_frames, from->n_frames);
-    assert_int_equal(with_key.n_chunks, from->n_chunks);
-    for (uint32_t i = 0; i < from->n_frames; i++) {
-        const struct frame_entry *old = &from->frames[from->n_frames - 1 - i];
-        const struct frame_entry *new = &with_key.frames[i];
-        assert_int_equal(new->raw_len, old->raw_len);
-        for (uint32_t c = 0; c < new->chunks; c++)
-            assert_int_equal(footer_chunk(&with_key, new->first_chunk + c).frame, i);
-        if (from->leaves)
-            assert_memory_equal(footer_leaf(&with_key, new, 0), footer_leaf(from, old, 0),
-                                (size_t)(old->raw_len / BLOCK) * LEAF_BYTES);
-    }
-    footer_done(&with_key);
-    footer_done(&without);
-    footer_builder_done(&builder);
-}
-
-static void test_frames_are_copied_without_a_key(void **state)
-{
-    struct scene *s = *state;
-    struct err err = ERR_INIT;
-    SCOPED(store) struct store *store = open_with(s, s->key_file, &err);
-    MUST(store, &err);
-    SCOPED(crypt) struct crypt *keyless = crypt_new(store->repo_id, NULL);
-    SCOPED(store_reader) struct store_reader *reader = open_disk(store, "first.1");
-    struct cache_item *item = pack_pin(store, &reader->map.packs[0], &err);
-    MUST(item, &err);
-    size_t len;
-    uint64_t at;
-    struct footer closed;
-    assert_true(pack_of(item)->footer.n_frames > 1);
-    uint8_t *bytes = read_footer_bytes(pack_of(item), &len, &at);
-    MUST(footer_decode(bytes, len, at, keyless, &closed, &err), &err);
-    check_copy(&closed, keyless, store->crypt, at);
-    check_copy(&pack_of(item)->footer, keyless, store->crypt, at);
-    footer_done(&closed);
-    cache_unpin(store->packs, item);
-    /* And in a repository that is not encrypted. */
-    SCOPED_FREE char *plain = xasprintf("%s/plain", s->dir);
-    SCOPED(store) struct store *other = store_init(plain, NULL, &err);
-    MUST(other && backup(other, "first.1", &s->image, NULL, NULL, &err), &err);
-    SCOPED(store_reader) struct store_reader *reader2 = open_disk(other, "first.1");
-    item = pack_pin(other, &reader2->map.packs[0], &err);
-    MUST(item, &err);
-    check_copy(&pack_of(item)->footer, NULL, NULL, UINT32_MAX);
-    cache_unpin(other->packs, item);
-}
-
 /* ---- the primitives */
 
 static void test_seals(void **state)
@@ -726,10 +642,10 @@ static void test_keyed_digests(void **state)
 static void test_many_leaves_at_once(void **state)
 {
     (void)state;
-    enum { N = 9 };
+    enum { N = 40 };
     const uint8_t key[DIGEST_BYTES] = {7, 1};
     uint8_t *data = xmalloc(N * BLOCK + 1), many[N * DIGEST_BYTES], one[DIGEST_BYTES];
-    for (uint64_t seed = 0; seed < 40; seed++) {
+    for (uint64_t seed = 0; seed < 90; seed++) {
         struct hasher *h = hasher_new(seed % 2 ? key : NULL);
         const uint8_t *blocks[N];
         size_t n = seed % (N + 1);
@@ -746,7 +662,15 @@ static void test_many_leaves_at_once(void **state)
     free(data);
 }
 
-/* The kernel itself against libcrypto, for messages of 1 to 70 whole blocks (and their padding). */
+static void sha256_end(uint8_t end[64], uint64_t n_blocks)
+{
+    memset(end, 0, 64);
+    end[0] = 0x80;
+    for (size_t i = 0; i < 8; i++)
+        end[63 - i] = (uint8_t)(n_blocks * 512 >> 8 * i);
+}
+
+/* The kernels themselves against libcrypto, for messages of whole blocks (and their padding). */
 static void test_two_lanes(void **state)
 {
     (void)state;
@@ -757,11 +681,10 @@ static void test_two_lanes(void **state)
     for (uint64_t n = 1; n <= BLOCKS; n++) {
         uint8_t want[DIGEST_BYTES], got[DIGEST_BYTES];
         struct sha256_state x = sha256_start, y = sha256_start;
-        uint8_t end[64] = {0x80};
+        uint8_t end[64];
+        sha256_end(end, n);
         fill_random(a, n * 64, n);
         fill_random(b, n * 64, ~n);
-        for (size_t i = 0; i < 8; i++)
-            end[63 - i] = (uint8_t)(n * 512 >> 8 * i);
         sha256x2_blocks(&x, &y, a, b, n);
         sha256x2_blocks(&x, &y, end, end, 1);
         sha256_state_digest(&x, got);
@@ -772,6 +695,35 @@ static void test_two_lanes(void **state)
         assert_memory_equal(got, want, sizeof want);
     }
     free(a);
+}
+
+static void test_sixteen_lanes(void **state)
+{
+    (void)state;
+    if (!sha256x16_available())
+        skip();
+    enum { BLOCKS = 70, LANE_BYTES = BLOCKS * 64 + 1 };
+    uint8_t *data = xmalloc((size_t)SHA256_LANES * LANE_BYTES);
+    for (uint64_t n = 1; n <= BLOCKS; n++) {
+        uint8_t want[DIGEST_BYTES], got[DIGEST_BYTES], end[64];
+        const uint8_t *lanes[SHA256_LANES], *ends[SHA256_LANES];
+        struct sha256x16 s;
+        sha256_end(end, n);
+        fill_random(data, (size_t)SHA256_LANES * LANE_BYTES, n);
+        for (size_t i = 0; i < SHA256_LANES; i++) {
+            lanes[i] = data + i * LANE_BYTES;
+            ends[i] = end;
+        }
+        sha256x16_start(&s, &sha256_start);
+        sha256x16_blocks(&s, lanes, n);
+        sha256x16_blocks(&s, ends, 1);
+        for (size_t i = 0; i < SHA256_LANES; i++) {
+            sha256x16_digest(&s, i, got);
+            digest_sha256(lanes[i], n * 64, want);
+            assert_memory_equal(got, want, sizeof want);
+        }
+    }
+    free(data);
 }
 
 int main(void)
@@ -792,11 +744,11 @@ int main(void)
         T(test_healing_from_elsewhere),
         T(test_use_table_is_that_of_the_map),
         T(test_a_forged_point_is_refused),
-        T(test_frames_are_copied_without_a_key),
         cmocka_unit_test(test_seals),
         cmocka_unit_test(test_keyed_digests),
         cmocka_unit_test(test_many_leaves_at_once),
         cmocka_unit_test(test_two_lanes),
+        cmocka_unit_test(test_sixteen_lanes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
