@@ -6,18 +6,25 @@
 /* Whatever a result says, an offer must be able to carry it. */
 #define RATES_MOST 1e15
 
+static bool is_old(const struct core *core, const struct rate *r)
+{
+    return core->now_ms - r->at_ms > RATES_KEEP_MS;
+}
+
 static bool take(struct core *core, const char *zone, const struct wire_path_stats *p,
                  struct err *err)
 {
     SCOPED_RATE struct rate r = {0};
     if (!ledger_rate_get(core->ledger, zone, p->path, &r, err))
         return false;
+    if (is_old(core, &r))
+        r.samples = r.bytes_per_s = 0;
     double sample = (double)p->bytes_read * 1000 / (double)p->copy_ms;
     r.samples++;
     int64_t weight = r.samples < RATES_WEIGHT ? r.samples : RATES_WEIGHT;
     double average = (double)r.bytes_per_s + (sample - (double)r.bytes_per_s) / (double)weight;
     r.bytes_per_s = average < 1 ? 1 : average > RATES_MOST ? (int64_t)RATES_MOST : (int64_t)average;
-    r.at_ms = core->wall_ms;
+    r.at_ms = core->now_ms;
     if (!r.n) {
         r.zone = xstrdup(zone);
         r.path = xstrdup(p->path);
@@ -46,6 +53,14 @@ bool rates_load(struct core *core, const char *zone, struct rate_list *list, str
 {
     if (!ledger_rate_list(core->ledger, zone, list, err))
         return false;
+    size_t fresh = 0;
+    for (size_t i = 0; i < list->count; i++) {
+        if (is_old(core, &list->v[i]))
+            rate_done(&list->v[i]);
+        else
+            list->v[fresh++] = list->v[i];
+    }
+    list->count = fresh;
     /* A path is a word of a worker's; more than an offer can name there are only by a fault. */
     if (list->count > WIRE_PATHS_MAX) {
         for (size_t i = WIRE_PATHS_MAX; i < list->count; i++)

@@ -2,7 +2,9 @@
 /*
  * How fast backups are in a zone, by path: each successful backup that read enough by a path is one
  * sample; the ledger keeps a moving average, in which a new sample counts for a quarter (more while
- * there are fewer than four). Offers of backups and plans carry it, so that a worker can choose.
+ * there are fewer than four). Offers of backups and plans carry it, so that a worker can choose. A
+ * rate that no backup has renewed for a month counts no more, and begins anew: what is not taken is
+ * not measured, and must not stay slow for ever.
  *
  * Threads: one at a time. Errors: those of the ledger.
  */
@@ -11,6 +13,7 @@
 #include "coordinator/core.h"
 
 enum { RATES_MIN_BYTES = 64 << 20, RATES_WEIGHT = 4 };
+#define RATES_KEEP_MS (INT64_C(30) * 24 * 3600 * 1000)
 
 /* What a backup's result tells. */
 bool rates_take(struct core *core, const char *zone, const struct wire_paths_stats *paths,

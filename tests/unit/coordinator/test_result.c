@@ -2,6 +2,7 @@
 /* Results, retries, leftovers and clean-ups, deadlines. */
 #include <string.h>
 
+#include "coordinator/rates.h"
 #include "coordinator/result.h"
 #include "tests/unit/coordinator/bed.h"
 
@@ -137,6 +138,12 @@ static void rates_are_averaged_and_offered(void **state)
     assert_int_equal(samples, 5);
     bed_restart(bed);
     assert_int_equal(offered_rate(bed, &samples), 250);
+    /* Nobody has taken it for a month: it begins anew. */
+    bed_wait(bed, RATES_KEEP_MS + 1);
+    assert_int_equal(offered_rate(bed, &samples), -1);
+    copied(bed, 80, 1000);
+    assert_int_equal(offered_rate(bed, &samples), 80);
+    assert_int_equal(samples, 1);
     /* What no disk can do must not make an offer that no worker can read. */
     for (int i = 0; i < 50; i++)
         copied(bed, (INT64_C(1) << 33) - 1, 1);
