@@ -192,13 +192,15 @@ bool plan_check_plan(struct core *core, const void *message, struct err *why)
     return check_zone(core, b->zone, why);
 }
 
-/* The VMs that workers run in, which "all" and the like do not mean. Borrowed from `workers`. */
-static struct wire_strings proxies_of(const struct worker_list *workers)
+/* The VMs that the zone's workers run in, which "all" and the like do not mean. Borrowed from
+ * `workers`. */
+static struct wire_strings proxies_of(const struct worker_list *workers, const char *zone)
 {
     struct wire_strings all = {.v = xcalloc(workers->count + 1, sizeof *all.v)};
     for (size_t i = 0; i < workers->count && all.count < WIRE_SELECT_MAX; i++) {
-        if (workers->v[i].proxy && workers->v[i].proxy[0])
-            all.v[all.count++] = workers->v[i].proxy;
+        const struct worker *w = &workers->v[i];
+        if (w->proxy && w->proxy[0] && strcmp(w->zone, zone) == 0)
+            all.v[all.count++] = w->proxy;
     }
     return all;
 }
@@ -208,18 +210,21 @@ bool plan_plan(struct core *core, struct request *r, const void *message, struct
     const struct wire_plan *b = message;
     struct wire_plan plan = *b;
     struct worker_list workers = {0};
-    if (!ledger_worker_list(core->ledger, &workers, err))
-        return false;
-    struct wire_strings proxies = proxies_of(&workers);
-    struct work_spec spec = {
-        .role = TASK_MAIN,
-        .kind = "plan",
-        .lane = LANE_UPKEEP,
-        .deadline_s = core->conf->deadline_s,
-        .offer = {.plan = &plan, .proxies = proxies},
-    };
-    bool ok = add_per_zone(core, r, b->zone, &spec, err) && work_settle(core, r, err);
-    free(proxies.v);
+    bool ok = ledger_worker_list(core->ledger, &workers, err);
+    for (unsigned i = 0; ok && i < core->conf->zones_count; i++) {
+        const char *zone = core->conf->zones[i].name;
+        struct wire_strings proxies = proxies_of(&workers, zone);
+        struct work_spec spec = {
+            .role = TASK_MAIN,
+            .kind = "plan",
+            .lane = LANE_UPKEEP,
+            .deadline_s = core->conf->deadline_s,
+            .offer = {.plan = &plan, .proxies = proxies},
+        };
+        if (!b->zone || strcmp(b->zone, zone) == 0)
+            ok = add_per_zone(core, r, zone, &spec, err);
+        free(proxies.v);
+    }
     worker_list_done(&workers);
-    return ok;
+    return ok && work_settle(core, r, err);
 }

@@ -304,6 +304,7 @@ static void plan_asks_each_zone(void **state)
     assert_string_equal(o->proxies.v[0], "proxy1");
     assert_int_equal(o->rates.count, 0);
     SCOPED_SENT struct sent two = bed_take_for(bed, WIRE_OFFER, "oxbow.tasks.dc2.upkeep");
+    assert_int_equal(((const struct wire_offer *)two.m.as)->proxies.count, 0);
 
     struct hold h = {.attempt = 1};
     snprintf(h.task, sizeof h.task, "%s", o->task);
