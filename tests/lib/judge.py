@@ -67,10 +67,11 @@ class Judge:
                 wrong.append(f"disk {disk['id']} belongs to no VM")
         return wrong
 
-    @staticmethod
-    def transfers_rest(state, vms):
-        """No disk of these VMs (None = any) is open in an image transfer, or locked."""
-        ids = {vm["id"] for vm in state["vms"] if vms is None or vm["name"] in vms}
+    def transfers_rest(self, state, vms):
+        """No disk of these VMs, and of those restored from them (None = any), is open in an image
+        transfer, or locked."""
+        ids = {vm["id"] for vm in state["vms"]
+               if vms is None or vm["name"] in vms or self.is_of(vm["name"], vms)}
         disks = {d["id"]: d for d in state["disks"] if vms is None or d["vm"] in ids}
         wrong = [f"disk {t['disk']} is open in transfer {t['id']} ({t['phase']})" for t in
                  state["transfers"] if t["disk"] in disks and not t["phase"].startswith("finished_")]
