@@ -47,6 +47,8 @@ static bool keep_handle(struct core *core, const struct task *t, const struct wi
     const char *disk = after(h->name, "attachment.");
     if (disk)
         return ledger_leftover_add(core->ledger, t->id, "attachment", h->value, disk, err);
+    if (strcmp(h->name, "backup") == 0 && t->vm)
+        return ledger_leftover_add(core->ledger, t->id, "backup", t->vm, h->value, err);
     if (after(h->name, "transfer."))
         return ledger_leftover_add(core->ledger, t->id, "transfer", NULL, h->value, err);
     if (which == HOLDS)

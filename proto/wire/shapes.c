@@ -8,7 +8,8 @@
 /* --- Words ----------------------------------------------------------------------------------- */
 const char *const shape_quiesce_words[] = {"auto", "require", "off", NULL};
 const char *const shape_unsupported_words[] = {"skip", "fail", NULL};
-const char *const shape_path_words[] = {"auto", "attach", "imageio", NULL};
+const char *const shape_path_words[] = {"auto", "attach", "imageio", "cbt", NULL};
+static const char *const restore_path_words[] = {"auto", "attach", "imageio", NULL};
 const char *const shape_config_words[] = {"ovf", "json", NULL};
 const char *const shape_nics_words[] = {"unplugged", "plugged", "none", NULL};
 
@@ -82,8 +83,9 @@ static const struct shape_field backup_opts_fields[] = {
     ENUM(
         wire_backup_opts, path, shape_path_words,
         "How the data comes out: attach = the snapshot's disks on the proxy VM; imageio = by image "
-        "transfer from the host; auto = attach, but imageio for disks with checkpoints, which "
-        "attaching would destroy."),
+        "transfer from the host; cbt = only what changed, by a backup of the engine and its "
+        "checkpoints; auto = cbt where incremental backup is on for all disks, else attach, but "
+        "imageio for disks with checkpoints, which attaching would destroy."),
 };
 const struct shape shape_backup_opts =
     SHAPE(wire_backup_opts, "backup-options", backup_opts_fields);
@@ -111,7 +113,7 @@ static const struct shape_field restore_opts_fields[] = {
     BOOL(wire_restore_opts, start, "Start it when done."),
     STRINGS(wire_restore_opts, disks, WIRE_SELECT_MAX, WIRE_NAME_MAX,
             "Only these disks of the restore point (id or alias); absent = all."),
-    ENUM(wire_restore_opts, path, shape_path_words,
+    ENUM(wire_restore_opts, path, restore_path_words,
          "How the data goes in: attach = the new disks on the proxy VM; imageio = by upload to a "
          "host; "
          "auto = attach where the worker's proxy VM is in the data centre, else imageio."),

@@ -10,8 +10,8 @@ static const char *const step_states[] = {"started",     "done",   "failed", "un
                                           "undo-failed", "handle", NULL};
 static const char *const result_words[] = {"succeeded", "failed", "cancelled", "released", NULL};
 static const char *const presence_states[] = {"up", "draining", "leaving", NULL};
-static const char *const leftover_kinds[] = {"snapshot", "attachment", "transfer", "disk",
-                                             "vm",       "session",    NULL};
+static const char *const leftover_kinds[] = {"snapshot", "attachment", "transfer", "backup",
+                                             "disk",     "vm",         "session",  NULL};
 
 /* Members that most of these share. */
 #define TASK(tag)    UUID(tag, task, REQUIRED, "The task.")
@@ -52,8 +52,10 @@ static const struct shape_field leftover_fields[] = {
     WORDS(wire_leftover, kind, REQUIRED, leftover_kinds, "What it is."),
     STRING(wire_leftover, vm, OPTIONAL, 1, WIRE_NAME_MAX,
            "Id of the VM it hangs on (attachment: the proxy VM; vm: its own id)."),
-    STRING(wire_leftover, id, OPTIONAL, 1, WIRE_NAME_MAX,
-           "Id of the snapshot, disk or image transfer; name of the repository session."),
+    STRING(
+        wire_leftover, id, OPTIONAL, 1, WIRE_NAME_MAX,
+        "Id of the snapshot, disk, image transfer or backup of the engine; name of the repository "
+        "session."),
 };
 /* Kinds other than these need the member. */
 #define UNLESS_NEEDS(kinds, member)                                                                \

@@ -212,10 +212,12 @@ cluster_stop() {
 }
 
 # --- What must hold ------------------------------------------------------------------------------
-# Nothing of ours is left: no snapshot on any VM but the active entry, no foreign disk on a proxy.
+# Nothing of ours is left: no snapshot on any VM but the active entry, no foreign disk on a proxy, no
+# backup of the engine that is open.
 cluster_leftovers() {
     sandbox_control /sandbox/state | jq -c '
         [ (.vms[] | .name as $vm | .snapshots[]? | select(.active | not) | {vm: $vm, snapshot: .id}),
-          (.vms[] | select(.proxy) | .name as $vm | .attachments[]? | {vm: $vm, disk: .disk}) ]'
+          (.vms[] | select(.proxy) | .name as $vm | .attachments[]? | {vm: $vm, disk: .disk}),
+          (.backups[]? | select(.phase != "succeeded" and .phase != "failed") | {vm, backup: .id}) ]'
 }
 cluster_nothing_left() { [ "$(cluster_leftovers)" = "[]" ]; }

@@ -33,6 +33,38 @@ static void add_mapped(const struct imageio_map *map, uint64_t offset, uint64_t 
     extents_add(out, at, end - at, true);
 }
 
+/* Clean ranges come in rising order; all between them has changed. A block that is half clean has
+ * changed. */
+static uint64_t add_clean(struct extents *out, uint64_t end, uint64_t from, uint64_t to,
+                          uint64_t size_bytes)
+{
+    from = (from + STORE_BLOCK_BYTES - 1) / STORE_BLOCK_BYTES * STORE_BLOCK_BYTES;
+    if (to != size_bytes)
+        to = to / STORE_BLOCK_BYTES * STORE_BLOCK_BYTES;
+    if (from >= to)
+        return end;
+    extents_add(out, end, from - end, true);
+    extents_add(out, from, to - from, false);
+    return to;
+}
+
+void transfer_changes(const struct imageio_map *map, uint64_t size_bytes, struct extents *out)
+{
+    uint64_t end = 0, clean_from = 0, clean_to = 0; /* neighbours that differ in `zero` are one */
+    for (size_t i = 0; i < map->count; i++) {
+        const struct imageio_extent *e = &map->v[i];
+        if (e->dirty)
+            continue;
+        if (clean_to != e->offset) {
+            end = add_clean(out, end, clean_from, clean_to, size_bytes);
+            clean_from = e->offset;
+        }
+        clean_to = e->offset + e->len;
+    }
+    end = add_clean(out, end, clean_from, clean_to, size_bytes);
+    extents_add(out, end, size_bytes - end, true);
+}
+
 /* ---- a transfer as a source */
 
 struct source_transfer {

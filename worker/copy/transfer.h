@@ -17,6 +17,10 @@ struct source *source_transfer_open(struct imageio *io, const struct imageio_map
  * where data is, the device has the faster bytes. `map` is borrowed. */
 struct source *source_mapped_open(struct source *device, const struct imageio_map *map);
 
+/* What a map of changes says of a disk and of its earlier version, of the same size: appends to
+ * `out`, which is empty, data where it may have changed, in whole blocks. */
+void transfer_changes(const struct imageio_map *map, uint64_t size_bytes, struct extents *out);
+
 /* Writes over the transfer's connections. `io` is borrowed until target_close(). `is_zero`: the
  * caller knows that the disk reads as zeroes (the engine has just made it). */
 struct target *target_transfer_open(struct imageio *io, uint64_t size_bytes, bool is_zero);

@@ -291,6 +291,7 @@ static const struct permit_row {
     {"run_vm", FOR_RESTORE, OVIRT_PERMIT_FULLY},
     {"edit_disk_properties", FOR_TRANSFER, OVIRT_PERMIT_FULLY},
     {"create_disk", FOR_TRANSFER, OVIRT_PERMIT_SYSTEM},
+    {"backup_disk", FOR_TRANSFER, OVIRT_PERMIT_FULLY},
 };
 
 struct lacks {
@@ -423,8 +424,8 @@ static const struct check rows[] = {
     {"engine.permits-backup", check_backup_permits, ROLES_ADVICE, "engine.roles", false},
     {"engine.permits-restore", check_restore_permits, ROLES_ADVICE, "engine.roles", false},
     {"engine.permits-transfer", check_transfer_permits,
-     "give the account edit_disk_properties on the data center and DiskCreator on the system: else "
-     "large disks are not mapped first, and --path imageio fails",
+     "give the account edit_disk_properties and backup_disk on the data center and DiskCreator on "
+     "the system: else large disks are not mapped first, and --path imageio and cbt fail",
      "engine.roles", false},
     {"engine.storage", check_storage,
      "activate it, or make room: while a VM is backed up its snapshot grows there",

@@ -94,6 +94,19 @@ bool ovirt_vm_disks(const struct ovirt_vm *vm, struct ovirt_disks *ret, struct e
     return true;
 }
 
+bool ovirt_vm_ovf(const struct ovirt_vm *vm, struct buf *ret, struct err *err)
+{
+    const json_t *configuration =
+        member_object(member_object(vm->raw, "initialization"), "configuration");
+    const json_t *data = json_object_get(configuration, "data");
+    buf_init(ret, json_string_length(data) + 1);
+    if (json_string_length(data) == 0)
+        return err_set(err, ERR_ENGINE_PROTOCOL, 0,
+                       "the engine gives no configuration (OVF) for VM %s", vm->name);
+    return buf_add(ret, json_string_value(data), json_string_length(data)) ||
+           err_set(err, ERR_TOO_LARGE, 0, "the OVF of VM %s is too large", vm->name);
+}
+
 bool ovirt_vm_has_checkpoints(struct engine_session *s, const char *id, bool *ret, struct err *err)
 {
     struct engine_version version;

@@ -63,6 +63,9 @@ char *ovirt_vm_status(struct engine_session *s, const char *id, struct err *err)
 
 /* The disks of a description, with attachment facts and `fit`. */
 bool ovirt_vm_disks(const struct ovirt_vm *vm, struct ovirt_disks *ret, struct err *err);
+/* The OVF that came with the description, into `ret` (initialised here; the caller calls buf_done,
+ * also after an error). Errors: engine-protocol when there is none. */
+bool ovirt_vm_ovf(const struct ovirt_vm *vm, struct buf *ret, struct err *err);
 /* Whether the VM has checkpoints of the engine's incremental backup: then none of its disks may be
  * attached to a proxy (engines after 4.5.7 destroy checkpoints at any detach). */
 bool ovirt_vm_has_checkpoints(struct engine_session *s, const char *id, bool *ret, struct err *err);

@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the steps of a backup tell each other, and the steps themselves. All disks are read from one
- * snapshot, each by its own path: attached to the proxy VM as a device, or by image transfer from
- * the host.
+ * What the steps of a backup tell each other, and the steps themselves. All disks are read as of
+ * one instant: of one snapshot, each by its own path, attached to the proxy VM as a device or by
+ * image transfer from the host; or of one backup of the engine's own, with what changed since its
+ * last.
  */
 #pragma once
 
 #include <jansson.h>
 
+#include "worker/ovirt/backup.h"
 #include "worker/ovirt/snapshot.h"
 #include "worker/ovirt/vm.h"
 #include "worker/step/path.h"
@@ -26,9 +28,12 @@ struct backup_disk {
     uint64_t size_bytes;  /* as the snapshot has it */
     char *device;         /* while it is attached */
     struct disk_transfer transfer;
-    struct imageio_map map;      /* which parts hold data; empty = nobody knows */
+    struct imageio_map map; /* which parts hold data; empty = nobody knows */
+    bool by_changes;        /* only what changed is read; all else is as in backup.base */
+    struct extents changed;
     struct store_disk *stored;   /* once it is copied */
     int64_t read_bytes, copy_ms; /* likewise */
+    uint64_t kept_bytes;         /* likewise: taken from the base */
 };
 
 struct backup {
@@ -45,6 +50,11 @@ struct backup {
     bool quiesced;
     bool not_thawed;     /* thawing it has failed: once more at the end */
     int64_t snapshot_ms; /* the engine's time of it */
+
+    bool by_cbt; /* all disks come by the engine's own backup, not by a snapshot */
+    struct ovirt_checkpoints checkpoints; /* by_cbt: those that the engine had before */
+    char *checkpoint;                     /* by_cbt: what the next backup can start from */
+    struct store_point *base; /* the point whose checkpoint this one started from; NULL = full */
 
     json_t *vm_json;
     struct buf ovf;
@@ -68,6 +78,14 @@ bool undo_quiesce(struct task_run *run, struct err *err);
 
 enum probe_answer probe_snapshot(struct task_run *run, struct err *err);
 bool step_snapshot(struct task_run *run, struct err *err);
+
+/* Begin the engine's own backup, and end it; also the undo of begin. */
+enum probe_answer probe_begin(struct task_run *run, struct err *err);
+bool step_begin(struct task_run *run, struct err *err);
+bool undo_begin(struct task_run *run, struct err *err);
+bool step_finalize(struct task_run *run, struct err *err);
+/* Remove our checkpoints that no point needs any more. */
+bool step_rotate(struct task_run *run, struct err *err);
 
 bool step_describe(struct task_run *run, struct err *err);
 

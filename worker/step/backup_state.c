@@ -35,8 +35,12 @@ void backup_free(void *state)
         free(b->plan[i].image_id);
         disk_transfer_forget(&b->plan[i].transfer);
         imageio_map_done(&b->plan[i].map);
+        extents_done(&b->plan[i].changed);
     }
     free(b->plan);
+    store_point_free(b->base);
+    free(b->checkpoint);
+    ovirt_checkpoints_done(&b->checkpoints);
     site_done(&b->site);
     ovirt_vm_done(&b->vm);
     ovirt_disks_done(&b->disks);

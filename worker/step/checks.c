@@ -96,6 +96,14 @@ bool check_not_locked(const struct ovirt_vm *vm, const struct ovirt_disk *d, str
                    disk_label(d), vm->name);
 }
 
+bool check_cbt(const struct wire_backup_opts *opts, const struct ovirt_vm *vm, const char *obstacle,
+               struct err *err)
+{
+    return opts->path != WIRE_PATH_CBT || !obstacle ||
+           err_set(err, ERR_UNSUPPORTED, 0,
+                   "VM %s cannot be backed up by the engine's checkpoints: %s", vm->name, obstacle);
+}
+
 bool check_disk_count(const struct ovirt_vm *vm, size_t with_path, const char *why_not_the_last,
                       struct err *err)
 {

@@ -31,6 +31,9 @@ bool check_not_attached(const struct ovirt_attachments *of_proxy, const char *di
                         struct err *err);
 /* No disk is locked, left over, too much: conflict, unsupported, too-large. */
 bool check_not_locked(const struct ovirt_vm *vm, const struct ovirt_disk *disk, struct err *err);
+/* Cbt was asked for: `obstacle` (path_cbt_obstacle()) is in the way; NULL = nothing is. */
+bool check_cbt(const struct wire_backup_opts *opts, const struct ovirt_vm *vm, const char *obstacle,
+               struct err *err);
 bool check_disk_count(const struct ovirt_vm *vm, size_t with_path, const char *why_not_the_last,
                       struct err *err);
 /* For messages. */

@@ -7,6 +7,7 @@
 #include "proto/base/id.h"
 #include "proto/base/log.h"
 #include "worker/ovirt/attachment.h"
+#include "worker/ovirt/backup.h"
 #include "worker/ovirt/snapshot.h"
 #include "worker/ovirt/transfer.h"
 #include "worker/ovirt/vm.h"
@@ -51,6 +52,26 @@ static bool clean_transfer(struct task_run *run, const struct wire_leftover *l, 
     if (!l->id)
         return err_set(err, ERR_BAD_MESSAGE, 0, "a transfer needs an id");
     return ovirt_transfer_cancel(run->session, l->id, DETACH_LIMIT_MS, err);
+}
+
+/* The engine's own backup, if it is of that task. */
+static bool clean_backup(struct task_run *run, const struct wire_leftover *l, struct err *err)
+{
+    if (!l->vm || !l->id)
+        return err_set(err, ERR_BAD_MESSAGE, 0, "a backup needs a VM and an id");
+    struct ovirt_backup found = {0};
+    if (!ovirt_backup_get(run->session, l->vm, l->id, &found, err)) {
+        bool gone = err->code == ERR_NOT_FOUND;
+        if (gone)
+            err_clear(err);
+        return gone;
+    }
+    bool ours = marker_is_ours(found.description, run->offer->cleanup_task);
+    ovirt_backup_done(&found);
+    if (!ours)
+        return err_set(err, ERR_REFUSED, 0, "backup %s of VM %s is not one of task %s", l->id,
+                       l->vm, run->offer->cleanup_task);
+    return ovirt_backup_end(run->session, l->vm, l->id, DETACH_LIMIT_MS, err);
 }
 
 /* Take the disk off the proxy. The VM that owns the disk is not a proxy of it: never from there. */
@@ -171,9 +192,13 @@ static const struct {
     bool (*clean)(struct task_run *run, const struct wire_leftover *l, struct err *err);
 } kinds[] = {
     /* In the order in which they must go: transfers and attachments hold snapshots and disks. */
-    {"transfer", clean_transfer}, {"attachment", clean_attachment},
-    {"snapshot", clean_snapshot}, {"vm", clean_vm},
-    {"disk", clean_disk},         {"session", clean_session},
+    {"transfer", clean_transfer},
+    {"attachment", clean_attachment},
+    {"backup", clean_backup},
+    {"snapshot", clean_snapshot},
+    {"vm", clean_vm},
+    {"disk", clean_disk},
+    {"session", clean_session},
 };
 
 /* True when it is gone, or not ours to remove. */

@@ -45,7 +45,7 @@ struct job {
 /* The disk by its path, and by its map where there is one. */
 static struct source *open_source(const struct backup_disk *d, struct err *err)
 {
-    if (d->path == BACKUP_IMAGEIO)
+    if (d->path != BACKUP_ATTACH)
         return source_transfer_open(d->transfer.io, &d->map, d->size_bytes);
     struct source *device = source_file_open(d->device, NULL, err);
     if (device && device->size_bytes != d->size_bytes) {
@@ -82,22 +82,28 @@ static bool copy_disk(void *ctx, size_t index, const struct copy_opts *inner, st
     SCOPED(source) struct source *from = open_limited(job, d, &copy, err);
     if (!from)
         return err_wrap(err, "disk %s", d->disk->id);
-    struct err none = ERR_INIT; /* a parent that cannot be read costs space, nothing else */
+    struct err why = ERR_INIT; /* a parent that cannot be read costs space, nothing else */
+    struct store_point *point = d->by_changes ? job->b->base : job->parent;
     SCOPED(store_reader)
-    struct store_reader *parent =
-        job->parent ? store_disk_open(job->parent, d->disk->id, &none) : NULL;
+    struct store_reader *parent = point ? store_disk_open(point, d->disk->id, &why) : NULL;
+    if (d->by_changes && !parent) {
+        *err = why; /* but here it holds what is not read */
+        return err_wrap(err, "disk %s", d->disk->id);
+    }
     struct store_disk_opts opts = {
         .id = d->disk->id, .size_bytes = d->size_bytes, .parent = parent};
     d->stored = store_disk_begin(job->b->session, &opts, err);
+    copy.changed = d->by_changes ? &d->changed : NULL;
     struct copy_stats stats = {0};
     if (!d->stored || !copy_backup(from, job->b->session, d->stored, &copy, &stats, err) ||
         !store_disk_finish(d->stored, NULL, err))
         return err_wrap(err, "disk %s", d->disk->id);
     d->read_bytes = (int64_t)stats.data_bytes;
     d->copy_ms = stats.elapsed_ms;
+    d->kept_bytes = stats.kept_bytes;
     log_info("disk_copied", LOG_STR("disk", d->disk->id), LOG_U64("bytes", stats.size_bytes),
-             LOG_U64("read", stats.data_bytes), LOG_U64("stored", stats.store.stored_bytes),
-             LOG_I64("ms", stats.elapsed_ms));
+             LOG_U64("read", stats.data_bytes), LOG_U64("kept", stats.kept_bytes),
+             LOG_U64("stored", stats.store.stored_bytes), LOG_I64("ms", stats.elapsed_ms));
     return true;
 }
 
@@ -169,9 +175,12 @@ static void take_stats(struct task_run *run, struct backup *b)
     struct store_stats s = {0};
     store_session_stats(b->session, &s);
     run->stats.disks = (int64_t)b->plan_count;
-    for (size_t i = 0; i < b->plan_count; i++)
+    uint64_t kept = 0; /* given to the repository, but not read */
+    for (size_t i = 0; i < b->plan_count; i++) {
         run->stats.bytes_total += (int64_t)b->plan[i].size_bytes;
-    run->stats.bytes_read = (int64_t)s.read_bytes;
+        kept += b->plan[i].kept_bytes;
+    }
+    run->stats.bytes_read = (int64_t)(s.read_bytes > kept ? s.read_bytes - kept : 0);
     run->stats.bytes_zero = run->stats.bytes_total - (int64_t)(s.read_bytes - s.zero_bytes);
     run->stats.bytes_known = (int64_t)(s.dedup_bytes + s.unchanged_bytes);
     run->stats.bytes_stored = (int64_t)s.stored_bytes;

@@ -201,11 +201,17 @@ static void plan_disks(const struct task_run *run, const struct surroundings *s,
     size_t with_path = 0, attached = 0;
     int64_t sum_ms = 0, longest_ms = 0;
     const char *why = "it has none";
+    struct err err = ERR_INIT;
+    const char *obstacle = path_cbt_obstacle(opts->path, &s->site.version, v->vm.status, &v->disks);
+    if (!check_cbt(opts, &v->vm, obstacle, &err))
+        add_problem(item, &err);
     item->disks.v = xcalloc(v->disks.count + 1, sizeof *item->disks.v);
     for (size_t i = 0; i < v->disks.count; i++) {
         const struct ovirt_disk *d = &v->disks.v[i];
         struct path_facts facts = {.asked = opts->path,
                                    .has_checkpoints = v->has_checkpoints,
+                                   .can_cbt = !obstacle,
+                                   .cbt_obstacle = obstacle,
                                    .fit = d->fit,
                                    .size_bytes = d->provisioned_bytes,
                                    .used_bytes = d->actual_bytes,
@@ -231,7 +237,6 @@ static void plan_disks(const struct task_run *run, const struct surroundings *s,
     int64_t shared_ms =
         sum_ms / (run->settings->disks_at_once > 0 ? run->settings->disks_at_once : 1);
     item->copy_ms = shared_ms > longest_ms ? shared_ms : longest_ms;
-    struct err err = ERR_INIT;
     if (!check_disk_count(&v->vm, with_path, why, &err))
         add_problem(item, &err);
     if (strcmp(s->site.proxy_interface, "virtio") == 0 && s->of_proxy.count + attached > PCI_DISKS)

@@ -108,7 +108,8 @@ void leftovers_add(struct wire_leftovers *l, const char *kind, const char *vm, c
 struct wire_leftovers handles_leftovers(const struct handles *h, const char *vm)
 {
     struct wire_leftovers l = {0};
-    /* In the order in which they must go: transfers and attachments hold snapshots and disks. */
+    /* In the order in which they must go: transfers hold backups, and with attachments snapshots
+     * and disks. */
     for (size_t i = 0; i < h->count; i++) {
         if (has_prefix(h->v[i].name, HANDLE_TRANSFER))
             leftovers_add(&l, "transfer", NULL, h->v[i].value);
@@ -118,6 +119,9 @@ struct wire_leftovers handles_leftovers(const struct handles *h, const char *vm)
             leftovers_add(&l, "attachment", h->v[i].value,
                           h->v[i].name + strlen(HANDLE_ATTACHMENT));
     }
+    const char *backup = handles_get(h, HANDLE_BACKUP);
+    if (backup)
+        leftovers_add(&l, "backup", vm, backup);
     const char *snapshot = handles_get(h, HANDLE_SNAPSHOT);
     if (snapshot)
         leftovers_add(&l, "snapshot", vm, snapshot);

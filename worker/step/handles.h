@@ -10,6 +10,7 @@
  *   "point"                restore point id, once it is committed
  *   "attachment.<disk>"    id of the proxy VM that this disk is attached to
  *   "transfer.<disk>"      id of the image transfer that this disk is open in
+ *   "backup"               id of the engine's own backup of the VM (may not be there yet)
  *   "vm"                   id of a VM that a restore made
  *   "disk.<n>"             id of the n-th disk that a restore made
  *   "restored"             id of the VM that a restore made, once it is complete and the user's
@@ -32,6 +33,7 @@
 #define HANDLE_POINT      "point"
 #define HANDLE_ATTACHMENT "attachment." /* + disk id */
 #define HANDLE_TRANSFER   "transfer."   /* + disk id */
+#define HANDLE_BACKUP     "backup"
 #define HANDLE_VM         "vm"
 #define HANDLE_DISK       "disk." /* + number */
 #define HANDLE_RESTORED   "restored"

@@ -1,11 +1,32 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The image transfers of the disks that are read by them. */
 #include "proto/base/log.h"
+#include "worker/copy/transfer.h"
 #include "worker/step/backup.h"
+
+/* What changed, where the backup started from a checkpoint. A host that cannot tell after all: read
+ * all of it, which is right as well. */
+static bool read_changes(struct task_run *run, struct backup_disk *d, struct err *err)
+{
+    if (imageio_map(d->transfer.io, IMAGEIO_DIRTY, &d->map, err)) {
+        transfer_changes(&d->map, d->size_bytes, &d->changed);
+        return true;
+    }
+    if (err->code != ERR_UNSUPPORTED && err->code != ERR_TOO_LARGE)
+        return false;
+    run_warn(run, "full-backup", d->disk->id,
+             "disk %s is read as a whole: its host does not tell what changed: %s", d->disk->id,
+             err->message);
+    err_clear(err);
+    d->by_changes = false;
+    return true;
+}
 
 /* Without a map all is read: right as well, only slower. */
 static bool read_map(struct task_run *run, struct backup_disk *d, struct err *err)
 {
+    if (d->by_changes && (!read_changes(run, d, err) || d->by_changes))
+        return !err_is_set(err);
     if (imageio_map(d->transfer.io, IMAGEIO_ZERO, &d->map, err))
         return true;
     if (err->code != ERR_UNSUPPORTED && err->code != ERR_TOO_LARGE)
@@ -15,18 +36,27 @@ static bool read_map(struct task_run *run, struct backup_disk *d, struct err *er
     return true;
 }
 
+static bool open_disk(struct task_run *run, const struct backup *b, struct backup_disk *d,
+                      struct err *err)
+{
+    const char *backup = handles_get(&run->handles, HANDLE_BACKUP);
+    if (b->by_cbt)
+        return disk_transfer_open_backup(run, d->disk->id, backup, d->size_bytes, &d->transfer,
+                                         err);
+    return disk_transfer_open(run, d->disk->id, d->image_id, d->size_bytes, &d->transfer, err);
+}
+
 bool step_open(struct task_run *run, struct err *err)
 {
     struct backup *b = run->state;
     for (size_t i = 0; i < b->plan_count; i++) {
         struct backup_disk *d = &b->plan[i];
-        if (d->path != BACKUP_IMAGEIO)
+        if (d->path == BACKUP_ATTACH)
             continue;
-        if (!d->image_id)
+        if (!b->by_cbt && !d->image_id)
             return err_set(err, ERR_ENGINE_PROTOCOL, 0,
                            "the snapshot does not name the volume of disk %s", d->disk->id);
-        if (!disk_transfer_open(run, d->disk->id, d->image_id, d->size_bytes, &d->transfer, err) ||
-            !read_map(run, d, err))
+        if (!open_disk(run, b, d, err) || !read_map(run, d, err))
             return err_wrap(err, "disk %s", d->disk->id);
     }
     return true;

@@ -28,6 +28,33 @@ static const char *imageio_obstacle(const struct path_facts *f)
     return NULL;
 }
 
+static const char *cbt_obstacle(const struct path_facts *f)
+{
+    static const char unknown[] = "the engine was not asked whether it can";
+    return f->can_cbt ? NULL : f->cbt_obstacle ? f->cbt_obstacle : unknown;
+}
+
+const char *path_cbt_obstacle(enum wire_path asked, const struct engine_version *version,
+                              const char *vm_status, const struct ovirt_disks *disks)
+{
+    size_t fit = 0, incremental = 0;
+    for (size_t i = 0; i < disks->count; i++) {
+        const struct ovirt_disk *d = &disks->v[i];
+        bool is_fit = d->fit == OVIRT_DISK_FIT || d->fit == OVIRT_DISK_CHECKPOINTS;
+        fit += is_fit;
+        incremental += is_fit && d->incremental;
+    }
+    if (engine_version_cmp(version, 4, 4, 7) < 0)
+        return "the engine is older than 4.4.7, which keeps backups and their states";
+    if (!vm_status || (strcmp(vm_status, "up") != 0 && strcmp(vm_status, "down") != 0))
+        return "the engine makes backups of VMs that are up or down only";
+    if (incremental == 0)
+        return "incremental backup is off for its disks";
+    if (asked == WIRE_PATH_AUTO && incremental < fit)
+        return "incremental backup is off for some of its disks";
+    return NULL;
+}
+
 static uint64_t data_bytes(const struct path_facts *f)
 {
     return f->used_bytes > 0 && f->used_bytes < f->size_bytes ? f->used_bytes : f->size_bytes;
@@ -45,6 +72,13 @@ static uint64_t imageio_bytes(const struct path_facts *f, bool *ret_mapped)
     return data_bytes(f);
 }
 
+/* Of a first backup: how much has changed since another, only the backup itself will tell. */
+static uint64_t cbt_bytes(const struct path_facts *f, bool *ret_mapped)
+{
+    *ret_mapped = false;
+    return data_bytes(f);
+}
+
 /* One row a path, the preferred one first. */
 static const struct row {
     enum backup_path path;
@@ -54,6 +88,7 @@ static const struct row {
     const char *(*obstacle)(const struct path_facts *facts);
     uint64_t (*bytes)(const struct path_facts *facts, bool *ret_mapped);
 } rows[] = {
+    {BACKUP_CBT, "cbt", WIRE_PATH_CBT, 100 * MIB, cbt_obstacle, cbt_bytes},
     {BACKUP_ATTACH, "attach", WIRE_PATH_ATTACH, 150 * MIB, attach_obstacle, attach_bytes},
     {BACKUP_IMAGEIO, "imageio", WIRE_PATH_IMAGEIO, 100 * MIB, imageio_obstacle, imageio_bytes},
 };
@@ -143,7 +178,7 @@ static const struct row *choose(const struct path_facts *f, const char **ret_why
         if (obstacle(f, &rows[i]) || (f->asked != WIRE_PATH_AUTO && f->asked != rows[i].asked_by))
             continue;
         possible++;
-        if (best && !is_clearly_faster(f, &rows[i], best))
+        if (best && (best->path == BACKUP_CBT || !is_clearly_faster(f, &rows[i], best)))
             continue;
         *ret_why = best ? why_faster : why_usual;
         best = &rows[i];

@@ -6,7 +6,11 @@
  * A new path is one constant of enum backup_path and one row of the table in path.c, in the order
  * of preference: what makes it impossible, and how much it reads.
  *
- * The rule of "auto": of the possible paths the first one of the table, unless another one is
+ * cbt is a path of the whole VM, since its disks are read as of one instant: path_cbt_obstacle()
+ * answers for all of them, and where it is possible "auto" takes it. It reads all of a disk once,
+ * and then what has changed, which nobody knows before.
+ *
+ * The rule of "auto" else: of the possible paths the first one of the table, unless another one is
  * clearly faster, which means: both have been measured in this zone (PATH_SAMPLES_MIN backups or
  * more), and the other one would take at most PATH_FASTER_PERCENT of the time.
  *
@@ -24,6 +28,7 @@
 enum backup_path {
     BACKUP_ATTACH,  /* a device on the proxy VM */
     BACKUP_IMAGEIO, /* an image transfer */
+    BACKUP_CBT,     /* an image transfer of the engine's own backup: only what changed */
     BACKUP_PATHS,   /* how many there are; as a choice: none */
 };
 
@@ -39,7 +44,9 @@ struct path_rate {
 struct path_facts {
     enum wire_path asked;
     /* Of the VM: */
-    bool has_checkpoints; /* of the engine's incremental backup */
+    bool has_checkpoints;     /* of the engine's incremental backup */
+    bool can_cbt;             /* path_cbt_obstacle() has found none */
+    const char *cbt_obstacle; /* what it has found; static */
     /* Of the disk: */
     enum ovirt_disk_class fit; /* by itself */
     uint64_t size_bytes;
@@ -51,7 +58,7 @@ struct path_facts {
 struct path_choice {
     enum backup_path path;     /* BACKUP_PATHS: none, `why` says why, and `fit` what it is */
     enum ovirt_disk_class fit; /* with what the VM adds to it; of a disk without a path never
-                                  OVIRT_DISK_FIT */
+                                  OVIRT_DISK_FIT, unless the VM cannot take cbt, as was asked */
     const char *why;
     const char *why_not[BACKUP_PATHS]; /* NULL for the one that is taken */
     bool is_mapped;                    /* a device of which only the data is read */
@@ -60,9 +67,15 @@ struct path_choice {
     bool is_measured; /* copy_ms follows from what was measured, not from an assumption */
 };
 
+/* Why the VM with these disks cannot be backed up by the engine's backup API; NULL = it can.
+ * `asked` auto wants incremental backup on for every disk (nobody but the VM's owner turns it on),
+ * cbt itself for one: others are read whole. Static string. */
+const char *path_cbt_obstacle(enum wire_path asked, const struct engine_version *version,
+                              const char *vm_status, const struct ovirt_disks *disks);
+
 void path_choose(const struct path_facts *facts, struct path_choice *ret);
 
-/* "attach", "imageio"; "none". And back: BACKUP_PATHS for an unknown word. Static string. */
+/* "attach", "imageio", "cbt"; "none". And back: BACKUP_PATHS for an unknown word. Static string. */
 const char *backup_path_name(enum backup_path path);
 enum backup_path backup_path_parse(const char *name);
 /* What an offer tells of the zone's rates; those of paths that are not known here are left out. */

@@ -78,7 +78,7 @@ json_t *point_meta_build(const struct task_run *run, const struct backup *b)
     char engine[64];
     snprintf(engine, sizeof engine, "%d.%d.%d", b->site.version.major, b->site.version.minor,
              b->site.version.build);
-    return json_pack(
+    json_t *meta = json_pack(
         "{s:i, s:s, s:s, s:I, s:I, s:s, s:s, s:s, s:s, s:s, s:o, s:o, s:I, s:s, s:s, s:o, s:o}",
         "version", META_VERSION, "writer", "oxbow-worker " OXBOW_VERSION, "task", run->offer->task,
         "attempt", (json_int_t)run->offer->attempt, "fence", (json_int_t)run->fence, "zone",
@@ -87,6 +87,13 @@ json_t *point_meta_build(const struct task_run *run, const struct backup *b)
         str_or_null(handles_get(&run->handles, HANDLE_SNAPSHOT)), "snapshot_ms",
         (json_int_t)b->snapshot_ms, "vm_status", b->vm.status ? b->vm.status : "", "quiesced",
         b->quiesced ? "yes" : "no", "disks", disks, "skipped", skipped_json(b));
+    if (b->by_cbt && meta) {
+        json_object_set_new(meta, "backup", str_or_null(handles_get(&run->handles, HANDLE_BACKUP)));
+        json_object_set_new(meta, "checkpoint", str_or_null(b->checkpoint));
+        json_object_set_new(meta, "based_on",
+                            str_or_null(b->base ? store_point_info(b->base)->id : NULL));
+    }
+    return meta;
 }
 
 /* ---- reading -------------------------------------------------------------------------------- */
@@ -164,6 +171,11 @@ bool point_meta_parse(const json_t *meta, struct point_meta *ret, struct err *er
     }
     const char *quiesced = json_string_value(json_object_get(meta, "quiesced"));
     m.quiesced = quiesced && strcmp(quiesced, "yes") == 0;
+    m.checkpoint = dup_str(meta, "checkpoint");
+    if (m.checkpoint && !id_is_valid(m.checkpoint)) {
+        point_meta_done(&m);
+        return bad(err, "its checkpoint is no valid id");
+    }
     m.snapshot_ms = json_integer_value(json_object_get(meta, "snapshot_ms"));
     m.description = dup_str(meta, "description");
     *ret = m;
@@ -183,5 +195,6 @@ void point_meta_done(struct point_meta *meta)
     }
     free(meta->disks);
     free(meta->description);
+    free(meta->checkpoint);
     *meta = (struct point_meta){0};
 }

@@ -27,6 +27,7 @@ struct point_meta {
     bool quiesced;
     int64_t snapshot_ms;
     char *description;        /* of the VM */
+    char *checkpoint;         /* of the engine, that holds what changed since; NULL = none */
     struct point_disk *disks; /* in the VM's order */
     size_t disk_count;
 };

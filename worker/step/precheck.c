@@ -76,11 +76,13 @@ static bool end_stray_transfers(struct task_run *run, struct err *err)
 
 /* The path of a disk, into the plan; false when it has none. */
 static bool plan_disk(const struct task_run *run, struct backup *b, const struct ovirt_disk *d,
-                      bool checkpoints, struct path_choice *ret)
+                      bool checkpoints, const char *cbt_obstacle, struct path_choice *ret)
 {
     struct path_facts facts = {
         .asked = b->opts.path,
         .has_checkpoints = checkpoints,
+        .can_cbt = !cbt_obstacle,
+        .cbt_obstacle = cbt_obstacle,
         .fit = d->fit,
         .size_bytes = d->provisioned_bytes,
         .used_bytes = d->actual_bytes,
@@ -101,11 +103,15 @@ static bool plan_disk(const struct task_run *run, struct backup *b, const struct
 static bool choose_disks(struct task_run *run, struct backup *b, bool checkpoints, struct err *err)
 {
     const char *why = "it has none";
+    const char *obstacle =
+        path_cbt_obstacle(b->opts.path, &b->site.version, b->vm.status, &b->disks);
+    if (!check_cbt(&b->opts, &b->vm, obstacle, err))
+        return false;
     b->plan = xcalloc(b->disks.count, sizeof *b->plan);
     for (size_t i = 0; i < b->disks.count; i++) {
         const struct ovirt_disk *d = &b->disks.v[i];
         struct path_choice choice;
-        if (plan_disk(run, b, d, checkpoints, &choice))
+        if (plan_disk(run, b, d, checkpoints, obstacle, &choice))
             continue;
         why = choice.why;
         if (!check_not_locked(&b->vm, d, err))
@@ -115,6 +121,7 @@ static bool choose_disks(struct task_run *run, struct backup *b, bool checkpoint
                            b->vm.name, why);
         run_warn(run, "disk-skipped", d->id, "disk %s is not backed up: %s", disk_label(d), why);
     }
+    b->by_cbt = b->plan_count > 0 && b->plan[0].path == BACKUP_CBT; /* then all are */
     return check_disk_count(&b->vm, b->plan_count, why, err);
 }
 
@@ -154,12 +161,14 @@ static bool check_space(struct task_run *run, struct backup *b, struct err *err)
 bool step_precheck(struct task_run *run, struct err *err)
 {
     struct backup *b = run->state;
-    if (!site_load(run, &b->site, err) ||
-        !ovirt_vm_get(run->session, run->offer->vm, &b->vm, err) ||
-        !check_place(&b->site, &b->vm, err) || !check_status(&b->vm, err))
+    if (!site_load(run, &b->site, err))
         return false;
-    /* What a dead attempt opened or attached, wherever: it blocks everything that follows. */
-    if (!transfers_cancel_all(run, err) || !attached_detach_all(run, b->site.proxy_id, err))
+    /* What a dead attempt began, opened or attached, wherever: it blocks everything that follows.
+     */
+    if (!transfers_cancel_all(run, err) || !step_finalize(run, err) ||
+        !ovirt_vm_get(run->session, run->offer->vm, &b->vm, err) ||
+        !check_place(&b->site, &b->vm, err) || !check_status(&b->vm, err) ||
+        !attached_detach_all(run, b->site.proxy_id, err))
         return false;
     return check_snapshots(run, b, err) && end_stray_transfers(run, err) &&
            check_disks(run, b, err) && check_space(run, b, err);

@@ -7,6 +7,9 @@
 /* With the snapshot of an earlier attempt in hand there is nothing to freeze for. */
 enum probe_answer probe_quiesce(struct task_run *run, struct err *err)
 {
+    const struct backup *b = run->state;
+    if (b->by_cbt)
+        return PROBE_UNWANTED; /* the engine does it itself */
     if (handles_get(&run->handles, HANDLE_SNAPSHOT))
         return PROBE_DONE;
     return probe_stands(run, err);

@@ -146,6 +146,8 @@ enum probe_answer probe_snapshot(struct task_run *run, struct err *err)
     struct backup *b = run->state;
     if (b->stands)
         return PROBE_DONE;
+    if (b->by_cbt)
+        return PROBE_UNWANTED;
     const char *id = handles_get(&run->handles, HANDLE_SNAPSHOT);
     if (!id)
         return PROBE_TODO;

@@ -63,14 +63,13 @@ static char *ask(struct task_run *run, struct ovirt_transfer_spec *spec, struct 
     return id;
 }
 
-bool disk_transfer_open(struct task_run *run, const char *disk_id, const char *image_id,
-                        uint64_t size_bytes, struct disk_transfer *ret, struct err *err)
+static bool open_by(struct task_run *run, struct ovirt_transfer_spec *spec, uint64_t size_bytes,
+                    struct disk_transfer *ret, struct err *err)
 {
+    const char *disk_id = spec->disk_id;
     SCOPED_FREE char *handle = handle_of(disk_id);
-    struct ovirt_transfer_spec spec = {
-        .is_upload = !image_id, .disk_id = disk_id, .image_id = image_id};
     *ret = (struct disk_transfer){.disk_id = xstrdup(disk_id)};
-    ret->id = ask(run, &spec, err);
+    ret->id = ask(run, spec, err);
     if (!ret->id)
         return false;
     run_handle_set(run, handle, ret->id);
@@ -88,6 +87,21 @@ bool disk_transfer_open(struct task_run *run, const char *disk_id, const char *i
                                            : "host"),
              LOG_U64("connections", can->connections_max));
     return true;
+}
+
+bool disk_transfer_open(struct task_run *run, const char *disk_id, const char *image_id,
+                        uint64_t size_bytes, struct disk_transfer *ret, struct err *err)
+{
+    struct ovirt_transfer_spec spec = {
+        .is_upload = !image_id, .disk_id = disk_id, .image_id = image_id};
+    return open_by(run, &spec, size_bytes, ret, err);
+}
+
+bool disk_transfer_open_backup(struct task_run *run, const char *disk_id, const char *backup_id,
+                               uint64_t size_bytes, struct disk_transfer *ret, struct err *err)
+{
+    struct ovirt_transfer_spec spec = {.disk_id = disk_id, .backup_id = backup_id};
+    return open_by(run, &spec, size_bytes, ret, err);
 }
 
 void disk_transfer_forget(struct disk_transfer *t)

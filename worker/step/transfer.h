@@ -23,6 +23,10 @@ struct disk_transfer {
 bool disk_transfer_open(struct task_run *run, const char *disk_id, const char *image_id,
                         uint64_t size_bytes, struct disk_transfer *ret, struct err *err);
 
+/* The same for a disk of the engine's backup `backup_id`, which is ready. */
+bool disk_transfer_open_backup(struct task_run *run, const char *disk_id, const char *backup_id,
+                               uint64_t size_bytes, struct disk_transfer *ret, struct err *err);
+
 /* Close the connections, then end the transfer: well, or by giving it up (an upload's disk is then
  * deleted by the engine). Frees what `t` owns; one that was never opened is fine. */
 bool disk_transfer_finish(struct task_run *run, struct disk_transfer *t, struct err *err);

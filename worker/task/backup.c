@@ -19,6 +19,11 @@ static const struct step steps[] = {
      .probe = probe_snapshot,
      .run = step_snapshot,
      .undo = step_merge},
+    {.name = "begin",
+     .stat = STAT(snapshot_ms),
+     .probe = probe_begin,
+     .run = step_begin,
+     .undo = undo_begin},
     {.name = "describe", .probe = probe_stands, .run = step_describe},
     {.name = "map", .probe = probe_stands, .run = step_map, .undo = undo_open},
     {.name = "attach",
@@ -35,7 +40,9 @@ static const struct step steps[] = {
     {.name = "commit", .stat = STAT(commit_ms), .probe = probe_stands, .run = step_commit},
     {.name = "close", .flags = STEP_TIDY, .run = step_close},
     {.name = "detach", .flags = STEP_TIDY, .stat = STAT(detach_ms), .run = step_detach},
+    {.name = "finalize", .flags = STEP_TIDY, .run = step_finalize},
     {.name = "merge", .flags = STEP_TIDY, .stat = STAT(merge_ms), .run = step_merge},
+    {.name = "rotate", .flags = STEP_TIDY, .run = step_rotate},
 };
 
 const struct task_kind task_backup = {

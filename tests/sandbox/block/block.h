@@ -102,6 +102,8 @@ bool block_vm_backup_begin(struct block_vm *vm, const struct block_backup *disks
 char *block_vm_backup_uri(struct block_vm *vm, const char *disk_id);
 /* Name of the bitmap in that export. */
 #define BLOCK_BACKUP_BITMAP "changed"
+/* How much of a disk that bitmap calls changed; 0 without one. */
+uint64_t block_vm_backup_changed(struct block_vm *vm, const char *disk_id);
 /* Ends the backup of all disks: exports, overlays. Bitmaps that it has begun stay. */
 bool block_vm_backup_end(struct block_vm *vm, struct err *err);
 /* Remove every bitmap of a disk (`name` NULL), or the one of that name, from all its layers; none

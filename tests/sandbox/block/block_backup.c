@@ -323,6 +323,34 @@ char *block_vm_backup_uri(struct block_vm *vm, const char *disk_id)
     return uri;
 }
 
+/* What QEMU counts. With the lock. */
+static uint64_t count_dirty(struct block_vm *vm, const struct vm_disk *disk)
+{
+    struct err ignored = ERR_INIT;
+    json_auto_t *info = node_info(vm, ACTIVE(disk)->node, &ignored);
+    size_t i;
+    json_t *bitmap;
+    json_array_foreach (json_object_get(info, "dirty-bitmaps"), i, bitmap) {
+        const char *name = json_string_value(json_object_get(bitmap, "name"));
+        if (name && strcmp(name, BLOCK_BACKUP_BITMAP) == 0)
+            return (uint64_t)json_integer_value(json_object_get(bitmap, "count"));
+    }
+    return 0;
+}
+
+uint64_t block_vm_backup_changed(struct block_vm *vm, const char *disk_id)
+{
+    uint64_t bytes = 0;
+    pthread_mutex_lock(&vm->lock);
+    for (size_t i = 0; i < vm->disk_count; i++) {
+        const struct vm_disk *disk = vm->disks[i];
+        if (disk->backup.has_dirty && strcmp(disk->id, disk_id) == 0)
+            bytes = count_dirty(vm, disk);
+    }
+    pthread_mutex_unlock(&vm->lock);
+    return bytes;
+}
+
 bool block_vm_backup_end(struct block_vm *vm, struct err *err)
 {
     pthread_mutex_lock(&vm->lock);

@@ -186,6 +186,12 @@ static void end_use(struct engine *e, struct backup *b)
         storage_end(e, b->vm);
 }
 
+static void open_part(struct block_vm *block, struct backup_disk *d)
+{
+    d->uri = block_vm_backup_uri(block, d->disk->id);
+    d->changed_bytes = block_vm_backup_changed(block, d->disk->id);
+}
+
 static bool begin_block(struct engine *e, struct backup *b, struct err *err)
 {
     struct block_backup parts[BACKUP_DISKS_MAX];
@@ -194,7 +200,7 @@ static bool begin_block(struct engine *e, struct backup *b, struct err *err)
     struct block_vm *block = begin_use(e, b, err);
     bool ok = block && block_vm_backup_begin(block, parts, b->disks.len, err);
     for (size_t i = 0; ok && i < b->disks.len; i++)
-        b->disks.at[i]->uri = block_vm_backup_uri(block, parts[i].disk_id);
+        open_part(block, b->disks.at[i]);
     if (block)
         end_use(e, b);
     for (size_t i = 0; i < b->disks.len; i++)

@@ -29,9 +29,10 @@ struct faults {
 };
 
 static const char *const fault_points[] = {
-    "snapshot-vanish", "snapshot-slow", "merge-fail",    "merge-slow", "hotplug-fail",
-    "device-missing",  "unplug-busy",   "freeze-fail",   "thaw-fail",  "disk-fail",
-    "start-fail",      "transfer-fail", "ovf-disk-fail",
+    "snapshot-vanish", "snapshot-slow",  "merge-fail",  "merge-slow",
+    "hotplug-fail",    "device-missing", "unplug-busy", "freeze-fail",
+    "thaw-fail",       "disk-fail",      "start-fail",  "transfer-fail",
+    "ovf-disk-fail",   "backup-slow",    "backup-fail", "checkpoint-fail",
 };
 
 static const struct {

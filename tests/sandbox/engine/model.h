@@ -161,7 +161,8 @@ enum backup_phase {
 struct backup_disk {
     struct disk *disk;
     bool incremental;
-    char *uri; /* while it is open */
+    uint64_t changed_bytes; /* by the bitmap */
+    char *uri;              /* while it is open */
 };
 
 struct backup {

@@ -104,8 +104,9 @@ static json_t *show_backup(const struct backup *b)
     json_t *disks = json_array();
     const struct backup_disk *d;
     VEC_EACH(&b->disks, d)
-    json_array_append_new(
-        disks, json_pack("{s:s, s:b}", "id", d->disk->id, "incremental", d->incremental));
+    json_array_append_new(disks,
+                          json_pack("{s:s, s:b, s:I}", "id", d->disk->id, "incremental",
+                                    d->incremental, "changed_bytes", (json_int_t)d->changed_bytes));
     json_t *o = json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:b, s:I, s:I, s:b, s:o}", "id", b->id,
                           "vm", b->vm->id, "description", b->description ? b->description : "",
                           "phase", backup_phase_name(b->phase), "from", b->from_checkpoint, "to",
