@@ -459,7 +459,7 @@ struct wire_journal {
 
 /* Something a task left behind, for the clean-up that removes it. */
 struct wire_leftover {
-    char *kind; /* snapshot | attachment | disk | vm | session */
+    char *kind; /* snapshot | attachment | transfer | backup | disk | vm | session */
     char *vm;   /* the VM it hangs on (for attachment: the proxy VM); for vm: its id */
     char *id;   /* snapshot id, disk id or repository session */
 };

@@ -24,6 +24,11 @@ def lines_of(path):
         return [json.loads(line) for line in f if line.strip()]
 
 
+def instant(meta):
+    """What a point was made of: a snapshot, or a backup of the engine's own."""
+    return meta.get("backup") or meta["snapshot"]
+
+
 class Judge:
     def __init__(self, lab):
         self.lab = lab
@@ -47,6 +52,8 @@ class Judge:
                       for s in vm["snapshots"] if not s["active"]]
             if vm["frozen"]:
                 wrong.append(f"the guest of VM {vm['name']} is frozen")
+            wrong += [f"backup {b['id']} of VM {vm['name']} is {b['phase']}" for b in state["backups"]
+                      if b["vm"] == vm["id"] and b["phase"] not in ("succeeded", "failed")]
             if vm["lock"] != "free":
                 wrong.append(f"VM {vm['name']} is locked: {vm['lock']}")
         return wrong
@@ -193,13 +200,13 @@ class Judge:
                                images[disk["id"]])
             except ValueError as e:
                 return [str(e)], None
-            snapshot = shown["meta"]["snapshot"]
+            snapshot = instant(shown["meta"])
             return self._compare(vm, snapshot, images), snapshot
 
     def restored_data(self, state, vm, restored, point):
         """The disks of a restored, stopped VM, which pair up in the order of attachment."""
         disks = {d["id"]: d for d in state["disks"]}
-        snapshot = json.loads(self._repo("show", self.lab.repository, point, "--json"))["meta"]["snapshot"]
+        snapshot = instant(json.loads(self._repo("show", self.lab.repository, point, "--json"))["meta"])
         old = [a["disk"] for a in vm["attachments"]]
         new = [a["disk"] for a in restored["attachments"]]
         if len(old) != len(new):

@@ -52,6 +52,7 @@ class Scenario:
         """Makes room, once the case was judged well."""
 
 
+CHECKPOINT_STEPS = ("begin", "open", "close", "finalize", "rotate")  # of a backup of the engine's own
 TRANSFER_STEPS = ("map", "open", "close")  # of a backup; they do nothing for small disks by attach
 
 
@@ -61,7 +62,8 @@ class Backup(Scenario):
 
     def __init__(self, tables):
         super().__init__(tables)
-        self.steps = [step for step in self.steps if step not in TRANSFER_STEPS]
+        self.steps = [step for step in self.steps
+                      if step not in TRANSFER_STEPS and step not in CHECKPOINT_STEPS]
 
     def vm(self, cell):
         return cell.next_vm()
@@ -108,6 +110,27 @@ class MappedBackup(Backup):
 
     def vm(self, cell):
         return cell.mapped_vm
+
+
+class BackupByCheckpoint(Backup):
+    """By a backup of the engine's own, from the checkpoint of the one before: only the steps that have
+    to do with that."""
+    name, path = "checkpoint", "cbt"
+
+    def __init__(self, tables):
+        super().__init__(tables)
+        self.steps = CHECKPOINT_STEPS
+
+    def vm(self, cell):
+        return cell.checkpoint_vm
+
+    def prepare(self, cell):
+        if not cell.has_checkpoint:
+            cell.prove_backup(self.begin(cell, f"{cell.zone}-first"))
+            cell.has_checkpoint = True
+
+    def wants(self, point):
+        return point.step != "close" or point.what == "start"  # its calls are of the transfers
 
 
 class Restore(Scenario):
@@ -349,6 +372,19 @@ class CleanupOfTransfer(CleanupOfBackup):
         return point.what == "POST-cancel"
 
 
+class CleanupOfCheckpoint(CleanupOfBackup):
+    """Only what ends the engine's own backup."""
+    name = "cleanup-of-checkpoint"
+    stop_at = "event=step_done step=open "
+
+    def __init__(self, tables):
+        super().__init__(tables)
+        self.other = BackupByCheckpoint(tables)
+
+    def wants(self, point):
+        return point.what == "POST-finalize"
+
+
 class Undo(Scenario):
     """A task is cancelled, and takes back what it has done."""
     exit_code = 6
@@ -422,10 +458,19 @@ class UndoOfMap(Undo):
     stop_at = "event=transfer_opened "
 
 
+class UndoOfCheckpoint(Undo):
+    name, of = "undo-of-checkpoint", BackupByCheckpoint
+    stop_at = "event=step_done step=copy "
+
+    def wants(self, point):
+        return point.step == "undo-begin"
+
+
 # Those of kinds that this worker knows.
-SCENARIO_CLASSES = [Backup, MappedBackup, BackupByTransfer, Restore, Upload, RestoreAndStart, UndoOfBackup, UndoOfMap,
-                    UndoOfTransfer, UndoOfRestore, UndoOfUpload, CleanupOfBackup, CleanupOfTransfer, CleanupOfRestore,
-                    Inventory, Plan, List, Sweep, Prune, Verify]
+SCENARIO_CLASSES = [Backup, MappedBackup, BackupByTransfer, BackupByCheckpoint, Restore, Upload, RestoreAndStart,
+                    UndoOfBackup, UndoOfMap, UndoOfTransfer, UndoOfCheckpoint, UndoOfRestore, UndoOfUpload,
+                    CleanupOfBackup, CleanupOfTransfer, CleanupOfCheckpoint, CleanupOfRestore, Inventory, Plan, List,
+                    Sweep, Prune, Verify]
 
 
 def scenarios(tables):
@@ -503,6 +548,8 @@ class Cell:
         self.vms = [vm for vm in state["vms"] if re.fullmatch(zone + r"v\d+", vm["name"])]
         self.transfer_vm, self.mapped_vm = (next(vm for vm in state["vms"] if vm["name"] == zone + name)
                                             for name in ("t1", "m1"))
+        self.checkpoint_vm = next(vm for vm in state["vms"] if vm["name"] == zone + "b1")
+        self.has_checkpoint = False  # of that VM's first backup
         self.turn = self.number = 0
         self.points_of_vm = {}  # name of a VM -> the point to restore from
         self.kept = {}  # id of a VM -> snapshots whose references are kept
@@ -522,14 +569,17 @@ class Cell:
                 continue
             client = self.lab.ox("backup", vm["name"], "--zone", self.zone, "--path", "attach",
                                  name=f"base-{vm['name']}")
-            run = Run(client, "backup", vm=vm)
-            self.end(run)
-            task, outcome, wrong = self.judge.main_task(client, "backup")
-            wrong = wrong or self.judge.point_data(vm, outcome["point"])[0]
-            if wrong:
-                raise CaseFailed(f"backup of {vm['name']} without a fault: {wrong}")
-            self.points_of_vm[vm["name"]] = outcome["point"]
+            self.points_of_vm[vm["name"]] = self.prove_backup(Run(client, "backup", vm=vm))
             self.kept[vm["id"]] = set(os.listdir(os.path.join(self.lab.frozen, vm["id"])))
+
+    def prove_backup(self, run):
+        """The restore point of a backup without a fault."""
+        self.end(run)
+        _, outcome, wrong = self.judge.main_task(run.client, "backup")
+        wrong = wrong or self.judge.point_data(run.vm, outcome["point"])[0]
+        if wrong:
+            raise CaseFailed(f"backup of {run.vm['name']} without a fault: {wrong}")
+        return outcome["point"]
 
     def forget_references(self, vm):
         self.judge.forget_references(vm["id"], self.kept.get(vm["id"], set()))
@@ -612,7 +662,7 @@ class Cell:
         """The client has ended, and all is at rest."""
         run.client.wait(END_S)
         last = []
-        vms = {vm["name"] for vm in (*self.vms, self.transfer_vm, self.mapped_vm)}
+        vms = {vm["name"] for vm in (*self.vms, self.transfer_vm, self.mapped_vm, self.checkpoint_vm)}
 
         def rest():
             state = self.lab.sandbox.state()
