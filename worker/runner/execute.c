@@ -63,13 +63,13 @@ static bool run_kind(struct task_run *run, const struct task_kind *kind, struct 
     return ok;
 }
 
-static const char *status_word(const struct execution *what, bool ok, const struct err *err)
+static const char *status_word(struct task_run *run, bool ok, const struct err *err)
 {
     if (ok)
         return "succeeded";
     if (err->code != ERR_CANCELLED)
         return "failed";
-    return what->is_leaving && what->is_leaving(what->ops_ctx) ? "released" : "cancelled";
+    return run_is_given_back(run) ? "released" : "cancelled";
 }
 
 /* Say in the last warning that there were more. */
@@ -189,7 +189,7 @@ bool execute_task(const struct worker_env *env, const struct execution *what, st
     run.stats.total_ms = clock_mono_ms(env->clock) - start;
     if (!ok)
         say_what_is_left(&run, err);
-    const char *status = status_word(what, ok, err);
+    const char *status = status_word(&run, ok, err);
     if (ok)
         log_info("task_succeeded", LOG_I64("ms", run.stats.total_ms), LOG_STR("point", run.point),
                  LOG_U64("warnings", run.warnings_count));

@@ -22,9 +22,6 @@ struct execution {
     int64_t fence;
     const struct run_ops *ops;
     void *ops_ctx;
-    /* Asked when the run ended as cancelled: true when that was because the worker leaves, so that
-     * the task is given back (`released`) and not ended. NULL = never. */
-    bool (*is_leaving)(void *ops_ctx);
 };
 
 /* True when the task succeeded. Otherwise err says why; the result has been published either way.

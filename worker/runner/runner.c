@@ -126,6 +126,7 @@ static const struct run_ops active_ops = {
     .lease_check = ops_lease_check,
     .stopped = ops_stopped,
     .emit = ops_emit,
+    .is_leaving = ops_is_leaving,
 };
 
 struct started {
@@ -142,13 +143,10 @@ static void *task_thread(void *arg)
     free(started);
     log_set_thread(name);
     struct err err = ERR_INIT;
-    (void)execute_task(a->runner->opts.env,
-                       &(struct execution){.offer = a->offer,
-                                           .fence = a->fence,
-                                           .ops = &active_ops,
-                                           .ops_ctx = a,
-                                           .is_leaving = ops_is_leaving},
-                       &err);
+    (void)execute_task(
+        a->runner->opts.env,
+        &(struct execution){.offer = a->offer, .fence = a->fence, .ops = &active_ops, .ops_ctx = a},
+        &err);
     push_order(a->runner, order_new(ORDER_OVER, a->offer->task, a->fence));
     return NULL;
 }

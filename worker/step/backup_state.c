@@ -2,6 +2,7 @@
 /* The state of a backup, and what several of its steps use. */
 #include "proto/base/alloc.h"
 #include "proto/base/id.h"
+#include "proto/base/log.h"
 #include "worker/step/backup.h"
 
 void *backup_new(struct task_run *run, struct err *err)
@@ -17,6 +18,15 @@ void *backup_new(struct task_run *run, struct err *err)
     return b;
 }
 
+/* One that was neither committed nor undone: the lease was lost, and somebody else goes on. */
+static void leave_session(struct store_session *session)
+{
+    struct err err = ERR_INIT;
+    if (session && !store_session_leave(session, &err))
+        log_err(LOG_LEVEL_WARN, "session_not_left", &err);
+    store_session_free(session);
+}
+
 void backup_free(void *state)
 {
     struct backup *b = state;
@@ -26,7 +36,7 @@ void backup_free(void *state)
     bool in_time;
     struct err ignored = ERR_INIT;
     (void)frozen_end(b->frozen, &in_time, &ignored);
-    store_session_free(b->session);
+    leave_session(b->session);
     for (size_t i = 0; i < b->earlier_count; i++)
         free(b->earlier[i]);
     free(b->earlier);

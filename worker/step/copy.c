@@ -230,7 +230,8 @@ bool undo_copy(struct task_run *run, struct err *err)
     struct backup *b = run->state;
     if (!b->session || run->committed)
         return true;
-    bool ok = store_session_abort(b->session, err);
+    bool ok = run_is_given_back(run) ? store_session_leave(b->session, err)
+                                     : store_session_abort(b->session, err);
     store_session_free(b->session);
     b->session = NULL;
     return ok;

@@ -51,6 +51,11 @@ bool run_check(struct task_run *run, struct err *err)
     return true;
 }
 
+bool run_is_given_back(struct task_run *run)
+{
+    return run->ops->is_leaving && run->ops->is_leaving(run->ops_ctx);
+}
+
 bool run_is_cancelled(struct task_run *run)
 {
     struct err why = ERR_INIT;

@@ -70,6 +70,9 @@ struct run_ops {
     /* Publish an event. `ahead`: lease_check is pending until it is confirmed. The message is
      * encoded before the call returns; false when it breaks a limit of the codec. Any thread. */
     bool (*emit)(void *ctx, enum wire_type type, const void *message, bool ahead);
+    /* When the run stops as cancelled: true when that is because the worker leaves, so that the
+     * task is given back (`released`) and not ended. NULL = never. Any thread. */
+    bool (*is_leaving)(void *ctx);
 };
 
 /* Which rules hold now. */
@@ -146,6 +149,8 @@ void run_forget_path_stats(struct task_run *run);
  * undoing only a lost lease stops it. Any thread. */
 bool run_check(struct task_run *run, struct err *err);
 bool run_is_cancelled(struct task_run *run);
+/* Will another attempt go on, since this worker leaves? */
+bool run_is_given_back(struct task_run *run);
 /* For every mutating call: the lease is valid and all handles are known to the coordinator. */
 bool run_before_mutation(struct task_run *run, struct err *err);
 /* Sleep in small pieces; false as run_check(). */

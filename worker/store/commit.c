@@ -31,7 +31,7 @@ static bool check_complete(struct store_session *s, struct err *err)
 
 /* ---- 1: packs */
 
-static bool seal_packs(struct store_session *s, struct err *err)
+bool session_seal_packs(struct store_session *s, struct err *err)
 {
     bool ok = true;
     for (struct store_stream *stream = s->idle; ok && stream; stream = stream->next)
@@ -264,7 +264,7 @@ bool store_session_commit(struct store_session *session, const json_t *meta, str
         return false;
     if (!check_complete(session, err))
         return err_wrap(err, "session %s", session->id);
-    bool ok = seal_packs(session, err) && sync_pack_dirs(session, err) &&
+    bool ok = session_seal_packs(session, err) && sync_pack_dirs(session, err) &&
               write_records(session, meta, digest, err) && write_index(session, err) &&
               decide(session, digest, err);
     if (!ok) {

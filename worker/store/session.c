@@ -331,13 +331,14 @@ static bool drop_unfinished(struct store_session *s, struct err *err)
 }
 
 /* On a full disk the record of the revocation may not fit before something is gone. */
-static bool declare_self_dead(struct store_session *s, struct fate *ret_stands, struct err *err)
+static bool declare_self_dead(struct store_session *s, enum fate_kind kind, struct fate *ret_stands,
+                              struct err *err)
 {
     struct err first = ERR_INIT, ignored = ERR_INIT;
-    if (store_declare_dead(s->store, s->id, FATE_REVOKE, ret_stands, &first))
+    if (store_declare_dead(s->store, s->id, kind, ret_stands, &first))
         return true;
     if (s->has_manifest_dir && remove_files(s, &ignored) &&
-        store_declare_dead(s->store, s->id, FATE_REVOKE, ret_stands, &(struct err)ERR_INIT))
+        store_declare_dead(s->store, s->id, kind, ret_stands, &(struct err)ERR_INIT))
         return true;
     err_keep_first(err, &first);
     return false;
@@ -346,11 +347,11 @@ static bool declare_self_dead(struct store_session *s, struct fate *ret_stands, 
 /* The fate comes before the removal of sealed packs: others may refer to them from the instant at
  * which somebody bequeaths them (docs/store-format.md, "Garbage"). No commit of ours was tried
  * (SESSION_OPEN), so what only we can know goes before. */
-static bool abort_session(struct store_session *s, struct err *err)
+static bool end_dead(struct store_session *s, enum fate_kind kind, struct err *err)
 {
     struct fate stands = {.kind = FATE_NONE};
     bool ok = drop_unfinished(s, err);
-    if (!declare_self_dead(s, &stands, err))
+    if (!declare_self_dead(s, kind, &stands, err))
         return false;
     if (stands.kind == FATE_COMMIT)
         return err_set(err, ERR_INTERNAL, 0, "session %s was committed by somebody else", s->id);
@@ -370,7 +371,32 @@ bool store_session_abort(struct store_session *session, struct err *err)
         return true;
     session->state = SESSION_ABORTED;
     dedup_owner_drop(session->store->dedup, session->owner);
-    return abort_session(session, err) || err_wrap(err, "give up session %s", session->id);
+    return end_dead(session, FATE_REVOKE, err) || err_wrap(err, "give up session %s", session->id);
+}
+
+/* Somebody who has declared it dead has looked for its packs already. */
+static bool finish_packs(struct store_session *s)
+{
+    struct fate fate;
+    struct err err = ERR_INIT;
+    if (s->state != SESSION_OPEN || atomic_load(&s->is_failed))
+        return false;
+    if (fate_read(s->store->dirfd, s->id, &fate, &err) && fate.kind == FATE_NONE &&
+        session_seal_packs(s, &err))
+        return true;
+    if (err_is_set(&err))
+        log_err(LOG_LEVEL_WARN, "store_session_not_left", &err);
+    return false;
+}
+
+bool store_session_leave(struct store_session *session, struct err *err)
+{
+    assert(session->n_active == 0);
+    if (!finish_packs(session))
+        return store_session_abort(session, err);
+    session->state = SESSION_ABORTED;
+    dedup_owner_drop(session->store->dedup, session->owner);
+    return end_dead(session, FATE_BEQUEATH, err) || err_wrap(err, "leave session %s", session->id);
 }
 
 void store_session_free(struct store_session *session)

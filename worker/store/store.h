@@ -292,6 +292,11 @@ void store_session_stats(struct store_session *session, struct store_stats *ret_
  * nobody will ever read. */
 bool store_session_abort(struct store_session *session, struct err *err);
 
+/* Give up, but leave what was stored to the next attempt, as store_session_bequeath() would: its
+ * last packs are finished first. Aborts a session that has failed. All streams must have ended.
+ * Errors as of abort. */
+bool store_session_leave(struct store_session *session, struct err *err);
+
 /* Frees the session, its disks and streams; aborts it first if it was not committed. */
 void store_session_free(struct store_session *session);
 

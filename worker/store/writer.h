@@ -147,5 +147,7 @@ size_t session_next_pack(struct store_session *session, uint8_t ret_id[PACK_ID_B
 void session_pack_begins(struct store_session *session, size_t n, uint32_t number);
 /* The end of pack number `n` is about to be written. */
 void session_pack_ends(struct store_session *session, size_t n);
+/* Write out what is open, and wait until all packs are durable. commit.c */
+bool session_seal_packs(struct store_session *session, struct err *err);
 /* Close the queue and wait for the last fsync. */
 void session_join_sealer(struct store_session *session);

@@ -37,7 +37,7 @@ struct fake_run {
     struct fake_clock clock;
     struct buf log;        /* "snapshot:started snapshot:handle(snapshot=s1) ..." */
     enum err_code stopped; /* what stopped() says; ERR_NONE = go on */
-    bool lease_lost;
+    bool lease_lost, leaving;
     int lease_checks, events, copyings, items, aheads;
     int64_t last_seq;
     bool seq_broken;
@@ -60,6 +60,11 @@ static inline bool fake_stopped(void *ctx, struct err *err)
         return false;
     err_set(err, f->stopped, 0, "stopped by the test");
     return true;
+}
+
+static inline bool fake_leaving(void *ctx)
+{
+    return ((const struct fake_run *)ctx)->leaving;
 }
 
 static inline bool fake_emit(void *ctx, enum wire_type type, const void *message, bool ahead)
@@ -89,8 +94,10 @@ static inline bool fake_emit(void *ctx, enum wire_type type, const void *message
     return true;
 }
 
-static const struct run_ops fake_ops = {
-    .lease_check = fake_lease_check, .stopped = fake_stopped, .emit = fake_emit};
+static const struct run_ops fake_ops = {.lease_check = fake_lease_check,
+                                        .stopped = fake_stopped,
+                                        .emit = fake_emit,
+                                        .is_leaving = fake_leaving};
 
 static inline void fake_run_init(struct fake_run *f)
 {

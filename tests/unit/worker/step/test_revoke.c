@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The first step of a backup's next attempt: the earlier ones' sessions, and only these. */
+/* The first step of a backup's next attempt: the earlier ones' sessions, and only these. And what
+ * an attempt leaves to it. */
 /* clang-format off */
 #include <stdarg.h>
 #include <stddef.h>
@@ -116,12 +117,78 @@ static void without_a_lease_nothing_is_revoked(void **state)
     teardown(&r);
 }
 
+/* ---- what an attempt leaves to the next one */
+
+/* This one's session, with some data in it. */
+static struct store_session *copy_some(struct revoking *r)
+{
+    struct err err = ERR_INIT;
+    static uint8_t data[1 << 20];
+    for (size_t i = 0; i < sizeof data; i += sizeof i)
+        memcpy(data + i, &i, sizeof i);
+    struct store_session_opts opts = {.id = FAKE_TASK ".7", .vm_id = "v", .vm_name = "v"};
+    struct store_disk_opts disk_opts = {.id = "d", .size_bytes = sizeof data};
+    struct store_session *s = store_session_begin(r->store, &opts, &err);
+    struct store_disk *disk = s ? store_disk_begin(s, &disk_opts, &err) : NULL;
+    struct store_stream *stream = disk ? store_stream_begin(s, &err) : NULL;
+    if (!stream || !store_stream_write(stream, disk, 0, data, sizeof data, &err))
+        fail_msg("%s", err.message);
+    store_stream_end(stream);
+    return s;
+}
+
+static uint64_t adopted_by_the_next(struct revoking *r)
+{
+    struct err err = ERR_INIT;
+    struct store_adopted adopted = {0};
+    struct store_session_opts opts = {.id = FAKE_TASK ".8", .vm_id = "v", .vm_name = "v"};
+    SCOPED(store_session)
+    struct store_session *next = store_session_begin(r->store, &opts, &err);
+    if (!next || !store_session_adopt(next, FAKE_TASK ".7", &adopted, &err))
+        fail_msg("%s", err.message);
+    return adopted.packs;
+}
+
+static void undo_of_a_task_that_is_given_back(void **state)
+{
+    (void)state;
+    for (int leaving = 0; leaving < 2; leaving++) {
+        struct revoking r;
+        struct err err = ERR_INIT;
+        setup(&r);
+        r.fake.leaving = leaving;
+        r.fake.run.phase = RUN_UNDO;
+        r.backup.session = copy_some(&r);
+        assert_true(undo_copy(&r.fake.run, &err));
+        assert_null(r.backup.session);
+        assert_int_equal(fate_of(&r, 7), STORE_FATE_REVOKED);
+        assert_int_equal(adopted_by_the_next(&r), leaving ? 1 : 0);
+        teardown(&r);
+    }
+}
+
+/* Nothing is undone then. */
+static void end_of_a_run_without_a_lease(void **state)
+{
+    (void)state;
+    struct revoking r;
+    setup(&r);
+    struct backup *b = ALLOC_NEW(struct backup);
+    b->session = copy_some(&r);
+    backup_free(b);
+    assert_int_equal(fate_of(&r, 7), STORE_FATE_REVOKED);
+    assert_int_equal(adopted_by_the_next(&r), 1);
+    teardown(&r);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(an_attempt_of_long_ago_is_revoked),
         cmocka_unit_test(a_first_attempt_revokes_nothing),
         cmocka_unit_test(without_a_lease_nothing_is_revoked),
+        cmocka_unit_test(undo_of_a_task_that_is_given_back),
+        cmocka_unit_test(end_of_a_run_without_a_lease),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

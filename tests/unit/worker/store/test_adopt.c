@@ -262,6 +262,71 @@ static void test_with_a_key_that_may_only_write(void **state)
     finished_packs_are_adopted("write");
 }
 
+/* A worker that leaves, or has lost its lease, finishes what it has: nothing is lost at all. */
+static void test_an_orderly_end_leaves_everything(void **state)
+{
+    (void)state;
+    struct scene s;
+    struct store_adopted adopted;
+    setup(&s, "");
+    struct store_session *first = begin(&s, "a.1");
+    struct disk_image half = s.image;
+    half.size = 3 * MIB + 5 * STORE_BLOCK_BYTES;
+    struct store_disk_opts disk_opts = {.id = "d", .size_bytes = s.image.size};
+    struct store_disk *disk = store_disk_begin(first, &disk_opts, &s.err);
+    struct store_stream *stream = store_stream_begin(first, &s.err);
+    MUST(disk && stream && store_stream_write(stream, disk, 0, half.data, half.size, &s.err),
+         &s.err);
+    store_stream_end(stream); /* in the middle of a disk */
+    MUST(store_session_leave(first, &s.err), &s.err);
+    MUST(store_session_leave(first, &s.err), &s.err);
+    MUST_FAIL(store_session_commit(first, NULL, &s.err), &s.err, ERR_INTERNAL);
+    store_session_free(first);
+    assert_int_equal(count_files(s.path, "sessions/") + count_files(s.path, "pins/"), 0);
+    bequeath(&s, "a.1"); /* it was, by itself */
+    struct store_stats stats = take_over(&s, "a.2", "a.1", &adopted);
+    assert_true(adopted.raw_bytes > half.size - 2 * CHUNK_BLOCKS_MAX * STORE_BLOCK_BYTES);
+    assert_true(stats.dedup_bytes > half.size - 3 * CHUNK_BLOCKS_MAX * STORE_BLOCK_BYTES);
+    check_point(&s, "a.2");
+    teardown(&s);
+}
+
+static void test_leaving_what_is_of_no_use(void **state)
+{
+    (void)state;
+    struct scene s;
+    bool committed;
+    setup(&s, "");
+    /* It has failed. */
+    struct store_session *failed = begin(&s, "failed.1");
+    MUST(write_image(failed, &s.image, 0, NULL, NULL, &s.err), &s.err);
+    struct store_disk_opts opts = {.id = "e", .size_bytes = STORE_BLOCK_BYTES};
+    struct store_disk *disk = store_disk_begin(failed, &opts, &s.err);
+    struct store_stream *stream = store_stream_begin(failed, &s.err);
+    MUST(disk && stream, &s.err);
+    MUST_FAIL(store_stream_write(stream, disk, 0, s.image.data, MIB, &s.err), &s.err,
+              ERR_BAD_ARGUMENT);
+    store_stream_end(stream);
+    MUST(store_session_leave(failed, &s.err), &s.err);
+    store_session_free(failed);
+    assert_int_equal(count_files(s.path, "packs/"), 0);
+    /* Somebody has revoked it. */
+    struct store_session *revoked = begin(&s, "revoked.1");
+    MUST(write_image(revoked, &s.image, 0, NULL, NULL, &s.err), &s.err);
+    MUST(store_session_revoke(s.store, "revoked.1", &committed, &s.err), &s.err);
+    MUST(store_session_leave(revoked, &s.err), &s.err);
+    store_session_free(revoked);
+    assert_int_equal(count_files(s.path, "packs/"), 0);
+    /* It is a point. */
+    struct store_session *done = begin(&s, "done.1");
+    MUST(write_image(done, &s.image, 0, NULL, NULL, &s.err), &s.err);
+    MUST(store_session_commit(done, NULL, &s.err), &s.err);
+    MUST(store_session_leave(done, &s.err), &s.err);
+    store_session_free(done);
+    check_point(&s, "done.1");
+    teardown(&s);
+}
+
 static void test_heirs_die_too(void **state)
 {
     (void)state;
@@ -548,6 +613,8 @@ int main(void)
         cmocka_unit_test(test_finished_packs_are_adopted),
         cmocka_unit_test(test_with_the_full_key),
         cmocka_unit_test(test_with_a_key_that_may_only_write),
+        cmocka_unit_test(test_an_orderly_end_leaves_everything),
+        cmocka_unit_test(test_leaving_what_is_of_no_use),
         cmocka_unit_test(test_heirs_die_too),
         cmocka_unit_test(test_others_find_what_was_adopted),
         cmocka_unit_test(test_unusable_packs_are_left_out),
