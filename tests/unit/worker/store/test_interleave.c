@@ -286,8 +286,13 @@ static bool write_point(struct actor *self, struct store *store, const char *id,
     struct store_session *session = store_session_begin(store, &opts, err);
     if (session && victim)
         adopt(self, store, session, victim);
-    bool ok = session && write_image(session, image, self->run->segment_bytes, parent, NULL, err) &&
-              store_session_commit(session, NULL, err);
+    bool ok = session && write_image(session, image, self->run->segment_bytes, parent, NULL, err);
+    if (ok && chance(self, 6) == 0) { /* its worker leaves: somebody else may go on */
+        struct err ignored = ERR_INIT;
+        (void)store_session_leave(session, &ignored);
+        ok = err_set(err, ERR_STORE_REVOKED, 0, "left to others");
+    }
+    ok = ok && store_session_commit(session, NULL, err);
     store_session_free(session);
     store_reader_free(parent);
     store_point_free(parent_point);
