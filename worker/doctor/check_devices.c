@@ -30,6 +30,11 @@ static enum finding_level check_directory(struct doctor *d, struct buf *say)
         return FINDING_OK;
     }
     int error = errno;
+    SCOPED_FREE char *of_udev = doctor_path(d, "/dev/disk/by-id");
+    if (error == ENOENT && strcmp(d->conf->device_dir, of_udev) == 0) {
+        (void)buf_printf(say, "udev makes %s with the first disk", d->conf->device_dir);
+        return FINDING_OK;
+    }
     (void)buf_printf(say, "%s: %s: no attached disk can be found", d->conf->device_dir,
                      strerror(error));
     return FINDING_FAILURE;
