@@ -120,6 +120,7 @@ enum block_bus { BLOCK_VIRTIO, BLOCK_VIRTIO_SCSI };
  * it runs, and named by its own udev. It reaches servers on this machine's loopback as 10.0.2.2. */
 struct block_guest {
     const char *kernel, *initrd;
+    const char *uuid; /* what its firmware shows: the VM's id */
 };
 /* Does not wait for the guest to be up. In `run_dir`: serial.log (its console), monitor.sock (a
  * second monitor, for people and tests). */

@@ -8,6 +8,8 @@
 
 #include "proto/base/alloc.h"
 
+#define APPEND "console=ttyS0 quiet panic=-1 mitigations=off tsc=reliable no_timer_check"
+
 enum { UNPLUG_TIMEOUT_MS = 30000, SERIAL_CHARS = 20 };
 
 /* --- The machine ------------------------------------------------------------------------------ */
@@ -27,11 +29,8 @@ struct qsd *proxy_vm_start(const char *run_dir, const struct block_guest *guest,
     const char *fixed[] = {"qemu-system-x86_64", "-machine", "q35", "-accel",
                            "tcg,thread=multi,tb-size=128", "-cpu", "qemu64", "-m", "512", "-smp",
                            "1", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
-                           "-pidfile", pid_path, "-kernel", guest->kernel, "-initrd", guest->initrd,
-                           "-append",
-                           "console=ttyS0 quiet panic=-1 mitigations=off tsc=reliable "
-                           "no_timer_check",
-                           "-serial", serial,
+                           "-pidfile", pid_path, "-uuid", guest->uuid, "-kernel", guest->kernel,
+                           "-initrd", guest->initrd, "-append", APPEND, "-serial", serial,
                            /* It waits for our connection, which is there (qsd.c). */
                            "-chardev", "socket,id=monitor,fd=3,server=on,wait=on", "-mon",
                            "chardev=monitor,mode=control", "-chardev", people, "-mon",

@@ -599,7 +599,7 @@ static void test_guest_needs_its_files(void **state)
     PATH(run, p, "machine");
     PATH(kernel, p, "vmlinuz");
     PATH(pid, p, "machine/pid");
-    const struct block_guest guest = {.kernel = kernel, .initrd = kernel};
+    const struct block_guest guest = {.kernel = kernel, .initrd = kernel, .uuid = DISK_A};
     struct err why = ERR_INIT;
     assert_null(block_host_start_guest(run, &guest, &why));
     assert_non_null(strstr(why.message, kernel));

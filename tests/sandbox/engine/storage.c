@@ -163,8 +163,8 @@ static struct block_host *start_host(const struct engine *e, const struct vm *vm
                                                       : NULL;
     SCOPED_FREE char *kernel = xasprintf("%s/vmlinuz", e->opts.linux_dir);
     SCOPED_FREE char *initrd = xasprintf("%s/proxies/%s/initrd", e->opts.dir, vm->name);
-    return block_host_start_guest(run_dir,
-                                  &(struct block_guest){.kernel = kernel, .initrd = initrd}, err);
+    return block_host_start_guest(
+        run_dir, &(struct block_guest){.kernel = kernel, .initrd = initrd, .uuid = vm->id}, err);
 }
 
 static bool start_proxy(struct engine *e, struct vm *vm, struct err *err)
