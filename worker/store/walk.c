@@ -91,12 +91,12 @@ struct store_part *store_walk_next(struct store_walk *walk, struct err *err)
 {
     if (walk->next == walk->records.count && !fill_window(walk, err))
         return NULL;
-    const struct map_record *first = walk->records.items + walk->next;
     size_t left = walk->records.count - walk->next, n = 0;
+    if (left == 0) /* there may be no items at all */
+        return NULL;
+    const struct map_record *first = walk->records.items + walk->next;
     while (n < left && same_frame(first, first + n))
         n++;
-    if (n == 0)
-        return NULL;
     struct store_part *part = xmalloc(sizeof *part + n * sizeof *first);
     part->reader = walk->reader;
     part->n = n;
