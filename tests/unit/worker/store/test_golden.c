@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The golden repositories, tests/fixtures/store-v1 and store-v1-encrypted: what version 1 of the
- * format wrote, every later version must read. Never regenerate one to make this test pass: a new
- * version of the format gets a fixture of its own beside it. `store_golden --make DIR` wrote the
- * first, `store_golden --make DIR KEY_FILE PASSPHRASE_FILE` the second.
+ * The golden repositories, tests/fixtures/store-v1, store-v1-encrypted and store-v1-bequest: what
+ * version 1 of the format wrote, every later version must read. Never regenerate one to make this
+ * test pass: a new version of the format gets a fixture of its own beside it. `store_golden --make
+ * DIR` wrote the first, `store_golden --make DIR KEY_FILE PASSPHRASE_FILE` the second,
+ * `store_golden --make-bequest DIR` the third.
  */
 #include <fcntl.h>
 #include <stdio.h>
@@ -34,9 +35,20 @@ static struct disk_image disk_b(void)
 
 /* ---- making it */
 
-static bool make_day(struct store *store, const char *id, unsigned day, struct store_reader *parent,
-                     bool is_committed, struct err *err)
+enum end { COMMIT, ABORT, LEAVE };
+
+static bool end_well(struct store_session *s, enum end end, const json_t *meta, struct err *err)
 {
+    if (end == LEAVE)
+        return store_session_leave(s, err);
+    return end == ABORT || store_session_commit(s, meta, err);
+}
+
+/* `heir_of` may be NULL. */
+static bool make_day(struct store *store, const char *id, unsigned day, struct store_reader *parent,
+                     const char *heir_of, enum end end, struct err *err)
+{
+    struct store_adopted adopted;
     struct disk_image a = disk_a(day), b = disk_b();
     struct store_session_opts opts = {.id = id,
                                       .vm_id = "0f1e2d3c-0000-4000-8000-000000000001",
@@ -44,11 +56,11 @@ static bool make_day(struct store *store, const char *id, unsigned day, struct s
                                       .worker = "maker"};
     SCOPED(store_session) struct store_session *s = store_session_begin(store, &opts, err);
     json_t *meta = json_pack("{s:s, s:i}", "task", id, "fence", (int)day);
-    bool ok = s && write_image(s, &a, 64 * KIB, parent, NULL, err) &&
+    bool ok = s && (!heir_of || store_session_adopt(s, heir_of, &adopted, err)) &&
+              write_image(s, &a, 64 * KIB, parent, NULL, err) &&
               write_image(s, &b, 0, NULL, NULL, err) &&
               store_session_put_blob(s, "vm.ovf", "<ovf/>", 6, err) &&
-              store_session_put_blob(s, "vm.json", "{}", 2, err) &&
-              (!is_committed || store_session_commit(s, meta, err));
+              store_session_put_blob(s, "vm.json", "{}", 2, err) && end_well(s, end, meta, err);
     json_decref(meta);
     free(a.data);
     free(b.data);
@@ -59,17 +71,25 @@ static bool make(const char *path, const struct store_opts *opts, struct err *er
 {
     SCOPED(store) struct store *store = store_init(path, opts, err);
     bool committed;
-    if (!store || !make_day(store, "golden.1", 1, NULL, true, err))
+    if (!store || !make_day(store, "golden.1", 1, NULL, NULL, COMMIT, err))
         return false;
     SCOPED(store_point) struct store_point *point = store_point_open(store, "golden.1", err);
     SCOPED(store_reader)
     struct store_reader *parent = point ? store_disk_open(point, "disk-a", err) : NULL;
     SCOPED_FREE char *tombstone = xasprintf("%s/deleted/golden.3", path);
-    return parent && make_day(store, "golden.2", 2, parent, true, err) &&
-           make_day(store, "golden.3", 3, NULL, true, err) &&
+    return parent && make_day(store, "golden.2", 2, parent, NULL, COMMIT, err) &&
+           make_day(store, "golden.3", 3, NULL, NULL, COMMIT, err) &&
            file_write_atomic(AT_FDCWD, tombstone, "", 0, 0440, err) &&
-           make_day(store, "golden.4", 4, NULL, false, err) &&
+           make_day(store, "golden.4", 4, NULL, NULL, ABORT, err) &&
            store_session_revoke(store, "golden.5", &committed, err);
+}
+
+/* A point in the packs of an attempt that gave up, and in its own. */
+static bool make_bequest(const char *path, struct err *err)
+{
+    SCOPED(store) struct store *store = store_init(path, NULL, err);
+    return store && make_day(store, "bequest.1", 1, NULL, NULL, LEAVE, err) &&
+           make_day(store, "bequest.2", 2, NULL, "bequest.1", COMMIT, err);
 }
 
 /* ---- reading it */
@@ -147,6 +167,24 @@ static void test_golden_encrypted_repository_is_read(void **state)
     remove_tree(dir);
 }
 
+static void test_golden_bequest_is_read(void **state)
+{
+    (void)state;
+    struct err err = ERR_INIT;
+    SCOPED_FREE char *path = fixture("store-v1-bequest");
+    struct store *store = store_open(path, NULL, &err);
+    MUST(store, &err);
+    struct store_point_list list;
+    MUST(store_points_list(store, NULL, &list, &err), &err);
+    assert_int_equal(list.count, 1);
+    assert_null(list.items[0].damage);
+    store_point_list_done(&list);
+    check_point(store, "bequest.2", 2);
+    MUST_FAIL(store_point_open(store, "bequest.1", &err), &err, ERR_NOT_FOUND);
+    assert_int_equal(count_files(path, "packs/"), 2);
+    store_free(store);
+}
+
 /* Its index is understood: a backup into a copy of it finds the chunks. Those of disk-b, which any
  * rule of cutting that was ever used cuts in the same way. */
 static void test_golden_index_is_used(void **state)
@@ -197,7 +235,15 @@ int main(int argc, char **argv)
             (void)fprintf(stderr, "%s\n", err.message);
         return ok ? 0 : 1;
     }
+    if (argc == 3 && strcmp(argv[1], "--make-bequest") == 0) {
+        struct err err = ERR_INIT;
+        if (make_bequest(argv[2], &err))
+            return 0;
+        (void)fprintf(stderr, "%s\n", err.message);
+        return 1;
+    }
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_golden_bequest_is_read),
         cmocka_unit_test(test_golden_repository_is_read),
         cmocka_unit_test(test_golden_encrypted_repository_is_read),
         cmocka_unit_test(test_golden_index_is_used),
