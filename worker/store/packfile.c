@@ -222,10 +222,13 @@ static void *load_pack(void *context, size_t *ret_bytes, struct err *err)
     struct open_pack *pack = open_pack_load(request->store, request->ref, err);
     if (!pack)
         return NULL;
-    /* At least 64 KiB each, so that the bound also bounds the open files. */
-    size_t bytes = sizeof *pack + (size_t)pack->footer.n_frames * sizeof *pack->footer.frames +
-                   (size_t)pack->footer.n_chunks * CHUNK_ENTRY_BYTES +
-                   (size_t)pack->footer.n_leaves * LEAF_BYTES;
+    /* At least 64 KiB each, so that the bound also bounds the open files. What was opened of a
+     * sealed footer is there twice. */
+    size_t tables = (size_t)pack->footer.n_chunks * CHUNK_ENTRY_BYTES +
+                    (size_t)pack->footer.n_leaves * LEAF_BYTES;
+    size_t bytes = sizeof *pack +
+                   pack->footer.n_frames * (FRAME_ENTRY_BYTES + sizeof *pack->footer.frames) +
+                   (pack->footer.opened ? 2 : 1) * tables;
     *ret_bytes = bytes > 65536 ? bytes : 65536;
     return pack;
 }

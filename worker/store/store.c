@@ -41,7 +41,7 @@ static bool set_options(struct store *store, const struct store_opts *opts, stru
     if (o.frame_cache_bytes == 0)
         o.frame_cache_bytes = 32 << 20;
     if (o.footer_cache_bytes == 0)
-        o.footer_cache_bytes = 16 << 20;
+        o.footer_cache_bytes = 24 << 20;
     if (o.dedup_cache_bytes == 0)
         o.dedup_cache_bytes = 32 << 20;
     if (o.dedup_hooks_max == 0)

@@ -68,7 +68,7 @@ struct store_opts {
     int zstd_level;            /* compression of new frames: default 1; range -50..19 */
     uint64_t pack_bytes;       /* a pack is closed when it has reached this: default 96 MiB */
     size_t frame_cache_bytes;  /* decoded frames kept for readers: default 32 MiB */
-    size_t footer_cache_bytes; /* pack footers kept: default 16 MiB */
+    size_t footer_cache_bytes; /* pack footers kept: default 24 MiB */
     size_t dedup_cache_bytes;  /* known chunks kept in memory while writing: default 32 MiB */
     size_t dedup_hooks_max; /* entries of the sparse index kept in memory: default 4 Mi (64 MiB) */
 
