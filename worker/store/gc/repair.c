@@ -94,8 +94,8 @@ static bool point_has(struct store *store, const char *session, const struct fat
 }
 
 /* The session that made the pack, by its index; else any committed one that refers to it. What is
- * asked of a header's session is whether it has committed, and only packs of sessions that have are
- * referred to: so the answer is the same. */
+ * asked of a header's session is whether it was revoked, and nobody refers to packs of one that
+ * was: so the answer is the same. */
 static bool find_owner(struct store *store, const uint8_t id[PACK_ID_BYTES],
                        char out[STORE_SESSION_ID_MAX + 1])
 {

@@ -107,6 +107,7 @@ static void make_dead(struct scene *s)
     MUST(store_collect(s->writer, NULL, NULL, &err), &err);
     assert_int_equal(access(pack, F_OK), -1);
     MUST(store_session_revoke(s->writer, "dead.1", &was_committed, &err), &err);
+    MUST(store_session_bequeath(s->writer, "left.1", &was_committed, &err), &err);
     free(image.data);
 }
 
@@ -247,26 +248,26 @@ static bool is_listed(struct store *store, const char *id, bool *ret_damaged)
     return found;
 }
 
-/* Of a session that was declared dead: it never becomes a point that could be read, and its writer
- * does not begin again. */
+/* Of a session that was declared dead, by a revocation or a bequest: it never becomes a point that
+ * could be read, and its writer does not begin again. */
 static bool judge_revocation(const struct scene *s, const char *name, struct err *err)
 {
-    (void)name;
+    const char *id = strchr(name, '/') + 1;
     enum store_fate fate;
     struct err why = ERR_INIT;
     bool is_damaged = false;
     SCOPED(store) struct store *store = open_with(s, s->key_file, err);
     if (!store)
         return false;
-    assert_null(store_point_open(store, "dead.1", &why));
+    assert_null(store_point_open(store, id, &why));
     err_clear(&why);
     static unsigned calls;
     if (calls++ % 100 == 0) { /* it syncs */
-        struct store_session_opts opts = session_opts("dead.1");
+        struct store_session_opts opts = session_opts(id);
         assert_null(store_session_begin(store, &opts, &why));
     }
-    assert_true(!is_listed(store, "dead.1", &is_damaged) || is_damaged);
-    if (!store_session_fate(store, "dead.1", &fate, err))
+    assert_true(!is_listed(store, id, &is_damaged) || is_damaged);
+    if (!store_session_fate(store, id, &fate, err))
         return false;
     assert_int_equal(fate, STORE_FATE_REVOKED);
     return true;
@@ -440,6 +441,7 @@ static const struct kind all_kinds[] = {
     {"manifests/point.1/", "vm.json", judge_points, REFUSED, "point.1", false, true, false, 0},
     {"manifests/moved.1/", "vm.json", judge_points, REFUSED, "moved.1", false, true, false, 0},
     {"fate/dead.1", "", judge_revocation, REFUSED, NULL, false, false, false, 0},
+    {"fate/left.1", "", judge_revocation, REFUSED, NULL, false, false, false, 0},
     {"fate/gone.1", "", judge_deleted, HARMLESS, NULL, false, false, false, 0},
     {"fate/point.1", "", judge_points, REFUSED, NULL, false, true, false, 0},
     {"fate/moved.1", "", judge_points, REFUSED, NULL, false, true, false, 0},
