@@ -57,6 +57,9 @@ static bool keep_handle(struct core *core, const struct task *t, const struct wi
         return ledger_leftover_add(core->ledger, t->id, "snapshot", t->vm, h->value, err);
     if (which == ALL_BUT_MADE)
         return true;
+    const char *clone = after(h->name, "clone.");
+    if (clone)
+        return ledger_leftover_add(core->ledger, t->id, "clone", h->value, clone, err);
     if (strcmp(h->name, "vm") == 0)
         return ledger_leftover_add(core->ledger, t->id, "vm", h->value, h->value, err);
     if (after(h->name, "disk."))
@@ -85,7 +88,8 @@ static bool may_hold_more(const struct task *t, const struct wire_step *s)
 {
     static const char *const steps[] = {"precheck", "quiesce", "snapshot"};
     bool under_way = strcmp(s->state, "started") == 0 || strcmp(s->state, "done") == 0;
-    if (!t->vm || strcmp(t->kind, "backup") != 0 || !under_way || value_of(&s->handles, "snapshot"))
+    bool makes = strcmp(t->kind, "backup") == 0 || strcmp(t->kind, "export") == 0;
+    if (!t->vm || !makes || !under_way || value_of(&s->handles, "snapshot"))
         return false;
     for (size_t i = 0; i < ARRAY_LEN(steps); i++) {
         if (strcmp(s->step, steps[i]) == 0)

@@ -43,18 +43,42 @@ bool plan_check_backup(struct core *core, const void *message, struct err *why)
     return check_zone(core, b->zone, why);
 }
 
-bool plan_backup(struct core *core, struct request *r, const void *message, struct err *err)
+/* First find the VMs; select.c settles it, with a task for each. */
+static bool plan_select(struct core *core, struct request *r, const char *zone,
+                        struct wire_select *select, int64_t deadline, struct err *err)
 {
-    const struct wire_backup *b = message;
     struct work_spec spec = {
         .role = TASK_SELECT,
         .kind = "inventory",
         .lane = LANE_UPKEEP,
-        .deadline_s = deadline_s(core, b->deadline_s),
-        .offer = {.select = b->select},
+        .deadline_s = deadline_s(core, deadline),
+        .offer = {.select = select},
     };
-    r->selected = false; /* select.c settles it */
-    return add_per_zone(core, r, b->zone, &spec, err) && work_settle(core, r, err);
+    r->selected = false;
+    return add_per_zone(core, r, zone, &spec, err) && work_settle(core, r, err);
+}
+
+bool plan_backup(struct core *core, struct request *r, const void *message, struct err *err)
+{
+    const struct wire_backup *b = message;
+    return plan_select(core, r, b->zone, b->select, b->deadline_s, err);
+}
+
+/* --- export --- */
+bool plan_check_export(struct core *core, const void *message, struct err *why)
+{
+    const struct wire_export *b = message;
+    const char *directory = b->options->directory;
+    if (directory && directory[0] != '/')
+        return err_set(why, ERR_BAD_ARGUMENT, 0,
+                       "the directory '%s' for the OVA is not an absolute path", directory);
+    return check_zone(core, b->zone, why);
+}
+
+bool plan_export(struct core *core, struct request *r, const void *message, struct err *err)
+{
+    const struct wire_export *b = message;
+    return plan_select(core, r, b->zone, b->select, b->deadline_s, err);
 }
 
 /* --- restore --- */

@@ -13,6 +13,8 @@
 #include "coordinator/core.h"
 
 bool plan_check_backup(struct core *core, const void *message, struct err *why);
+bool plan_check_export(struct core *core, const void *message, struct err *why);
+bool plan_export(struct core *core, struct request *r, const void *message, struct err *err);
 bool plan_check_restore(struct core *core, const void *message, struct err *why);
 bool plan_check_inventory(struct core *core, const void *message, struct err *why);
 bool plan_check_list(struct core *core, const void *message, struct err *why);

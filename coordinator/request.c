@@ -32,6 +32,12 @@ static struct facts facts_of_restore(const void *message)
     return (struct facts){b->idempotency_key, b->progress};
 }
 
+static struct facts facts_of_export(const void *message)
+{
+    const struct wire_export *b = message;
+    return (struct facts){b->idempotency_key, b->progress};
+}
+
 /* One row per kind of request. `facts` NULL: it has neither key nor progress; `plan` NULL: `answer`
  * answers it, and it leaves no trace in the ledger. */
 static const struct kind {
@@ -45,6 +51,7 @@ static const struct kind {
 } kinds[] = {
     {WIRE_BACKUP, "backup", facts_of_backup, plan_check_backup, plan_backup, NULL},
     {WIRE_RESTORE, "restore", facts_of_restore, plan_check_restore, plan_restore, NULL},
+    {WIRE_EXPORT, "export", facts_of_export, plan_check_export, plan_export, NULL},
     {WIRE_INVENTORY, "inventory", NULL, plan_check_inventory, plan_inventory, NULL},
     {WIRE_LIST, "list", NULL, plan_check_list, plan_list, NULL},
     {WIRE_SWEEP, "sweep", NULL, plan_check_sweep, plan_sweep, NULL},

@@ -9,11 +9,39 @@
 #include "coordinator/work.h"
 #include "proto/base/log.h"
 
-static bool decode_backup(struct core *core, const struct request *r, struct wire_message *ret,
-                          struct err *err)
+/* What is asked of VMs that are to be found first, whatever the kind. Borrows from the message. */
+struct asked {
+    struct wire_message message;
+    const struct wire_select *select;
+    int64_t deadline_s;
+    struct wire_offer offer; /* the kind's options */
+};
+
+static void asked_done(struct asked *asked)
 {
+    wire_free(&asked->message);
+}
+
+static bool decode(struct core *core, const struct request *r, struct asked *ret, struct err *err)
+{
+    *ret = (struct asked){0};
     SCOPED_FREE char *body = ledger_request_body(core->ledger, r->id, err);
-    return body && wire_decode(wire_type_name(WIRE_BACKUP), body, strlen(body), ret, err);
+    bool is_export = strcmp(r->kind, "export") == 0;
+    const char *type = wire_type_name(is_export ? WIRE_EXPORT : WIRE_BACKUP);
+    if (!body || !wire_decode(type, body, strlen(body), &ret->message, err))
+        return false;
+    if (is_export) {
+        const struct wire_export *x = ret->message.as;
+        ret->select = x->select;
+        ret->deadline_s = x->deadline_s;
+        ret->offer.export = x->options;
+    } else {
+        const struct wire_backup *b = ret->message.as;
+        ret->select = b->select;
+        ret->deadline_s = b->deadline_s;
+        ret->offer.backup = b->options;
+    }
+    return true;
 }
 
 static bool contains(const struct wire_strings *list, const char *text)
@@ -62,7 +90,7 @@ static const char *worker_in(const struct worker_list *workers, const char *zone
 /* What the VMs of a page are held against. */
 struct picking {
     const struct task *select;
-    const struct wire_backup *backup;
+    const struct asked *asked;
     struct worker_list workers;
     struct wire_warnings *warnings;
 };
@@ -77,7 +105,7 @@ static void warn_left_out(const struct picking *p, const struct request *r, cons
     w->v[w->count++] = (struct wire_warning){
         .code = xstrdup("vm-excluded"),
         .message = xasprintf("VM %s is left out: worker %s runs in it, and would freeze itself; to "
-                             "back it up all the same, name it",
+                             "take it all the same, name it",
                              vm, worker),
     };
 }
@@ -86,7 +114,7 @@ static bool add_vm(struct core *core, struct request *r, const struct picking *p
                    const struct wire_vm_item *item, struct err *err)
 {
     const struct task *select = p->select;
-    const struct wire_backup *b = p->backup;
+    const struct asked *b = p->asked;
     SCOPED_FREE char *id = lower(item->id);
     bool known = false;
     if (!ledger_task_has_vm(core->ledger, r->id, id, &known, err))
@@ -100,13 +128,13 @@ static bool add_vm(struct core *core, struct request *r, const struct picking *p
     }
     const struct work_spec spec = {
         .role = TASK_MAIN,
-        .kind = "backup",
+        .kind = r->kind,
         .zone = select->zone,
         .lane = LANE_BACKUP,
         .vm = id,
         .vm_name = item->name,
         .deadline_s = b->deadline_s ? b->deadline_s : core->conf->deadline_s,
-        .offer = {.backup = b->options},
+        .offer = b->offer,
     };
     return work_add(core, r, &spec, NULL, err);
 }
@@ -148,15 +176,15 @@ bool select_take_pages(struct core *core, const struct task *t, int64_t pages,
     SCOPED_REQUEST struct request r = {0};
     if (!ledger_request_get(core->ledger, t->request, &r, err))
         return false;
-    struct wire_message m = {0};
-    if (!decode_backup(core, &r, &m, err))
+    struct asked asked;
+    if (!decode(core, &r, &asked, err))
         return false;
-    struct picking p = {.select = t, .backup = m.as, .warnings = ret_warnings};
+    struct picking p = {.select = t, .asked = &asked, .warnings = ret_warnings};
     bool ok = ledger_worker_list(core->ledger, &p.workers, err);
     for (int64_t page = 1; page <= pages && ok; page++)
         ok = take_page(core, &r, &p, page, err);
     worker_list_done(&p.workers);
-    wire_free(&m);
+    asked_done(&asked);
     return ok && ledger_request_save(core->ledger, &r, err);
 }
 
@@ -219,12 +247,11 @@ static bool missing_names(struct core *core, struct request *r, const struct wir
 bool select_each_missing(struct core *core, struct request *r, select_missing_fn missing,
                          struct err *err)
 {
-    struct wire_message m = {0};
-    if (!decode_backup(core, r, &m, err))
+    struct asked asked;
+    if (!decode(core, r, &asked, err))
         return false;
-    const struct wire_select *select = ((const struct wire_backup *)m.as)->select;
-    bool ok =
-        missing_ids(core, r, select, missing, err) && missing_names(core, r, select, missing, err);
-    wire_free(&m);
+    bool ok = missing_ids(core, r, asked.select, missing, err) &&
+              missing_names(core, r, asked.select, missing, err);
+    asked_done(&asked);
     return ok;
 }

@@ -213,6 +213,7 @@ static char *outcome_body(const struct task *t, const struct work_end *how, bool
         outcome.attempts = 1;
     if (how->result) {
         outcome.warnings = how->result->warnings;
+        outcome.exported = how->result->exported;
         if (how->result->stats)
             stats = *how->result->stats;
         if (stats.wait_ms == 0)
@@ -278,16 +279,19 @@ static bool end_task(struct core *core, struct request *r, struct task *t,
 static bool add_missing(struct core *core, struct request *r, const struct select_missing *what,
                         struct err *err)
 {
-    static char unknown[] = "unknown"; /* a task of backup names a VM by id; this one has none */
+    /* A task names its VM by id, and an export its goal; this one has none. */
+    static char unknown[] = "unknown";
+    struct wire_export_opts nowhere = {.domain = unknown};
     struct work_spec spec = {
         .role = TASK_MAIN,
-        .kind = "backup",
+        .kind = r->kind,
         .zone = core->conf->zones[0].name,
         .lane = LANE_BACKUP,
         .vm = what->id,
         .vm_name = what->name,
     };
     spec.offer.vm = unknown;
+    spec.offer.export = strcmp(r->kind, "export") == 0 ? &nowhere : NULL;
     SCOPED_TASK struct task t = {0};
     if (!work_add(core, r, &spec, &t, err))
         return false;

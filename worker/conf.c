@@ -59,13 +59,10 @@ static const cyaml_schema_field_t lease_fields[] = {
     CYAML_FIELD_END,
 };
 static const cyaml_schema_field_t wait_fields[] = {
-    INT(struct worker_conf_wait, engine_s),
-    INT(struct worker_conf_wait, device_s),
-    INT(struct worker_conf_wait, snapshot_s),
-    INT(struct worker_conf_wait, merge_s),
-    INT(struct worker_conf_wait, vm_s),
-    INT(struct worker_conf_wait, drain_s),
-    CYAML_FIELD_END,
+    INT(struct worker_conf_wait, engine_s),   INT(struct worker_conf_wait, device_s),
+    INT(struct worker_conf_wait, snapshot_s), INT(struct worker_conf_wait, merge_s),
+    INT(struct worker_conf_wait, export_s),   INT(struct worker_conf_wait, vm_s),
+    INT(struct worker_conf_wait, drain_s),    CYAML_FIELD_END,
 };
 static const cyaml_schema_field_t reserve_fields[] = {
     INT(struct worker_conf_reserve, repository_mib),
@@ -156,6 +153,7 @@ static bool set_numbers(struct worker_conf *c, const char *path, struct err *err
         {"wait.device_s", &c->wait.device_s, 60, 1, 3600},
         {"wait.snapshot_s", &c->wait.snapshot_s, 45 * 60, 1, 86400},
         {"wait.merge_s", &c->wait.merge_s, 4 * 3600, 1, 7 * 86400},
+        {"wait.export_s", &c->wait.export_s, 86400, 1, 31 * 86400},
         {"wait.vm_s", &c->wait.vm_s, 30 * 60, 10, 86400},
         {"wait.drain_s", &c->wait.drain_s, 300, 1, 7 * 86400},
         {"quiesce_limit_s", &c->quiesce_limit_s, 60, 1, 600},

@@ -42,6 +42,7 @@ struct worker_conf_wait {
     int64_t device_s;   /* an attached disk to appear or vanish */
     int64_t snapshot_s; /* a snapshot to be ready */
     int64_t merge_s;    /* a snapshot to be merged */
+    int64_t export_s;   /* a VM to be cloned, and its clone to be written out */
     int64_t vm_s;       /* a VM or a disk to be made, a VM to start */
     int64_t drain_s;    /* running tasks after SIGTERM, before they are stopped */
 };

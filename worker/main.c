@@ -122,6 +122,7 @@ static struct step_settings settings_of(const struct worker_conf *c)
         .map_min_bytes = (uint64_t)c->copy.map_min_mib << 20,
         .snapshot_wait_s = c->wait.snapshot_s,
         .merge_wait_s = c->wait.merge_s,
+        .export_wait_s = c->wait.export_s,
         .vm_wait_s = c->wait.vm_s,
     };
 }

@@ -12,7 +12,7 @@
 
 static const struct cli_verb *const verbs[] = {
     &verb_backup, &verb_restore, &verb_list, &verb_status, &verb_cancel, &verb_inventory,
-    &verb_prune,  &verb_verify,  &verb_plan, &verb_sweep,  &verb_doctor,
+    &verb_prune,  &verb_verify,  &verb_plan, &verb_sweep,  &verb_doctor, &verb_export,
 };
 
 static const struct cli_verb *find_verb(const char *name)

@@ -43,11 +43,16 @@ static void add_success(const struct wire_outcome *m, bool utf8, struct buf *out
     (void)buf_printf(out, "%s",
                      backup                            ? "backed up"
                      : strcmp(m->kind, "restore") == 0 ? "restored"
+                     : strcmp(m->kind, "export") == 0  ? "exported"
                                                        : "done");
     add_stats(m->stats, backup, out);
     if (m->point) {
         (void)buf_printf(out, backup ? " as " : " from ");
         (void)text_add_clean(out, m->point, utf8);
+    }
+    if (m->exported) {
+        (void)buf_printf(out, " to ");
+        (void)text_add_clean(out, m->exported, utf8);
     }
     if (m->new_vm) {
         (void)buf_printf(out, "; the new VM has id ");

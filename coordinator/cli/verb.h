@@ -32,4 +32,4 @@ struct cli_verb {
 };
 
 extern const struct cli_verb verb_backup, verb_restore, verb_list, verb_status, verb_cancel,
-    verb_inventory, verb_prune, verb_verify, verb_plan, verb_sweep, verb_doctor;
+    verb_inventory, verb_prune, verb_verify, verb_plan, verb_sweep, verb_doctor, verb_export;

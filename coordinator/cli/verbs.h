@@ -20,6 +20,17 @@ struct backup_args {
 bool backup_parse(int argc, char **argv, unsigned argp_flags, struct backup_args *ret);
 void backup_args_done(struct backup_args *args);
 
+struct export_args {
+    struct job_args job;
+    struct wire_export message;
+    struct wire_select select;
+    struct wire_export_opts options;
+    char *host; /* owned: of options */
+};
+/* The caller calls export_args_done(). */
+bool export_parse(int argc, char **argv, unsigned argp_flags, struct export_args *ret);
+void export_args_done(struct export_args *args);
+
 struct restore_args {
     struct job_args job;
     struct wire_restore message;

@@ -28,6 +28,7 @@
     /* requests: anyone -> oxbow.requests */                                                       \
     MESSAGE(BACKUP, "backup", wire_backup)                                                         \
     MESSAGE(RESTORE, "restore", wire_restore)                                                      \
+    MESSAGE(EXPORT, "export", wire_export)                                                         \
     MESSAGE(INVENTORY, "inventory", wire_inventory)                                                \
     MESSAGE(LIST, "list", wire_list)                                                               \
     MESSAGE(STATUS, "status", wire_status)                                                         \
@@ -156,6 +157,26 @@ struct wire_restore {
     bool progress;
 };
 
+/* Where the VM goes; the same in a request and in an offer. Either host and directory, or domain.
+ */
+struct wire_export_opts {
+    char *host;                        /* name or id: it writes an OVA into... */
+    char *directory;                   /* ... this absolute path on it */
+    char *domain;                      /* name or id of an export domain */
+    enum wire_quiesce quiesce;         /* default auto */
+    enum wire_unsupported unsupported; /* as for a backup; default skip */
+};
+
+/* Clone running VMs from a snapshot, and have the engine write the clones out. */
+struct wire_export {
+    char *idempotency_key; /* as for a backup, as are these: */
+    char *zone;
+    struct wire_select *select;
+    struct wire_export_opts *options;
+    int64_t deadline_s;
+    bool progress;
+};
+
 struct wire_inventory {
     char *zone;   /* NULL = every zone */
     char *search; /* NULL = all VMs */
@@ -276,8 +297,9 @@ struct wire_outcome {
     char *worker;
     char *status; /* succeeded | failed | cancelled */
     int64_t attempts;
-    char *point;  /* backup: the new restore point; restore: the one that was restored */
-    char *new_vm; /* restore: id of the VM made */
+    char *point;    /* backup: the new restore point; restore: the one that was restored */
+    char *new_vm;   /* restore: id of the VM made */
+    char *exported; /* export: where the VM is now: "HOST:PATH" of the OVA, or "DOMAIN:NAME" */
     struct wire_error *error;
     struct wire_warnings warnings;
     struct wire_stats *stats;
@@ -459,9 +481,9 @@ struct wire_journal {
 
 /* Something a task left behind, for the clean-up that removes it. */
 struct wire_leftover {
-    char *kind; /* snapshot | attachment | transfer | backup | disk | vm | session */
-    char *vm;   /* the VM it hangs on (for attachment: the proxy VM); for vm: its id */
-    char *id;   /* snapshot id, disk id or repository session */
+    char *kind; /* snapshot | attachment | transfer | backup | disk | vm | clone | session */
+    char *vm;   /* the VM it hangs on (for attachment: the proxy VM); for vm, clone: its id */
+    char *id;   /* snapshot id, disk id or repository session; the clone's name */
 };
 struct wire_leftovers {
     struct wire_leftover *v;
@@ -481,14 +503,15 @@ struct wire_rates {
 
 struct wire_offer {
     char *task, *request;
-    char *kind; /* backup | restore | inventory | list | cleanup | sweep | prune | verify |
-                   plan */
+    char *kind; /* backup | restore | export | inventory | list | cleanup | sweep | prune |
+                   verify | plan */
     char *zone, *lane;
     int64_t attempt; /* from 1 */
     char *vm, *vm_name;
     int64_t deadline_s;
     struct wire_backup_opts *backup; /* the one that belongs to the kind */
     struct wire_restore_opts *restore;
+    struct wire_export_opts *export;
     struct wire_select *select; /* inventory */
     struct wire_list *list;
     struct wire_prune *prune;
@@ -532,7 +555,7 @@ struct wire_result {
     char *status; /* succeeded | failed | cancelled | released (given back untouched: drain) */
     struct wire_error *error;
     struct wire_warnings warnings;
-    char *point, *new_vm;
+    char *point, *new_vm, *exported;
     struct wire_stats *stats;
     struct wire_leftovers leftovers; /* what could not be cleaned up */
     int64_t pages;                   /* listing tasks: items messages sent */

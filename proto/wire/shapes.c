@@ -19,9 +19,9 @@ static const char *const end_words[] = {"succeeded", "failed", "cancelled", NULL
 static const char *const request_end_words[] = {"succeeded", "partly", "failed", "cancelled", NULL};
 static const char *const request_state_words[] = {"running", "succeeded", "partly",
                                                   "failed",  "cancelled", NULL};
-static const char *const request_kinds[] = {"backup", "restore", "inventory", "list",
-                                            "status", "cancel",  "doctor",    "sweep",
-                                            "prune",  "verify",  "plan",      NULL};
+static const char *const request_kinds[] = {"backup", "restore", "export", "inventory", "list",
+                                            "status", "cancel",  "doctor", "sweep",     "prune",
+                                            "verify", "plan",    NULL};
 static const char *const worker_state_words[] = {"up", "lost", "draining", NULL};
 static const char *const quiesced_words[] = {"yes", "no", NULL};
 static const char *const point_state_words[] = {"good", "damaged", NULL};
@@ -33,8 +33,9 @@ static const char *const verdict_words[] = {"in-use", "cleanup", "stands", "fore
 static const char *const prune_verdicts[] = {"keep", "delete", NULL};
 static const char *const attempt_end_words[] = {"succeeded", "failed", "cancelled",
                                                 "released",  "lost",   NULL};
-const char *const shape_task_kinds[] = {"backup", "restore", "inventory", "list", "cleanup",
-                                        "sweep",  "prune",   "verify",    "plan", NULL};
+const char *const shape_task_kinds[] = {"backup", "restore", "export", "inventory",
+                                        "list",   "cleanup", "sweep",  "prune",
+                                        "verify", "plan",    NULL};
 
 /* --- Parts ----------------------------------------------------------------------------------- */
 static const struct shape_field error_fields[] = {
@@ -122,6 +123,37 @@ static const struct shape_field restore_opts_fields[] = {
 const struct shape shape_restore_opts =
     SHAPE_WITH_RULE(wire_restore_opts, "restore-options", restore_opts_fields, check_restore_opts,
                     ONE_OF("point", "vm"));
+
+static const char *check_export_opts(const void *message, const char **ret_member)
+{
+    const struct wire_export_opts *o = message;
+    (void)ret_member;
+    if (o->domain ? o->host || o->directory : !o->host || !o->directory)
+        return "needs either host and directory, or domain";
+    return NULL;
+}
+
+static const struct shape_field export_opts_fields[] = {
+    STRING(wire_export_opts, host, OPTIONAL, 1, WIRE_NAME_MAX,
+           "The host (name or id) that writes an OVA."),
+    STRING(wire_export_opts, directory, OPTIONAL, 1, WIRE_NAME_MAX,
+           "The absolute path of an existing directory on that host."),
+    STRING(wire_export_opts, domain, OPTIONAL, 1, WIRE_NAME_MAX,
+           "Instead: the export domain (name or id)."),
+    ENUM(wire_export_opts, quiesce, shape_quiesce_words, "As for a backup."),
+    ENUM(wire_export_opts, unsupported, shape_unsupported_words,
+         "Disks that are in no snapshot: leave them out with a warning, or fail the VM."),
+};
+const struct shape shape_export_opts = SHAPE_WITH_RULE(
+    wire_export_opts, "export-options", export_opts_fields, check_export_opts,
+    "{\"oneOf\":[{\"allOf\":[" GIVEN("host", "string") "," GIVEN(
+        "directory",
+        "string") ",{"
+                  "\"not\":" GIVEN("domain", "string") "}]},{\"allOf\":[" GIVEN(
+                      "domain",
+                      "string") ",{\"not\":" GIVEN("host",
+                                                   "string") "},{\"not\":" GIVEN("directory",
+                                                                                 "string") "}]}]}");
 
 static const struct shape_field warning_fields[] = {
     STRING(wire_warning, code, REQUIRED, 1, 64, "A code of the table of errors, or a word."),
@@ -437,6 +469,16 @@ static const struct shape_field restore_fields[] = {
 };
 const struct shape shape_wire_restore = SHAPE(wire_restore, "restore", restore_fields);
 
+static const struct shape_field export_fields[] = {
+    STRING(wire_export, idempotency_key, OPTIONAL, 1, WIRE_NAME_MAX, KEY_DOC),
+    SLUG(wire_export, zone, OPTIONAL, "Only VMs of this zone; absent = every zone."),
+    OBJECT(wire_export, select, REQUIRED, wire_select, shape_select, "Which VMs."),
+    OBJECT(wire_export, options, REQUIRED, wire_export_opts, shape_export_opts, "Where to."),
+    INT(wire_export, deadline_s, OPTIONAL, 0, WIRE_DEADLINE_MAX_S, DEADLINE_DOC),
+    BOOL(wire_export, progress, "Send progress replies."),
+};
+const struct shape shape_wire_export = SHAPE(wire_export, "export", export_fields);
+
 static const struct shape_field inventory_fields[] = {
     SLUG(wire_inventory, zone, OPTIONAL, "Only this zone; absent = every zone."),
     STRING(wire_inventory, search, OPTIONAL, 1, WIRE_TEXT_MAX,
@@ -593,6 +635,8 @@ static const struct shape_field outcome_fields[] = {
     STRING(wire_outcome, point, OPTIONAL, 1, WIRE_NAME_MAX,
            "Backup: the new restore point. Restore: the one that was restored."),
     STRING(wire_outcome, new_vm, OPTIONAL, 1, WIRE_NAME_MAX, "Restore: id of the VM made."),
+    STRING(wire_outcome, exported, OPTIONAL, 1, WIRE_TEXT_MAX,
+           "Export: where it is: `HOST:PATH` of the OVA, or `DOMAIN:NAME`."),
     OBJECT(wire_outcome, error, OPTIONAL, wire_error, shape_error, "Why it failed."),
     ARRAY(wire_outcome, warnings, wire_warning, shape_warning, WIRE_WARNINGS_MAX,
           "What did not go as asked although the task succeeded."),

@@ -112,7 +112,7 @@ enum { OPTIONAL = false, REQUIRED = true };
     "{\"required\":[\"" name "\"],\"properties\":{\"" name "\":{\"type\":\"" type "\"}}}"
 
 extern const struct shape shape_error, shape_select, shape_backup_opts, shape_restore_opts,
-    shape_warning, shape_stats, shape_item_list, shape_finding;
+    shape_export_opts, shape_warning, shape_stats, shape_item_list, shape_finding;
 extern const char *const shape_task_kinds[];
 extern const char *const shape_lanes[];
 

@@ -10,8 +10,8 @@ static const char *const step_states[] = {"started",     "done",   "failed", "un
                                           "undo-failed", "handle", NULL};
 static const char *const result_words[] = {"succeeded", "failed", "cancelled", "released", NULL};
 static const char *const presence_states[] = {"up", "draining", "leaving", NULL};
-static const char *const leftover_kinds[] = {"snapshot", "attachment", "transfer", "backup",
-                                             "disk",     "vm",         "session",  NULL};
+static const char *const leftover_kinds[] = {"snapshot", "attachment", "transfer", "backup", "disk",
+                                             "vm",       "clone",      "session",  NULL};
 
 /* Members that most of these share. */
 #define TASK(tag)    UUID(tag, task, REQUIRED, "The task.")
@@ -51,11 +51,13 @@ static const char *check_leftover(const void *message, const char **ret_member)
 static const struct shape_field leftover_fields[] = {
     WORDS(wire_leftover, kind, REQUIRED, leftover_kinds, "What it is."),
     STRING(wire_leftover, vm, OPTIONAL, 1, WIRE_NAME_MAX,
-           "Id of the VM it hangs on (attachment: the proxy VM; vm: its own id)."),
-    STRING(
-        wire_leftover, id, OPTIONAL, 1, WIRE_NAME_MAX,
-        "Id of the snapshot, disk, image transfer or backup of the engine; name of the repository "
-        "session."),
+           "Id of the VM it hangs on (attachment: the proxy VM; vm, clone: its own id, or `*` for "
+           "a clone that "
+           "may be there under its name)."),
+    STRING(wire_leftover, id, OPTIONAL, 1, WIRE_NAME_MAX,
+           "Id of the snapshot, disk, image transfer or backup of the engine; name of the clone or "
+           "of the "
+           "repository session."),
 };
 /* Kinds other than these need the member. */
 #define UNLESS_NEEDS(kinds, member)                                                                \
@@ -82,6 +84,8 @@ static const char *check_offer(const void *message, const char **ret_member)
     } needs[] = {
         {"backup", "vm", o->vm != NULL},
         {"restore", "restore", o->restore != NULL},
+        {"export", "vm", o->vm != NULL},
+        {"export", "export", o->export != NULL},
         {"inventory", "select", o->select != NULL},
         {"prune", "prune", o->prune != NULL},
         {"verify", "verify", o->verify != NULL},
@@ -112,7 +116,7 @@ static const struct shape_field offer_fields[] = {
     SLUG(wire_offer, zone, REQUIRED, "Where."),
     WORDS(wire_offer, lane, REQUIRED, shape_lanes, "In which lane."),
     ATTEMPT(wire_offer),
-    STRING(wire_offer, vm, OPTIONAL, 1, WIRE_NAME_MAX, "Id of the VM; backup needs it."),
+    STRING(wire_offer, vm, OPTIONAL, 1, WIRE_NAME_MAX, "Id of the VM; backup and export need it."),
     STRING(wire_offer, vm_name, OPTIONAL, 1, WIRE_NAME_MAX, "Its name, for people."),
     INT(wire_offer, deadline_s, OPTIONAL, 0, WIRE_DEADLINE_MAX_S,
         "Seconds it may take from its first grant; 0 = no limit."),
@@ -120,6 +124,7 @@ static const struct shape_field offer_fields[] = {
            "How to back up; absent = defaults."),
     OBJECT(wire_offer, restore, OPTIONAL, wire_restore_opts, shape_restore_opts,
            "Restore: what, and into what."),
+    OBJECT(wire_offer, export, OPTIONAL, wire_export_opts, shape_export_opts, "Export: where to."),
     OBJECT(wire_offer, select, OPTIONAL, wire_select, shape_select, "Inventory: which VMs."),
     OBJECT(wire_offer, list, OPTIONAL, wire_list, shape_wire_list,
            "List: which restore points; absent = all."),
@@ -143,6 +148,8 @@ const struct shape shape_wire_offer = SHAPE_WITH_RULE(
     wire_offer, "offer", offer_fields, check_offer,
     "{\"allOf\":["
     KIND_NEEDS("backup", GIVEN("vm", "string")) ","
+    KIND_NEEDS("export", GIVEN("vm", "string")) ","
+    KIND_NEEDS("export", GIVEN("export", "object")) ","
     KIND_NEEDS("restore", GIVEN("restore", "object")) ","
     KIND_NEEDS("inventory", GIVEN("select", "object")) ","
     KIND_NEEDS("prune", GIVEN("prune", "object")) ","
@@ -212,6 +219,7 @@ static const struct shape_field result_fields[] = {
           "What did not go as asked although it succeeded."),
     STRING(wire_result, point, OPTIONAL, 1, WIRE_NAME_MAX, "The restore point."),
     STRING(wire_result, new_vm, OPTIONAL, 1, WIRE_NAME_MAX, "Restore: id of the VM made."),
+    STRING(wire_result, exported, OPTIONAL, 1, WIRE_TEXT_MAX, "Export: where it is now."),
     OBJECT(wire_result, stats, OPTIONAL, wire_stats, shape_stats, "Times and bytes."),
     ARRAY(wire_result, leftovers, wire_leftover, shape_leftover, WIRE_LEFTOVERS_MAX,
           "What could not be cleaned up."),

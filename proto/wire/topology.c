@@ -70,6 +70,7 @@ const char *topology_event_key(enum wire_type type)
         return "worker.checked";
     case WIRE_BACKUP:
     case WIRE_RESTORE:
+    case WIRE_EXPORT:
     case WIRE_INVENTORY:
     case WIRE_LIST:
     case WIRE_STATUS:

@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import tempfile
 
-MARKER = re.compile(r"^oxbow (?:restoring )?task=([0-9a-f-]{36}) fence=(\d+)$")
+MARKER = re.compile(r"^oxbow (?:restoring |exporting )?task=([0-9a-f-]{36}) fence=(\d+)$")
 OPEN = ("waiting", "offered", "running")
 
 
@@ -219,6 +219,30 @@ class Judge:
                 subprocess.run(["qemu-img", "convert", "-f", volume["format"], "-O", "raw",
                                 volume["path"], images[source]], check=True)
             return self._compare(vm, snapshot, images)
+
+    def exported_data(self, vm, ova):
+        """The disks of an OVA, which pair up by size: those of one of the VM's snapshots."""
+        folder = os.path.join(self.lab.frozen, vm["id"])
+        with tempfile.TemporaryDirectory(dir=self.lab.directory) as work:
+            subprocess.run(["tar", "-C", work, "-xf", ova], check=True)
+            files, images = {}, {}
+            for name in os.listdir(work):
+                if name != "vm.ovf":
+                    raw = os.path.join(work, name + ".raw")
+                    subprocess.run(["qemu-img", "convert", "-f", "qcow2", "-O", "raw", os.path.join(work, name), raw],
+                                   check=True)
+                    files[os.path.getsize(raw)] = raw
+            sizes = {d["id"]: d["size_bytes"] for d in self.lab.sandbox.state()["disks"]}
+            for a in vm["attachments"]:
+                if sizes[a["disk"]] not in files:
+                    return [f"{ova} has no disk of the size of {a['disk']}"]
+                images[a["disk"]] = files[sizes[a["disk"]]]
+            wrong = ["no copies of snapshots are there"]
+            for snapshot in os.listdir(folder):
+                wrong = self._compare(vm, snapshot, images)
+                if not wrong:
+                    break
+            return wrong
 
     def forget_references(self, vm_id, keep):
         """The kept copies of a VM's snapshots take room; nobody needs those of a judged case."""

@@ -5,6 +5,7 @@ what is done to the worker that stands at the point.
 """
 import os
 import re
+import shutil
 import threading
 import time
 
@@ -204,6 +205,30 @@ class Upload(Restore):
 
     def begin(self, cell, tag, *more):
         return super().begin(cell, tag, "--path=imageio", *more)
+
+
+class Export(Scenario):
+    name = kind = "export"
+
+    def begin(self, cell, tag):
+        vm = cell.next_vm()
+        path = "/mnt/" + cell.zone
+        host = os.path.join(cell.lab.sandbox.info["dir"], "hosts", "host1")
+        os.makedirs(host + path, exist_ok=True)
+        return Run(cell.lab.ox("export", vm["name"], "--zone", cell.zone, "--to-ova", "host1:" + path, name=tag),
+                   self.kind, vm=vm, host=host)
+
+    def judge(self, cell, run):
+        run.task, outcome, wrong = cell.judge.main_task(run.client, self.kind)
+        if not run.task or wrong:
+            return wrong
+        if run.task["state"] != "succeeded" or not outcome.get("exported"):
+            return [f"the task {run.task['state']}: {run.task['err_message']}"]
+        return cell.judge.exported_data(run.vm, run.host + outcome["exported"].partition(":")[2])
+
+    def after(self, cell, run):
+        shutil.rmtree(os.path.join(run.host, "mnt", cell.zone))
+        cell.forget_references(run.vm)
 
 
 class Listing(Scenario):
@@ -466,11 +491,25 @@ class UndoOfCheckpoint(Undo):
         return point.step == "undo-begin"
 
 
+class CleanupOfExport(Cleanup):
+    name = "cleanup-of-export"
+    stop_at = "event=step_done step=clone "
+
+    def __init__(self, tables):
+        super().__init__(tables)
+        self.other = Export(tables)
+
+
+class UndoOfExport(Undo):
+    name, of = "undo-of-export", Export
+    stop_at = "event=step_done step=clone "
+
+
 # Those of kinds that this worker knows.
 SCENARIO_CLASSES = [Backup, MappedBackup, BackupByTransfer, BackupByCheckpoint, Restore, Upload, RestoreAndStart,
                     UndoOfBackup, UndoOfMap, UndoOfTransfer, UndoOfCheckpoint, UndoOfRestore, UndoOfUpload,
                     CleanupOfBackup, CleanupOfTransfer, CleanupOfCheckpoint, CleanupOfRestore, Inventory, Plan, List,
-                    Sweep, Prune, Verify]
+                    Sweep, Prune, Verify, Export, UndoOfExport, CleanupOfExport]
 
 
 def scenarios(tables):

@@ -283,9 +283,9 @@ bool ovirt_vm_start(struct engine_session *s, const char *id, struct err *err)
 }
 
 /* HARD RULE: the one place that removes a VM. Only with the description that marks a half-restored
- * VM of ours, and detach_only=true, so that no disk goes with it. */
-bool ovirt_vm_delete(struct engine_session *s, const char *id, const char *expected_description,
-                     int64_t limit_ms, struct err *err)
+ * VM or a clone of ours; and detach_only=true, so that no disk goes with it, but for a clone. */
+static bool delete_vm(struct engine_session *s, const char *id, const char *expected_description,
+                      bool with_disks, int64_t limit_ms, struct err *err)
 {
     if (!engine_check_id("VM", id, err))
         return false;
@@ -306,7 +306,7 @@ bool ovirt_vm_delete(struct engine_session *s, const char *id, const char *expec
     struct engine_mutation m = {
         .method = ENGINE_DELETE,
         .path = path,
-        .query = "detach_only=true",
+        .query = with_disks ? NULL : "detach_only=true",
         .probe = vanish_probe,
         .probe_ctx = path,
         .gone_is_done = true,
@@ -315,4 +315,16 @@ bool ovirt_vm_delete(struct engine_session *s, const char *id, const char *expec
         return err_wrap(err, "remove %s", what);
     struct vanish v = {.what = what, .path = path};
     return vanish_wait(s, &v, limit_ms, err);
+}
+
+bool ovirt_vm_delete(struct engine_session *s, const char *id, const char *expected_description,
+                     int64_t limit_ms, struct err *err)
+{
+    return delete_vm(s, id, expected_description, false, limit_ms, err);
+}
+
+bool ovirt_vm_delete_clone(struct engine_session *s, const char *id,
+                           const char *expected_description, int64_t limit_ms, struct err *err)
+{
+    return delete_vm(s, id, expected_description, true, limit_ms, err);
 }

@@ -96,6 +96,10 @@ char *ovirt_vm_create_from_json(struct engine_session *s, const json_t *saved,
  * snapshots, so that the engine attaches nothing by itself. */
 char *ovirt_vm_create_from_ovf(struct engine_session *s, struct slice ovf,
                                const struct ovirt_vm_new *as, struct err *err);
+/* A clone of a VM's snapshot, with copies of its disks; the snapshot is locked until they are made.
+ * Returns the id at once: journal it, then ovirt_vm_wait(.., "down", ..). */
+char *ovirt_vm_create_from_snapshot(struct engine_session *s, const char *snapshot_id,
+                                    const struct ovirt_vm_new *as, struct err *err);
 /* Until the status is `status`. Errors: not-found when it vanishes, timeout. */
 bool ovirt_vm_wait(struct engine_session *s, const char *id, const char *status, int64_t limit_ms,
                    struct err *err);
@@ -114,3 +118,6 @@ bool ovirt_vm_start(struct engine_session *s, const char *id, struct err *err);
  * success. */
 bool ovirt_vm_delete(struct engine_session *s, const char *id, const char *expected_description,
                      int64_t limit_ms, struct err *err);
+/* The same for a clone: its disks, which were made with it, go with it. */
+bool ovirt_vm_delete_clone(struct engine_session *s, const char *id,
+                           const char *expected_description, int64_t limit_ms, struct err *err);

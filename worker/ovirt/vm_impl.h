@@ -9,6 +9,7 @@
 json_t *ovirt_vm_body(const json_t *saved, const struct ovirt_vm_new *as,
                       const struct engine_version *version);
 /* POST body of an import. */
+json_t *ovirt_vm_clone_body(const char *snapshot_id, const struct ovirt_vm_new *as);
 json_t *ovirt_vm_import_body(const char *ovf, const struct ovirt_vm_new *as);
 
 bool ovirt_vm_is_hosted_engine(const json_t *vm);

@@ -296,3 +296,19 @@ char *ovirt_vm_create_from_ovf(struct engine_session *s, struct slice ovf,
     json_auto_t *body = ovirt_vm_import_body(shell, as);
     return create(s, body, as, err);
 }
+
+json_t *ovirt_vm_clone_body(const char *snapshot_id, const struct ovirt_vm_new *as)
+{
+    return json_pack("{s:s, s:s, s:{s:s}, s:{s:[{s:s}]}}", "name", as->name, "description",
+                     as->description, "cluster", "id", as->cluster_id, "snapshots", "snapshot",
+                     "id", snapshot_id);
+}
+
+char *ovirt_vm_create_from_snapshot(struct engine_session *s, const char *snapshot_id,
+                                    const struct ovirt_vm_new *as, struct err *err)
+{
+    if (!check_new(as, err) || !engine_check_id("snapshot", snapshot_id, err))
+        return NULL;
+    json_auto_t *body = ovirt_vm_clone_body(snapshot_id, as);
+    return create(s, body, as, err);
+}

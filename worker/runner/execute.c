@@ -129,6 +129,7 @@ static void publish_result(struct task_run *run, const char *status, const struc
         .warnings = {.v = run->warnings, .count = run->warnings_count},
         .point = run->point,
         .new_vm = run->new_vm,
+        .exported = run->exported,
         .stats = &run->stats,
         .leftovers = run->left.count ? run->left : held,
         .pages = run->pages,

@@ -71,6 +71,10 @@ bool step_revoke_earlier(struct task_run *run, struct err *err);
 
 enum probe_answer probe_stands(struct task_run *run, struct err *err);
 bool step_precheck(struct task_run *run, struct err *err);
+/* Its parts that an export needs as well: the site and the VM, as they stand; and the VM's
+ * snapshots, where one of this very task is taken over. */
+bool backup_check_vm(struct task_run *run, struct backup *b, struct err *err);
+bool backup_check_snapshots(struct task_run *run, struct backup *b, struct err *err);
 
 enum probe_answer probe_quiesce(struct task_run *run, struct err *err);
 bool step_quiesce(struct task_run *run, struct err *err);

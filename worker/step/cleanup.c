@@ -115,6 +115,17 @@ static bool clean_vm(struct task_run *run, const struct wire_leftover *l, struct
     return false;
 }
 
+static bool clean_clone(struct task_run *run, const struct wire_leftover *l, struct err *err)
+{
+    if (!l->vm || !l->id)
+        return err_set(err, ERR_BAD_MESSAGE, 0, "a clone needs an id and a name");
+    SCOPED_FREE char *id = NULL;
+    const char *task = run->offer->cleanup_task;
+    if (!made_clone_find(run, l->vm, l->id, task, &id, err))
+        return false;
+    return !id || (made_clone_mark(run, id, task, err) && made_vm_remove(run, id, task, err));
+}
+
 static bool is_listed(const struct task_run *run, const char *vm, const char *disk)
 {
     const struct wire_leftovers *left = &run->offer->cleanup;
@@ -191,14 +202,11 @@ static const struct {
     const char *kind;
     bool (*clean)(struct task_run *run, const struct wire_leftover *l, struct err *err);
 } kinds[] = {
-    /* In the order in which they must go: transfers and attachments hold snapshots and disks. */
-    {"transfer", clean_transfer},
-    {"attachment", clean_attachment},
-    {"backup", clean_backup},
-    {"snapshot", clean_snapshot},
-    {"vm", clean_vm},
-    {"disk", clean_disk},
-    {"session", clean_session},
+    /* In the order in which they must go: transfers and attachments hold snapshots and disks, a
+     * clone that is being made holds its snapshot. */
+    {"transfer", clean_transfer}, {"attachment", clean_attachment}, {"backup", clean_backup},
+    {"clone", clean_clone},       {"snapshot", clean_snapshot},     {"vm", clean_vm},
+    {"disk", clean_disk},         {"session", clean_session},
 };
 
 /* True when it is gone, or not ours to remove. */

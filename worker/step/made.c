@@ -57,8 +57,11 @@ bool made_vm_remove(struct task_run *run, const char *vm_id, const char *task, s
         return err_set(err, ERR_REFUSED, 0,
                        "VM %s is not removed: it does not carry the marker of task %s", vm_id,
                        task);
-    if (!ovirt_vm_delete(run->session, vm_id, description, run->settings->vm_wait_s * 1000, err))
-        return err_wrap(err, "remove half-restored VM %s", vm_id);
+    bool is_clone = strncmp(description, MARKER_EXPORT, strlen(MARKER_EXPORT)) == 0;
+    int64_t limit_ms = run->settings->vm_wait_s * 1000;
+    if (is_clone ? !ovirt_vm_delete_clone(run->session, vm_id, description, limit_ms, err)
+                 : !ovirt_vm_delete(run->session, vm_id, description, limit_ms, err))
+        return err_wrap(err, is_clone ? "remove clone %s" : "remove half-restored VM %s", vm_id);
     log_info("vm_removed", LOG_STR("vm_id", vm_id));
     return true;
 }
@@ -111,4 +114,69 @@ void made_drop_handles(struct task_run *run)
         SCOPED_FREE char *name = xstrdup(h->name);
         run_handle_drop(run, name);
     }
+}
+
+/* --- Clones ---------------------------------------------------------------------------------- */
+static bool find_by_name(struct task_run *run, const char *name, const char *task, char **ret_id,
+                         struct err *err)
+{
+    SCOPED_FREE char *id = ovirt_vm_find(run->session, name, NULL, err);
+    if (!id && err->code == ERR_NOT_FOUND) {
+        err_clear(err);
+        return true;
+    }
+    if (!id)
+        return false;
+    switch (made_vm_state(run, id, task, err)) {
+    case MADE_OURS:
+        *ret_id = TAKE(id);
+        return true;
+    case MADE_GONE:
+        return true;
+    case MADE_FINISHED:
+        return err_set(err, ERR_REFUSED, 0, "VM %s is called %s, but is not the clone of task %s",
+                       id, name, task);
+    case MADE_UNKNOWN:
+        break;
+    }
+    return false;
+}
+
+bool made_clone_find(struct task_run *run, const char *vm_id, const char *name, const char *task,
+                     char **ret_id, struct err *err)
+{
+    *ret_id = NULL;
+    if (strcmp(vm_id, WIRE_LEFTOVER_ALL) == 0)
+        return find_by_name(run, name, task, ret_id, err);
+    if (!engine_check_id("VM", vm_id, err))
+        return false;
+    SCOPED_FREE char *path = xasprintf("vms/%s", vm_id);
+    json_auto_t *vm = NULL;
+    if (!engine_get_or_gone(run->session, path, NULL, &vm, err))
+        return false;
+    if (!vm)
+        return true;
+    const char *called = member_str(vm, "name");
+    if (!marker_is_ours(member_str(vm, "description"), task) &&
+        (!called || strcmp(called, name) != 0))
+        return err_set(err, ERR_REFUSED, 0,
+                       "VM %s is not the clone of task %s any more: it is called %s", vm_id, task,
+                       called ? called : "?");
+    *ret_id = xstrdup(vm_id);
+    return true;
+}
+
+bool made_clone_mark(struct task_run *run, const char *vm_id, const char *task, struct err *err)
+{
+    switch (made_vm_state(run, vm_id, task, err)) {
+    case MADE_GONE:
+    case MADE_OURS:
+        return true;
+    case MADE_UNKNOWN:
+        return false;
+    case MADE_FINISHED:
+        break;
+    }
+    SCOPED_FREE char *marker = run_marker_exporting(run, task);
+    return ovirt_vm_set_description(run->session, vm_id, marker, err);
 }

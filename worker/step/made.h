@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Removing VMs and disks that a restore made, and only those: the engine must confirm by the marker
- * in the object's description that it belongs to that task. Used by a restore's undo, by its next
- * attempt, and by clean-up tasks.
+ * Removing VMs and disks that a restore made, and clones that an export made, and only those: the
+ * engine must confirm by the marker in the object's description that it belongs to that task. Used
+ * by a restore's undo, by its next attempt, and by clean-up tasks.
  */
 #pragma once
 
@@ -15,8 +15,8 @@ enum made_state { MADE_GONE, MADE_OURS, MADE_FINISHED, MADE_UNKNOWN };
 enum made_state made_vm_state(struct task_run *run, const char *vm_id, const char *task,
                               struct err *err);
 
-/* Remove the VM (its disks stay). refused when it does not carry the marker of `task`. Gone is
- * success. */
+/* Remove the VM: its disks stay, but those of an export's clone, which were made with it. refused
+ * when it does not carry the marker of `task`. Gone is success. */
 bool made_vm_remove(struct task_run *run, const char *vm_id, const char *task, struct err *err);
 /* Delete the disk and its data; the same rules. An upload that is open on it is given up first. */
 bool made_disk_remove(struct task_run *run, const char *disk_id, const char *task, struct err *err);
@@ -24,3 +24,12 @@ bool made_disk_remove(struct task_run *run, const char *disk_id, const char *tas
  * their description only), and drop the handles of VM and disks. When the lease is lost, the disks
  * that are still marked keep their handles: the next attempt calls this again. */
 void made_drop_handles(struct task_run *run);
+
+/* The clone of an export by its id, or, for "*", by its name; NULL when there is none. It must
+ * carry the marker of `task`, or, by its id, still have the name: while it is written out it
+ * carries the original's description. False: err is set; refused when it is something else. The
+ * caller frees. */
+bool made_clone_find(struct task_run *run, const char *vm_id, const char *name, const char *task,
+                     char **ret_id, struct err *err);
+/* Put the marker (back) on: from then on made_vm_remove() may have it. */
+bool made_clone_mark(struct task_run *run, const char *vm_id, const char *task, struct err *err);

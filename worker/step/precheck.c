@@ -47,7 +47,7 @@ static bool adopt(struct task_run *run, const struct ovirt_snapshots *list, stru
     return true;
 }
 
-static bool check_snapshots(struct task_run *run, struct backup *b, struct err *err)
+bool backup_check_snapshots(struct task_run *run, struct backup *b, struct err *err)
 {
     struct ovirt_snapshots list = {0};
     if (!ovirt_snapshots_list(run->session, b->vm.id, NULL, &list, err))
@@ -158,6 +158,13 @@ static bool check_space(struct task_run *run, struct backup *b, struct err *err)
     return true;
 }
 
+bool backup_check_vm(struct task_run *run, struct backup *b, struct err *err)
+{
+    return site_load(run, &b->site, err) &&
+           ovirt_vm_get(run->session, run->offer->vm, &b->vm, err) &&
+           check_place(&b->site, &b->vm, err) && check_status(&b->vm, err);
+}
+
 bool step_precheck(struct task_run *run, struct err *err)
 {
     struct backup *b = run->state;
@@ -170,6 +177,6 @@ bool step_precheck(struct task_run *run, struct err *err)
         !check_place(&b->site, &b->vm, err) || !check_status(&b->vm, err) ||
         !attached_detach_all(run, b->site.proxy_id, err))
         return false;
-    return check_snapshots(run, b, err) && end_stray_transfers(run, err) &&
+    return backup_check_snapshots(run, b, err) && end_stray_transfers(run, err) &&
            check_disks(run, b, err) && check_space(run, b, err);
 }

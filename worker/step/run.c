@@ -31,9 +31,10 @@ void run_done(struct task_run *run)
     free(run->warnings);
     free(run->point);
     free(run->new_vm);
+    free(run->exported);
     run->warnings = NULL;
     run->warnings_count = run->warnings_room = 0;
-    run->point = run->new_vm = NULL;
+    run->point = run->new_vm = run->exported = NULL;
 }
 
 bool run_check(struct task_run *run, struct err *err)
@@ -194,6 +195,11 @@ char *run_marker_restoring(const struct task_run *run)
     return xasprintf(MARKER_RESTORE "%s fence=%" PRId64, run->offer->task, run->fence);
 }
 
+char *run_marker_exporting(const struct task_run *run, const char *task)
+{
+    return xasprintf(MARKER_EXPORT "%s fence=%" PRId64, task, run->fence);
+}
+
 /* The part after the marker's beginning, or NULL. */
 static const char *marker_rest(const char *description)
 {
@@ -203,6 +209,8 @@ static const char *marker_rest(const char *description)
         return description + strlen(MARKER_SNAPSHOT);
     if (strncmp(description, MARKER_RESTORE, strlen(MARKER_RESTORE)) == 0)
         return description + strlen(MARKER_RESTORE);
+    if (strncmp(description, MARKER_EXPORT, strlen(MARKER_EXPORT)) == 0)
+        return description + strlen(MARKER_EXPORT);
     return NULL;
 }
 

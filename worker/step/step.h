@@ -54,6 +54,7 @@ struct step_settings {
     uint64_t map_min_bytes;        /* a disk at least so large is mapped before it is attached */
     int64_t snapshot_wait_s, merge_wait_s, vm_wait_s;
     struct rate_limits *limits; /* of bandwidth, shared by all runs; NULL = none */
+    int64_t export_wait_s;      /* for a clone to be made, and for it to be written out */
 };
 
 enum run_lease { RUN_LEASE_VALID, RUN_LEASE_PENDING, RUN_LEASE_LOST };
@@ -108,7 +109,7 @@ struct task_run {
     struct wire_warning *warnings; /* at most WIRE_WARNINGS_MAX are kept */
     size_t warnings_count, warnings_room, warnings_dropped;
     struct wire_stats stats;
-    char *point, *new_vm;
+    char *point, *new_vm, *exported;
     int64_t pages;
     bool committed; /* the work is done and stands; what follows is tidying */
 
@@ -178,9 +179,12 @@ void run_warn_err(struct task_run *run, const char *disk, const struct err *err)
  * frees. And the one of a VM that is being restored. */
 char *run_marker(const struct task_run *run);
 char *run_marker_restoring(const struct task_run *run);
+/* And the one of an export's clone, for a run of `task` or the clean-up after it. */
+char *run_marker_exporting(const struct task_run *run, const char *task);
 /* What these begin with. */
 #define MARKER_SNAPSHOT "oxbow task="
 #define MARKER_RESTORE  "oxbow restoring task="
+#define MARKER_EXPORT   "oxbow exporting task="
 /* Task and fence of a description that is exactly one of our markers. `task` holds ID_BYTES. */
 bool marker_parse(const char *description, char *task, int64_t *ret_fence);
 /* True when a description is one of our markers; with `task` not NULL, of that task only. */

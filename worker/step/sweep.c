@@ -125,7 +125,8 @@ static bool look_at_vm(struct look *l, const struct holder_vm *vm, struct err *e
     int64_t fence;
     if (!run_check(l->run, err))
         return false;
-    bool half_made = strncmp(vm->description, MARKER_RESTORE, strlen(MARKER_RESTORE)) == 0;
+    bool half_made = strncmp(vm->description, MARKER_RESTORE, strlen(MARKER_RESTORE)) == 0 ||
+                     strncmp(vm->description, MARKER_EXPORT, strlen(MARKER_EXPORT)) == 0;
     if (half_made && marker_parse(vm->description, task, &fence))
         set_task(add(l, "vm", vm, NULL), task, fence);
     struct ovirt_snapshots list = {0};

@@ -27,6 +27,7 @@ const struct task_kind *const *task_kinds(size_t *ret_count);
 
 extern const struct task_kind task_backup;
 extern const struct task_kind task_restore;
+extern const struct task_kind task_export;
 extern const struct task_kind task_inventory;
 extern const struct task_kind task_list;
 extern const struct task_kind task_cleanup;

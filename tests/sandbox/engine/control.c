@@ -228,6 +228,20 @@ static unsigned set_sd(struct engine *e, const char *rest, const json_t *body, j
     return say(ret, 200, "storage domain changed");
 }
 
+static unsigned set_host(struct engine *e, const char *rest, const json_t *body, json_t **ret)
+{
+    const json_t *up = json_object_get(body, "up");
+    struct host *h;
+    if (!json_is_boolean(up))
+        return say(ret, 400, "hosts: {\"up\": false}");
+    VEC_EACH(&e->model.hosts, h)
+    if (!strcmp(h->name, rest)) {
+        h->down = json_is_false(up);
+        return say(ret, 200, "host changed");
+    }
+    return say(ret, 404, "no such host");
+}
+
 static const struct {
     const char *method, *path;
     bool has_rest; /* an object's name or id follows the path */
@@ -248,6 +262,7 @@ static const struct {
     {"POST", "/sandbox/engine", false, set_engine},
     {"POST", "/sandbox/vms/", true, set_vm},
     {"POST", "/sandbox/storagedomains/", true, set_sd},
+    {"POST", "/sandbox/hosts/", true, set_host},
 };
 
 static unsigned dispatch(struct engine *e, const char *method, const struct call *c, json_t **ret)

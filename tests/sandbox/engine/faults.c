@@ -29,10 +29,10 @@ struct faults {
 };
 
 static const char *const fault_points[] = {
-    "snapshot-vanish", "snapshot-slow",  "merge-fail",  "merge-slow",
-    "hotplug-fail",    "device-missing", "unplug-busy", "freeze-fail",
-    "thaw-fail",       "disk-fail",      "start-fail",  "transfer-fail",
-    "ovf-disk-fail",   "backup-slow",    "backup-fail", "checkpoint-fail",
+    "snapshot-vanish", "snapshot-slow", "merge-fail",    "merge-slow",  "hotplug-fail",
+    "device-missing",  "unplug-busy",   "freeze-fail",   "thaw-fail",   "disk-fail",
+    "start-fail",      "transfer-fail", "ovf-disk-fail", "backup-slow", "backup-fail",
+    "checkpoint-fail", "clone-fail",    "clone-slow",    "export-fail", "export-slow",
 };
 
 static const struct {

@@ -155,7 +155,7 @@ static json_t *sd_body(const struct engine *e, const struct storage_domain *sd, 
     if (used > sd->size_bytes)
         used = sd->size_bytes;
     out_str(o, "name", sd->name);
-    out_str(o, "type", "data");
+    out_str(o, "type", sd->is_export ? "export" : "data");
     out_u64(o, "available", sd->size_bytes - used);
     out_u64(o, "used", used);
     out_u64(o, "committed", committed);
@@ -273,7 +273,7 @@ void clusters_get(struct engine *e, struct request *r)
 static bool host_field(const void *object, const char *field, search_found_fn found, void *arg)
 {
     const struct host *h = object;
-    return name_id(h->name, h->id, "up", field, found, arg);
+    return name_id(h->name, h->id, h->down ? "non_operational" : "up", field, found, arg);
 }
 
 static json_t *host_show(struct engine *e, struct request *r, const void *object)
@@ -287,7 +287,7 @@ static json_t *host_show(struct engine *e, struct request *r, const void *object
     json_t *o = out_entity(h->id, "hosts/%s", h->id);
     out_str(o, "name", h->name);
     out_str(o, "address", h->address);
-    out_str(o, "status", "up");
+    out_str(o, "status", h->down ? "non_operational" : "up");
     out_str(o, "type", "rhel");
     out_ref(o, "cluster", h->cluster->id, "clusters/%s", h->cluster->id);
     json_t *summary = json_object();

@@ -39,12 +39,14 @@ struct host {
     char id[ID_BYTES];
     char *name, *address;
     struct cluster *cluster;
+    bool down;
 };
 
 struct storage_domain {
     char id[ID_BYTES];
     char *name;
     char *storage_type; /* nfs, iscsi, ... decides file or block rules */
+    bool is_export;     /* holds exported VMs, no disks */
     char *status;
     struct data_center *dc;
     uint64_t size_bytes;

@@ -46,6 +46,7 @@ static const struct route routes[] = {
     {"PUT", "vms/{}", vms_update, "Vm", "Editing VM Settings"},
     {"DELETE", "vms/{}", vms_remove, NULL, "Removing VM"},
     {"POST", "vms/{}/start", vm_start, "Action", "Launching VM"},
+    {"POST", "vms/{}/export", vm_export, "Action", "Exporting VM"},
     {"POST", "vms/{}/stop", vm_stop, "Action", "Stopping VM"},
     {"POST", "vms/{}/shutdown", vm_shutdown, "Action", "Shutting Down VM"},
     {"POST", "vms/{}/suspend", vm_suspend, "Action", "Suspending VM"},

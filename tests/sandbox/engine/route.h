@@ -69,6 +69,8 @@ ROUTE_FN(vms_add);
 ROUTE_FN(vms_update);
 ROUTE_FN(vms_remove);
 ROUTE_FN(vm_devices_list);
+/* export.c */
+ROUTE_FN(vm_export);
 /* nics.c */
 ROUTE_FN(nics_list);
 ROUTE_FN(nics_get);

@@ -92,7 +92,7 @@ static bool add_host(struct filler *f, const json_t *o)
 static bool add_sd(struct filler *f, const json_t *o)
 {
     static const char *const known[] = {"name",   "id",   "data_center", "type",
-                                        "status", "size", NULL};
+                                        "status", "size", "export",      NULL};
     const char *name, *type = in_str(o, "type"), *status = in_str(o, "status");
     uint64_t size = UINT64_C(1) << 40;
     if (!spec_known(o, "storage domain", known, f->err) ||
@@ -103,6 +103,7 @@ static bool add_sd(struct filler *f, const json_t *o)
     sd->storage_type = xstrdup(type ? type : "nfs");
     sd->status = xstrdup(status ? status : "active");
     sd->size_bytes = size;
+    sd->is_export = spec_bool(o, "export", false);
     VEC_ADD(&f->e->model.sds, sd);
     sd->dc = dc_of(f, o);
     return sd->dc && spec_id(o, sd->id, f->err);

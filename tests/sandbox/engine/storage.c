@@ -14,7 +14,8 @@ struct storage_domain *storage_default_sd(const struct engine *e, const char *ke
 {
     struct storage_domain *sd;
     VEC_EACH(&e->model.sds, sd)
-    if ((!dc || sd->dc == dc) && (!key || !strcmp(sd->id, key) || !strcmp(sd->name, key)))
+    if (!sd->is_export && (!dc || sd->dc == dc) &&
+        (!key || !strcmp(sd->id, key) || !strcmp(sd->name, key)))
         return sd;
     return NULL;
 }

@@ -5,6 +5,7 @@
 
 #include "proto/base/log.h"
 #include "tests/sandbox/engine/disks.h"
+#include "tests/sandbox/engine/export.h"
 #include "tests/sandbox/engine/faults.h"
 #include "tests/sandbox/engine/jobs.h"
 #include "tests/sandbox/engine/json_out.h"
@@ -263,12 +264,14 @@ void vms_add(struct engine *e, struct request *r)
     struct cluster *cluster = read_cluster(e, r);
     if (!cluster)
         return;
-    if (json_object_get(r->body, "snapshots"))
-        reply_refused(r, 400, "Cannot add VM. Cloning from a snapshot is not supported here.");
-    else if (xml)
+    if (json_object_get(r->body, "snapshots")) {
+        if (name && check_name(e, r, name, NULL))
+            export_clone(e, r, cluster, name);
+    } else if (xml) {
         add_from_ovf(e, r, cluster, xml);
-    else if (check_name(e, r, name, NULL))
+    } else if (check_name(e, r, name, NULL)) {
         add_from_json(e, r, cluster);
+    }
 }
 
 /* --- PUT and DELETE

@@ -267,6 +267,32 @@ static void restore_makes_one_task(void **state)
     assert_null(o->vm);
 }
 
+static void export_is_a_task_for_each_vm(void **state)
+{
+    (void)state;
+    SCOPED(bed) struct bed *bed = bed_new("dc1", NULL);
+    bed_presence(bed, "w1", "dc1", 4);
+    char *names[] = {S("name-1"), S("nobody")};
+    struct wire_select select = {.names = {names, 2}};
+    struct wire_export_opts opts = {.host = S("host1"), .directory = S("/mnt/ova")};
+    const struct wire_export ask = {.select = &select, .options = &opts, .deadline_s = 99};
+    bed_request(bed, WIRE_EXPORT, &ask, NULL);
+    struct hold inventory = bed_offer(bed);
+    bed_claim(bed, &inventory, "w1");
+    bed_inventory(bed, &inventory, 1, 1);
+    SCOPED_SENT struct sent missing = bed_take(bed, WIRE_OUTCOME);
+    assert_string_equal(((const struct wire_outcome *)missing.m.as)->kind, "export");
+    SCOPED_SENT struct sent offer = bed_take_for(bed, WIRE_OFFER, "oxbow.tasks.dc1.backup");
+    const struct wire_offer *o = offer.m.as;
+    assert_string_equal(o->kind, "export");
+    assert_string_equal(o->vm_name, "name-1");
+    assert_string_equal(o->export->host, "host1");
+    assert_string_equal(o->export->directory, "/mnt/ova");
+    assert_null(o->backup);
+    assert_int_equal(o->deadline_s, 99);
+    bed_check(bed);
+}
+
 static void list_asks_the_zone(void **state)
 {
     (void)state;
@@ -698,6 +724,7 @@ int main(void)
         cmocka_unit_test(listings_are_relayed_in_pages),
         cmocka_unit_test(restore_makes_one_task),
         cmocka_unit_test(plan_asks_each_zone),
+        cmocka_unit_test(export_is_a_task_for_each_vm),
         cmocka_unit_test(list_asks_the_zone),
         cmocka_unit_test(proxies_are_left_out),
         cmocka_unit_test(what_cannot_be_done_is_refused),

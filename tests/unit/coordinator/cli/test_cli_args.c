@@ -114,6 +114,37 @@ static void backup_defaults(void **state)
     line_done(&l);
 }
 
+static void export(void **state)
+{
+    (void)state;
+    struct line l = line_of("web1 --tag t1 --to-ova host1:/mnt/ova --quiesce off --deadline 2h");
+    struct export_args args;
+    assert_true(export_parse(l.count, l.words, FLAGS, &args));
+    assert_string_equal(args.select.names.v[0], "web1");
+    assert_string_equal(args.select.tags.v[0], "t1");
+    assert_string_equal(args.options.host, "host1");
+    assert_string_equal(args.options.directory, "/mnt/ova");
+    assert_null(args.options.domain);
+    assert_int_equal(args.options.quiesce, WIRE_QUIESCE_OFF);
+    assert_int_equal(args.message.deadline_s, 7200);
+    assert_encodes(WIRE_EXPORT, &args.message);
+    export_args_done(&args);
+    line_done(&l);
+    static const char *const bad[] = {"web1",
+                                      "--to-domain d",
+                                      "web1 --to-ova host1",
+                                      "web1 --to-ova host1:mnt",
+                                      "web1 --to-ova :/mnt",
+                                      "web1 --to-ova h:/m --to-domain d"};
+    for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
+        l = line_of(bad[i]);
+        if (export_parse(l.count, l.words, FLAGS, &args))
+            fail_msg("accepted: '%s'", bad[i]);
+        export_args_done(&args);
+        line_done(&l);
+    }
+}
+
 static void connection_options(void **state)
 {
     (void)state;
@@ -356,6 +387,7 @@ int main(void)
         cmocka_unit_test(backup),
         cmocka_unit_test(plan),
         cmocka_unit_test(backup_defaults),
+        cmocka_unit_test(export),
         cmocka_unit_test(connection_options),
         cmocka_unit_test(restore),
         cmocka_unit_test(others),
