@@ -355,6 +355,59 @@ static void test_ends_of_packs_are_repaired(void **state)
     free(a.data);
 }
 
+static struct store_scrub_result scrub_with(const char *path, const struct store_opts *opts)
+{
+    struct err err = ERR_INIT;
+    struct store_scrub_result r;
+    SCOPED(store) struct store *store = store_open(path, opts, &err);
+    MUST(store, &err);
+    MUST(store_scrub(store, NULL, &r, &err), &err);
+    return r;
+}
+
+/* Of an encrypted repository: finding a footer takes no key, making one again does. */
+static void test_ends_of_sealed_packs_are_repaired(void **state)
+{
+    struct scene *s = *state;
+    struct err err = ERR_INIT;
+    SCOPED_FREE char *key = make_key_file(s->dir, "key"), *path = xasprintf("%s/sealed", s->dir);
+    struct disk_image a = image_of(3 * MIB, 1);
+    const struct store_opts with_key = {.key_file = key, .encrypt = true},
+                            keyless = {.keyless = true};
+    struct store *store = store_init(path, &with_key, &err);
+    MUST(store, &err);
+    MUST(backup_image(store, "a.1", &a, NULL, NULL, &err), &err);
+    store_free(store);
+    struct file_list files = list_files(path);
+    SCOPED_FREE char *pack = NULL;
+    for (size_t i = 0; i < files.count && !pack; i++)
+        if (strncmp(files.items[i], "packs/", 6) == 0)
+            pack = xasprintf("%s/%s", path, files.items[i]);
+    file_list_done(&files);
+    struct ends e = find_ends(pack);
+
+    change_bytes(pack, 0, PACK_HEADER_BYTES, 0xa5);
+    change_bytes(pack, e.trailer, TRAILER_BYTES, 0xa5);
+    struct store_scrub_result r = scrub_with(path, &keyless);
+    assert_int_equal(r.frames_healed, 1);
+    assert_int_equal(r.points_damaged, 0);
+
+    change_bytes(pack, e.frames + 10, 50, 0xa5);                   /* the frame table */
+    change_bytes(pack, e.chunks + CRYPT_SEAL_BYTES + 77, 1, 0x10); /* the first list */
+    r = scrub_with(path, &keyless);
+    assert_int_equal(r.frames_healed, 0);
+    assert_int_equal(r.points_damaged, 1);
+    r = scrub_with(path, &with_key);
+    assert_int_equal(r.frames_healed, 1);
+    assert_int_equal(r.points_healed, 1);
+    store = store_open(path, &with_key, &err);
+    MUST(store, &err);
+    MUST(check_image(store, "a.1", &a, &err), &err);
+    MUST(store_verify_point(store, "a.1", NULL, NULL, &err), &err);
+    store_free(store);
+    free(a.data);
+}
+
 /* A frame that is damaged as well is the only thing that is lost. */
 static void test_a_repaired_pack_has_its_damaged_frames(void **state)
 {
@@ -540,6 +593,7 @@ int main(void)
         T(test_the_next_backup_heals),
         T(test_a_second_copy_heals),
         T(test_ends_of_packs_are_repaired),
+        T(test_ends_of_sealed_packs_are_repaired),
         T(test_a_repaired_pack_has_its_damaged_frames),
         T(test_a_pack_cut_in_its_frames_is_stored_anew),
         T(test_a_missing_pack_is_named),
