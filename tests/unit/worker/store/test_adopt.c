@@ -239,7 +239,8 @@ static void finished_packs_are_adopted(const char *key)
     collect(&s, &r);
     assert_true(r.bytes_before - r.bytes_freed < IMAGE_BYTES + IMAGE_BYTES / 20);
     check_point(&s, "a.2");
-    assert_int_equal(count_sealed(&s, "a.1"), sealed);
+    /* A last pack that holds nothing but the chunk which was cut off is garbage. */
+    assert_in_range(count_sealed(&s, "a.1"), sealed - 1, sealed);
     teardown(&s);
 }
 
