@@ -118,6 +118,7 @@ char *ovirt_backup_begin(struct engine_session *s, const char *vm_id,
         .body = body,
         .probe = probe_begun,
         .probe_ctx = &probe,
+        .budget_ms = spec->no_wait ? -1 : 0,
     };
     if (!engine_mutate(s, &m, &answer, err)) {
         err_wrap(err, "begin a backup of VM %s", vm_id);

@@ -33,6 +33,7 @@ struct ovirt_backup_spec {
     const char *from_checkpoint; /* NULL = a full one */
     const char *const *disk_ids;
     size_t disk_count;
+    bool no_wait; /* do not wait while another backup or task holds the VM: engine-busy at once */
     bool consistent; /* fail when the guest's file systems cannot be frozen */
 };
 /* Asks for it. Returns its id (the caller frees; engines that do not take ours give their own): it

@@ -20,6 +20,7 @@
 #include "worker/step/backup.h"
 #include "worker/step/gone.h"
 #include "worker/step/point_meta.h"
+#include "worker/step/strays.h"
 
 enum { END_LIMIT_MS = 30 * 60 * 1000, CHECKPOINT_LIMIT_MS = 60 * 1000 };
 
@@ -85,6 +86,29 @@ static void forget_base(struct backup *b)
 
 /* --- Asking ----------------------------------------------------------------------------------- */
 
+/* The VM may be held by a backup that an earlier attempt asked for, and that the engine began only
+ * now. */
+static char *ask_until_free(struct task_run *run, struct backup *b, struct ovirt_backup_spec *spec,
+                            struct err *err)
+{
+    const struct engine_conf *conf = engine_session_conf(run->session);
+    int64_t until_ms = clock_mono_ms(run->clock) + conf->busy_budget_ms;
+    struct backoff wait = BACKOFF(conf->busy_min_ms, conf->busy_max_ms);
+    spec->no_wait = run->offer->attempt > 1;
+    char *id = ovirt_backup_begin(run->session, b->vm.id, spec, err);
+    while (!id && spec->no_wait && err->code == ERR_ENGINE_BUSY &&
+           clock_mono_ms(run->clock) < until_ms) {
+        struct err stop = ERR_INIT;
+        if (!strays_end_backups(run, &stop) || !run_sleep(run, backoff_next_ms(&wait), &stop)) {
+            *err = stop;
+            return NULL;
+        }
+        err_clear(err);
+        id = ovirt_backup_begin(run->session, b->vm.id, spec, err);
+    }
+    return id;
+}
+
 static bool ask(struct task_run *run, struct backup *b, const char *from, bool consistent,
                 struct ovirt_backup *ret, struct err *err)
 {
@@ -101,7 +125,7 @@ static bool ask(struct task_run *run, struct backup *b, const char *from, bool c
                                      .disk_count = b->plan_count,
                                      .consistent = consistent};
     run_handle_set(run, HANDLE_BACKUP, wanted);
-    SCOPED_FREE char *id = ovirt_backup_begin(run->session, b->vm.id, &spec, err);
+    SCOPED_FREE char *id = ask_until_free(run, b, &spec, err);
     if (!id)
         return false; /* the handle stays: nobody knows whether it is there */
     if (strcmp(id, wanted) != 0)

@@ -172,7 +172,8 @@ bool step_precheck(struct task_run *run, struct err *err)
         return false;
     /* What a dead attempt began, opened or attached, wherever: it blocks everything that follows.
      */
-    if (!transfers_cancel_all(run, err) || !step_finalize(run, err) ||
+    if (!transfers_cancel_all(run, err) ||
+        (run->offer->attempt > 1 && !strays_end_backups(run, err)) || !step_finalize(run, err) ||
         !ovirt_vm_get(run->session, run->offer->vm, &b->vm, err) ||
         !check_place(&b->site, &b->vm, err) || !check_status(&b->vm, err) ||
         !attached_detach_all(run, b->site.proxy_id, err))

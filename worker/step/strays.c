@@ -6,10 +6,15 @@
 #include "proto/base/alloc.h"
 #include "proto/base/log.h"
 #include "worker/ovirt/attachment.h"
+#include "worker/ovirt/backup.h"
 #include "worker/ovirt/snapshot.h"
 #include "worker/ovirt/transfer.h"
 
-enum { DETACH_LIMIT_MS = 15 * 60 * 1000, CANCEL_LIMIT_MS = 15 * 60 * 1000 };
+enum {
+    DETACH_LIMIT_MS = 15 * 60 * 1000,
+    CANCEL_LIMIT_MS = 15 * 60 * 1000,
+    BACKUP_LIMIT_MS = 30 * 60 * 1000
+};
 
 /* --- Attachments ------------------------------------------------------------------------------ */
 /* Borrowed from the journal. */
@@ -134,6 +139,74 @@ bool strays_end_transfers(struct task_run *run, const char *vm_id, const char *s
         ok = end_transfer_of(run, &open, &disks.v[i], err);
     ovirt_disks_done(&disks);
     ovirt_open_transfers_done(&open);
+    return ok;
+}
+
+/* --- The engine's own backups ----------------------------------------------------------------- */
+/* Only snapshots' volumes and the backup's disks can be read of a VM's disks while a backup has
+ * locked them; so without a snapshot every download of them is the backup's. With one, nobody can
+ * tell, and the engine ends what nobody uses after a minute. */
+static bool has_snapshots(struct task_run *run, bool *ret, struct err *err)
+{
+    struct ovirt_snapshots list = {0};
+    if (!ovirt_snapshots_list(run->session, run->offer->vm, NULL, &list, err))
+        return false;
+    *ret = false;
+    for (size_t i = 0; i < list.count; i++)
+        *ret = *ret || !list.v[i].type || strcmp(list.v[i].type, "active") != 0;
+    ovirt_snapshots_done(&list);
+    return true;
+}
+
+static bool is_in(const struct ovirt_backup_disks *disks, const char *id)
+{
+    for (size_t i = 0; i < disks->count; i++) {
+        if (strcmp(disks->v[i].id, id) == 0)
+            return true;
+    }
+    return false;
+}
+
+static bool end_transfers_of_backup(struct task_run *run, const char *backup, struct err *err)
+{
+    struct ovirt_open_transfers open = {0};
+    struct ovirt_backup_disks disks = {0};
+    bool others = true;
+    bool ok = has_snapshots(run, &others, err) &&
+              (others || (ovirt_backup_disks(run->session, run->offer->vm, backup, &disks, err) &&
+                          ovirt_transfers_open(run->session, &open, err)));
+    for (size_t i = 0; ok && i < open.count; i++) {
+        const struct ovirt_open_transfer *t = &open.v[i];
+        if (t->is_upload || !is_in(&disks, t->disk_id) || is_own(run, t->id))
+            continue;
+        ok = ovirt_transfer_cancel(run->session, t->id, CANCEL_LIMIT_MS, err);
+        if (ok)
+            log_info("stray_transfer_ended", LOG_STR("disk", t->disk_id),
+                     LOG_STR("transfer", t->id));
+    }
+    ovirt_backup_disks_done(&disks);
+    ovirt_open_transfers_done(&open);
+    return ok;
+}
+
+bool strays_end_backups(struct task_run *run, struct err *err)
+{
+    struct ovirt_backups list = {0};
+    SCOPED_FREE char *prefix = xasprintf(MARKER_SNAPSHOT "%s ", run->offer->task);
+    if (!ovirt_backups_open(run->session, run->offer->vm, prefix, &list, err))
+        return false;
+    bool ok = true;
+    for (size_t i = 0; ok && i < list.count; i++) {
+        const struct ovirt_backup *b = &list.v[i];
+        if (!marker_is_ours(b->description, run->offer->task) ||
+            marker_fence(b->description) >= run->fence)
+            continue;
+        ok = end_transfers_of_backup(run, b->id, err) &&
+             ovirt_backup_end(run->session, run->offer->vm, b->id, BACKUP_LIMIT_MS, err);
+        if (ok)
+            log_info("stray_backup_ended", LOG_STR("backup", b->id));
+    }
+    ovirt_backups_done(&list);
     return ok;
 }
 

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What the last call of an earlier attempt may have made when its worker was dead already, and
- * nobody heard of it: a disk on a proxy VM, an image transfer. The engine can take its time with a
- * call, so looking once, when an attempt begins, is not enough: what is removed later (a snapshot,
- * a disk) may be held by such a stray.
+ * nobody heard of it: a disk on a proxy VM, an image transfer, a backup of the engine's own. The
+ * engine can take its time with a call, so looking once, when an attempt begins, is not enough:
+ * what is removed later (a snapshot, a disk) may be held by such a stray.
  *
  * Threads: the task's.
  */
@@ -23,6 +23,10 @@ bool strays_detach_one(struct task_run *run, const char *vm_id, const char *disk
  * of another snapshot of these disks. A snapshot that has gone is fine. */
 bool strays_end_transfers(struct task_run *run, const char *vm_id, const char *snapshot_id,
                           struct err *err);
+
+/* Ends the engine's own backups of the task's VM that carry the mark of an earlier attempt, and the
+ * transfers that hold them. */
+bool strays_end_backups(struct task_run *run, struct err *err);
 
 /* Is it worth looking for strays after this failure to remove something? */
 bool strays_may_hold(const struct task_run *run, const struct err *err);

@@ -19,7 +19,8 @@ static const enum ovirt_disk_class classes[] = {
     OVIRT_DISK_STORAGE, OVIRT_DISK_CONTENT, OVIRT_DISK_UNPLUGGED,
     OVIRT_DISK_ILLEGAL, OVIRT_DISK_LOCKED,  OVIRT_DISK_CHECKPOINTS,
 };
-static const enum wire_path asked[] = {WIRE_PATH_AUTO, WIRE_PATH_ATTACH, WIRE_PATH_IMAGEIO};
+static const enum wire_path asked[] = {WIRE_PATH_AUTO, WIRE_PATH_ATTACH, WIRE_PATH_IMAGEIO,
+                                       WIRE_PATH_CBT};
 
 static struct path_facts facts(void)
 {
@@ -80,7 +81,7 @@ static void check_answer(const struct path_facts *f, const struct path_choice *c
             assert_string_equal(c->why_not[p], c->why);
     }
     if (c->path == BACKUP_PATHS) {
-        assert_true(c->fit != OVIRT_DISK_FIT);
+        assert_true(c->fit != OVIRT_DISK_FIT || (f->asked == WIRE_PATH_CBT && !f->can_cbt));
         assert_int_equal(c->read_bytes, 0);
         return;
     }
@@ -92,6 +93,12 @@ static void check_answer(const struct path_facts *f, const struct path_choice *c
     /* The rules that nothing may break. */
     if (f->has_checkpoints || f->fit == OVIRT_DISK_CHECKPOINTS)
         assert_true(c->path != BACKUP_ATTACH);
+    if (!f->can_cbt)
+        assert_true(c->path != BACKUP_CBT);
+    else if (f->asked == WIRE_PATH_AUTO) /* of all the VM's disks or of none */
+        assert_int_equal(c->path, BACKUP_CBT);
+    if (f->asked == WIRE_PATH_CBT)
+        assert_int_equal(c->path, BACKUP_CBT);
     if (f->asked == WIRE_PATH_ATTACH)
         assert_int_equal(c->path, BACKUP_ATTACH);
     if (f->asked == WIRE_PATH_IMAGEIO)
@@ -104,7 +111,7 @@ static void test_every_combination_has_a_whole_answer(void **state)
     static const uint64_t rates[] = {0, 1, 50 * MIB, 500 * MIB};
     static const int64_t samples[] = {0, 1, PATH_SAMPLES_MIN};
     static const uint64_t used[] = {0, 1 * GIB, 10 * GIB, 11 * GIB};
-    enum { N = 9 * 3 * 2 * 4 * 4 * 3 * 4 };
+    enum { N = 9 * 4 * 2 * 2 * 4 * 4 * 3 * 4 };
     for (unsigned n = 0; n < N; n++) {
         unsigned at = n;
         struct path_facts f = facts();
@@ -112,6 +119,8 @@ static void test_every_combination_has_a_whole_answer(void **state)
         f.fit = PICK(classes);
         f.asked = PICK(asked);
         f.has_checkpoints = at % 2 == 1;
+        at /= 2;
+        f.can_cbt = at % 2 == 1;
         at /= 2;
         f.rates[BACKUP_ATTACH].bytes_per_s = PICK(rates);
         f.rates[BACKUP_IMAGEIO].bytes_per_s = PICK(rates);
@@ -192,6 +201,44 @@ static void test_bytes_and_time_that_are_expected(void **state)
     assert_int_equal(c.copy_ms / 10, 10 * GIB * 100 / path_default_rate(BACKUP_ATTACH));
 }
 
+/* What the engine's backup API needs of a VM, which is asked once for all its disks. */
+static void test_what_cbt_needs(void **state)
+{
+    (void)state;
+    static const struct {
+        enum wire_path asked;
+        int minor, build;
+        const char *status;
+        int incremental, plain, unfit; /* disks */
+        const char *why;               /* a part of it; NULL = it can */
+    } rows[] = {
+        {WIRE_PATH_AUTO, 5, 0, "up", 2, 0, 0, NULL},
+        {WIRE_PATH_AUTO, 4, 7, "down", 1, 0, 1, NULL},
+        {WIRE_PATH_CBT, 5, 0, "up", 1, 1, 0, NULL},
+        {WIRE_PATH_AUTO, 5, 0, "up", 1, 1, 0, "some of its disks"},
+        {WIRE_PATH_CBT, 5, 0, "up", 0, 2, 0, "off for its disks"},
+        {WIRE_PATH_CBT, 5, 0, "up", 0, 0, 1, "off for its disks"},
+        {WIRE_PATH_CBT, 5, 0, "paused", 1, 0, 0, "up or down"},
+        {WIRE_PATH_CBT, 5, 0, NULL, 1, 0, 0, "up or down"},
+        {WIRE_PATH_CBT, 4, 6, "up", 1, 0, 0, "older than"},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        struct ovirt_disk disks[4] = {0};
+        struct ovirt_disks list = {.v = disks};
+        for (int n = 0; n < rows[i].incremental; n++)
+            disks[list.count++] =
+                (struct ovirt_disk){.fit = OVIRT_DISK_CHECKPOINTS, .incremental = true};
+        for (int n = 0; n < rows[i].plain; n++)
+            disks[list.count++] = (struct ovirt_disk){.fit = OVIRT_DISK_FIT};
+        for (int n = 0; n < rows[i].unfit; n++)
+            disks[list.count++] = (struct ovirt_disk){.fit = OVIRT_DISK_LUN, .incremental = true};
+        struct engine_version version = {4, rows[i].minor, rows[i].build};
+        const char *why = path_cbt_obstacle(rows[i].asked, &version, rows[i].status, &list);
+        if (!why != !rows[i].why || (why && !strstr(why, rows[i].why)))
+            fail_msg("row %zu: %s", i, why ? why : "it can");
+    }
+}
+
 static void test_names(void **state)
 {
     (void)state;
@@ -209,6 +256,7 @@ int main(void)
         cmocka_unit_test(test_every_combination_has_a_whole_answer),
         cmocka_unit_test(test_rates_decide_only_when_they_are_clear),
         cmocka_unit_test(test_bytes_and_time_that_are_expected),
+        cmocka_unit_test(test_what_cbt_needs),
         cmocka_unit_test(test_names),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -216,6 +216,70 @@ static void only_later_attempts_look(void **state)
     fake_run_done(&f);
 }
 
+#define BACKUP      "88888888-0000-4000-8000-00000000000"
+#define BACKUPS     "GET vms/" FAKE_VM "/backups"
+#define MARK(fence) "oxbow task=" FAKE_TASK " fence=" fence
+#define IS(n, text, phase)                                                                         \
+    "{\"id\":\"" BACKUP n "\",\"description\":\"" text "\",\"phase\":\"" phase "\"}"
+#define SNAPSHOTS(kinds) "{\"snapshot\":[" kinds "]}"
+#define KIND(type)       "{\"id\":\"" SNAP "\",\"snapshot_type\":\"" type "\"}"
+
+static bool ended_backups(const struct fake_line *script, struct err *err)
+{
+    struct fixture x;
+    start(&x, script);
+    x.f.run.fence = 7;
+    bool ok = strays_end_backups(&x.f.run, err);
+    stop(&x);
+    return ok;
+}
+
+/* One of an earlier fence, with the transfers of its disks; not our own, nor somebody else's. */
+static void backups_of_earlier_attempts_are_ended(void **state)
+{
+    (void)state;
+    struct err err = ERR_INIT;
+    assert_true(ended_backups(
+        (const struct fake_line[]){
+            {BACKUPS, 200,
+             "{\"backup\":[" IS("1", MARK("6"), "ready") "," IS("2", MARK("7"), "ready") "," IS(
+                 "3", MARK("5"), "succeeded") "," IS("4", "nightly", "ready") "]}",
+             0},
+            {"GET vms/" FAKE_VM "/snapshots", 200, SNAPSHOTS(KIND("active")), 0},
+            {BACKUPS "/" BACKUP "1/disks", 200,
+             "{\"disk\":[{\"id\":\"" DISK_1 "\",\"backup_mode\":\"full\"}]}", 0},
+            {LIST, 200,
+             TRANSFERS(OPEN(1, DISK_1, "download", "transferring") "," OPEN(
+                 2, DISK_2, "download", "transferring") "," OPEN(3, DISK_1, "upload",
+                                                                 "transferring")),
+             0},
+            {"POST imagetransfers/" TRANSFER "1/cancel", 200, "{}", 0},
+            {"GET imagetransfers/" TRANSFER "1", 404, NULL, 0},
+            {BACKUPS "/" BACKUP "1", 200, IS("1", MARK("6"), "ready"), 0},
+            {"POST vms/" FAKE_VM "/backups/" BACKUP "1/finalize", 200, "{}", 0},
+            {BACKUPS "/" BACKUP "1", 200, IS("1", MARK("6"), "finalizing"), 0},
+            {BACKUPS "/" BACKUP "1", 200, IS("1", MARK("6"), "succeeded"), 0},
+            {0}},
+        &err));
+}
+
+/* A download of a disk may be of a snapshot's volume then, and anybody's. */
+static void with_snapshots_no_transfer_is_touched(void **state)
+{
+    (void)state;
+    struct err err = ERR_INIT;
+    assert_true(ended_backups(
+        (const struct fake_line[]){
+            {BACKUPS, 200, "{\"backup\":[" IS("1", MARK("6"), "starting") "]}", 0},
+            {"GET vms/" FAKE_VM "/snapshots", 200, SNAPSHOTS(KIND("active") "," KIND("regular")),
+             0},
+            {BACKUPS "/" BACKUP "1", 200, IS("1", MARK("6"), "starting"), 0},
+            {BACKUPS "/" BACKUP "1", 200, IS("1", MARK("6"), "failed"), 0},
+            {0}},
+        &err));
+    assert_true(ended_backups((const struct fake_line[]){{BACKUPS, 404, NULL, 0}, {0}}, &err));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -225,6 +289,8 @@ int main(void)
         cmocka_unit_test(other_transfers_are_left_alone),
         cmocka_unit_test(a_snapshot_that_has_gone_has_no_transfers),
         cmocka_unit_test(only_later_attempts_look),
+        cmocka_unit_test(backups_of_earlier_attempts_are_ended),
+        cmocka_unit_test(with_snapshots_no_transfer_is_touched),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
