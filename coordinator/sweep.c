@@ -130,10 +130,16 @@ static bool stands(const struct wire_trace_item *trace, const struct task *t, bo
     return trace->vm && !on_proxy;
 }
 
+/* What a backup makes on the VM that it is of. */
+static bool is_of_backup(const struct wire_trace_item *trace)
+{
+    return is(trace->kind, "snapshot") || is(trace->kind, "backup");
+}
+
 /* All that a clean-up would have to know. */
 static bool is_whole(const struct wire_trace_item *trace)
 {
-    bool on_vm = is(trace->kind, "snapshot") || is(trace->kind, "attachment");
+    bool on_vm = is_of_backup(trace) || is(trace->kind, "attachment");
     return is(trace->kind, "vm") ? trace->vm != NULL : trace->id && (trace->vm || !on_vm);
 }
 
@@ -180,8 +186,8 @@ static bool adopt(struct judging *j, const struct wire_trace_item *trace, struct
         .kind = (char *)(uintptr_t)(of_restore ? "restore" : "backup"),
         .zone = j->task->zone,
         .lane = (char *)(uintptr_t)(of_restore ? "restore" : "backup"),
-        .vm = is(trace->kind, "snapshot") ? trace->vm : NULL,
-        .vm_name = is(trace->kind, "snapshot") ? trace->vm_name : NULL,
+        .vm = is_of_backup(trace) ? trace->vm : NULL,
+        .vm_name = is_of_backup(trace) ? trace->vm_name : NULL,
         .state = TASK_FAILED,
         .attempt = 1,
         .created_ms = j->core->now_ms,

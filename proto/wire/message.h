@@ -355,7 +355,7 @@ struct wire_findings {
 };
 /* Something in the engine or the repository that Oxbow made, or that looks like it. */
 struct wire_trace_item {
-    char *kind; /* snapshot | attachment | transfer | disk | vm | session */
+    char *kind; /* snapshot | attachment | transfer | backup | disk | vm | session */
     char *zone;
     char *vm, *vm_name; /* the VM it hangs on (attachment: the proxy VM; vm: itself) */
     char *id;           /* of the snapshot, disk, image transfer or repository session */

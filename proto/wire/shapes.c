@@ -26,8 +26,8 @@ static const char *const worker_state_words[] = {"up", "lost", "draining", NULL}
 static const char *const quiesced_words[] = {"yes", "no", NULL};
 static const char *const point_state_words[] = {"good", "damaged", NULL};
 static const char *const level_words[] = {"ok", "warning", "failure", "skipped", NULL};
-static const char *const trace_kinds[] = {"snapshot", "attachment", "transfer", "disk",
-                                          "vm",       "session",    NULL};
+static const char *const trace_kinds[] = {"snapshot", "attachment", "transfer", "backup",
+                                          "disk",     "vm",         "session",  NULL};
 static const char *const fate_words[] = {"none", "open", "committed", "revoked", NULL};
 static const char *const verdict_words[] = {"in-use", "cleanup", "stands", "foreign", NULL};
 static const char *const prune_verdicts[] = {"keep", "delete", NULL};

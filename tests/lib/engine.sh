@@ -33,6 +33,10 @@ make_snapshot() { # VM_ID DESCRIPTION
     wait_until 30 "snapshot '$2' is ok" is_usable "/vms/$1/snapshots/$made" snapshot_status
     wait_until 30 "VM $1 is not locked" is_unlocked "$1"
 }
+make_backup() { # VM_ID DESCRIPTION
+    made=$(api POST "/vms/$1/backups" "$(jq -n --arg text "$2" '{description: $text}')" | jq -r .id)
+    wait_until 30 "backup '$2' is ready" backup_is "$1" "$made" ready
+}
 make_disk() { # NAME DESCRIPTION
     local domain
     domain=$(api GET /storagedomains | jq -r '[.storage_domain[] | select(.type == "data")][0].id')
@@ -68,6 +72,7 @@ describe_disk() { # DISK_ID DESCRIPTION
 }
 
 is_usable() { [ "$(api GET "$1" | jq -r ".$2")" = ok ]; }      # PATH MEMBER
+backup_is() { [ "$(api GET "/vms/$1/backups/$2" | jq -r .phase)" = "$3" ]; } # VM_ID BACKUP_ID PHASE
 vm_is() { [ "$(api GET "/vms/$1" | jq -r .status)" = "$2" ]; } # VM_ID STATUS
 transfer_is() { # TRANSFER_ID PHASE
     [ "$(api GET "/imagetransfers/$1" | jq -r .phase)" = "$2" ]

@@ -7,6 +7,7 @@
 #include "proto/base/alloc.h"
 #include "proto/base/id.h"
 #include "proto/base/log.h"
+#include "worker/ovirt/backup.h"
 #include "worker/ovirt/disk_search.h"
 #include "worker/ovirt/snapshot.h"
 #include "worker/ovirt/transfer.h"
@@ -119,6 +120,26 @@ static bool look_at_snapshot(struct look *l, const struct holder_vm *vm,
     return true;
 }
 
+/* The engine's own backups that are open. */
+static bool look_at_backups(struct look *l, const struct holder_vm *vm, struct err *err)
+{
+    struct ovirt_backups list = {0};
+    if (engine_version_cmp(&l->site.version, 4, 4, 7) < 0)
+        return true; /* none was ever made */
+    if (!ovirt_backups_open(l->run->session, vm->id, MARKER_SNAPSHOT, &list, err))
+        return false;
+    for (size_t i = 0; i < list.count; i++) {
+        char task[ID_BYTES];
+        int64_t fence;
+        struct wire_trace_item *t = add(l, "backup", vm, list.v[i].id);
+        t->time_ms = list.v[i].time_ms > 0 ? list.v[i].time_ms : 0;
+        if (marker_parse(list.v[i].description, task, &fence))
+            set_task(t, task, fence);
+    }
+    ovirt_backups_done(&list);
+    return true;
+}
+
 static bool look_at_vm(struct look *l, const struct holder_vm *vm, struct err *err)
 {
     char task[ID_BYTES];
@@ -140,7 +161,7 @@ static bool look_at_vm(struct look *l, const struct holder_vm *vm, struct err *e
     for (size_t i = 0; ok && i < list.count; i++)
         ok = look_at_snapshot(l, vm, &list.v[i], err);
     ovirt_snapshots_done(&list);
-    return ok;
+    return ok && look_at_backups(l, vm, err);
 }
 
 static bool look_at_vms(struct look *l, struct err *err)
