@@ -7,10 +7,11 @@
 
 enum { VMS = 2000, WORKERS = 20, SLOTS = 4, LIMIT = 50 };
 
+/* Of the processors: a busy machine does not make them more. */
 static double seconds(void)
 {
     struct timespec ts;
-    clock_gettime(CLOCK_MONOTONIC, &ts);
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &ts);
     return (double)ts.tv_sec + (double)ts.tv_nsec / 1e9;
 }
 
@@ -35,7 +36,7 @@ static void two_thousand_vms(void **state)
     bed_claim(bed, &inventory, "w0");
     double begun = seconds();
     bed_inventory(bed, &inventory, 1, VMS);
-    print_message("%d tasks planned in %.2f s\n", VMS, seconds() - begun);
+    print_message("%d tasks planned in %.2f CPU s\n", VMS, seconds() - begun);
     begun = seconds();
     struct hold running[LIMIT];
     size_t count = 0;
@@ -60,7 +61,7 @@ static void two_thousand_vms(void **state)
         bed_drop_type(bed, WIRE_PROGRESS);
     }
     double took = seconds() - begun;
-    print_message("%d tasks run in %.2f s, at most %d at once\n", VMS, took, most);
+    print_message("%d tasks run in %.2f CPU s, at most %d at once\n", VMS, took, most);
     assert_int_equal(most, LIMIT);
     assert_int_equal(bed_count(bed, WIRE_OUTCOME), VMS);
     SCOPED_SENT struct sent f = bed_take(bed, WIRE_FINISHED);
