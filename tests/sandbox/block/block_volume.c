@@ -180,7 +180,7 @@ static bool check_backing(const char *upper, const char *lower, enum block_forma
 
 bool block_volume_commit(const char *top, const char *base, const char *above, struct err *err)
 {
-    enum block_format base_format, top_format;
+    enum block_format base_format = BLOCK_RAW, top_format = BLOCK_RAW;
     if (!check_backing(top, base, &base_format, err) ||
         (above && !check_backing(above, top, &top_format, err)))
         return false;
