@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "proto/base/alloc.h"
+#include "proto/base/id.h"
 #include "proto/base/log.h"
 #include "worker/ovirt/export.h"
 #include "worker/step/checks.h"
@@ -15,14 +16,10 @@ enum { NAME_BYTES_MAX = 200, TASK_CHARACTERS = 8 };
 void *export_new(struct task_run *run, struct err *err)
 {
     const struct wire_export_opts *opts = run->offer->export;
-    if (!opts) {
-        err_set(err, ERR_BAD_MESSAGE, 0, "an export task must say where to");
+    if (!opts || !run->offer->vm || !id_is_valid(run->offer->vm)) {
+        err_set(err, ERR_BAD_MESSAGE, 0, "an export task must name its VM by id, and say where to");
         return NULL;
     }
-    struct backup *base = backup_new(run, err);
-    if (!base)
-        return NULL;
-    backup_free(base);
     struct export *x = ALLOC_NEW(struct export);
     x->opts = opts;
     x->base.opts.quiesce = opts->quiesce;

@@ -122,13 +122,13 @@ struct wire_leftovers handles_leftovers(const struct handles *h, const char *vm)
     const char *backup = handles_get(h, HANDLE_BACKUP);
     if (backup)
         leftovers_add(&l, "backup", vm, backup);
-    const char *snapshot = handles_get(h, HANDLE_SNAPSHOT);
-    if (snapshot)
-        leftovers_add(&l, "snapshot", vm, snapshot);
     for (size_t i = 0; i < h->count; i++) {
         if (has_prefix(h->v[i].name, HANDLE_CLONE))
             leftovers_add(&l, "clone", h->v[i].value, h->v[i].name + strlen(HANDLE_CLONE));
     }
+    const char *snapshot = handles_get(h, HANDLE_SNAPSHOT);
+    if (snapshot)
+        leftovers_add(&l, "snapshot", vm, snapshot);
     const char *made_vm = handles_get(h, HANDLE_VM);
     if (made_vm)
         leftovers_add(&l, "vm", made_vm, NULL);
