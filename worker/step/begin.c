@@ -22,7 +22,11 @@
 #include "worker/step/point_meta.h"
 #include "worker/step/strays.h"
 
-enum { END_LIMIT_MS = 30 * 60 * 1000, CHECKPOINT_LIMIT_MS = 60 * 1000 };
+enum {
+    END_LIMIT_MS = 30 * 60 * 1000,
+    CHECKPOINT_LIMIT_MS = 60 * 1000,
+    BASE_POINTS_MAX = 32, /* so many points back a checkpoint is looked for */
+};
 
 /* --- What to start from ----------------------------------------------------------------------- */
 
@@ -60,7 +64,8 @@ static char *choose_base(struct task_run *run, struct backup *b, char **ret_why)
         return NULL;
     }
     char *checkpoint = NULL;
-    for (size_t i = list.count; i-- > 0 && !checkpoint;) {
+    size_t oldest = list.count > BASE_POINTS_MAX ? list.count - BASE_POINTS_MAX : 0;
+    for (size_t i = list.count; i-- > oldest && !checkpoint;) {
         err_clear(&err);
         struct store_point *point =
             list.items[i].damage ? NULL : store_point_open(run->store, list.items[i].id, &err);

@@ -15,7 +15,7 @@
 #include "worker/step/point_meta.h"
 #include "worker/store/sessions.h"
 
-enum { REMOVE_LIMIT_MS = 2 * 60 * 1000 };
+enum { REMOVE_LIMIT_MS = 2 * 60 * 1000, POINTS_MAX = 64 /* so many points back are looked at */ };
 
 /* The checkpoint that the point names; NULL = none. The caller frees. */
 static char *checkpoint_of(struct store *store, const char *point_id)
@@ -46,7 +46,8 @@ static bool is_of_point(struct task_run *run, const struct store_point_list *poi
                         const struct ovirt_checkpoint *c)
 {
     bool found = false;
-    for (size_t i = points->count; i-- > 0 && !found;) {
+    size_t oldest = points->count > POINTS_MAX ? points->count - POINTS_MAX : 0;
+    for (size_t i = points->count; i-- > oldest && !found;) {
         SCOPED_FREE char *one =
             points->items[i].damage ? NULL : checkpoint_of(run->store, points->items[i].id);
         found = one && strcmp(one, c->id) == 0;
