@@ -154,7 +154,7 @@ check "attached the second disk" test "$status" = 201
 scsi=$dev/scsi-0QEMU_QEMU_HARDDISK_$disk virtio=$dev/virtio-${disk2:0:20}
 wait_until 20 "the devices are there" test -e "$scsi" -a -e "$virtio"
 expect 409 DELETE "/vms/$web1/snapshots/$snap"
-says 'attached to another VM'
+says 'attached to other VMs'
 references_made() {
     [ "$(state ".vms[].snapshots[] | select(.id == \"$1\") | .references_made")" = true ]
 }
