@@ -82,14 +82,21 @@ static void drop_idle(struct imageio *io)
  */
 enum verdict { VERDICT_DONE, VERDICT_AGAIN, VERDICT_FINAL };
 
-/* What a status means that is not success. The texts of a 403: "No such ticket ID", "... expired",
- * "... was canceled", "... forbids write". */
+/* A ticket that may come back: an engine that pauses a transfer takes its ticket away, and one that
+ * goes on puts it there again. The texts are the daemon's (ovirt_imageio/_internal/auth.py). */
+static bool is_ticket_lost(const char *text)
+{
+    return strstr(text, "expired") || strstr(text, "No such ticket") ||
+           strstr(text, "was canceled");
+}
+
+/* What a status means that is not success. */
 static enum verdict judge(const struct imageio_reply *reply, bool is_write, struct err *err)
 {
     err_clear(err);
     switch (reply->status) {
     case 403:
-        if (strstr(reply->text, "expired") || strstr(reply->text, "No such ticket")) {
+        if (is_ticket_lost(reply->text)) {
             err_set(err, ERR_ENGINE_BUSY, 403, "the host does not know the ticket: %s",
                     reply->text);
             return VERDICT_AGAIN;

@@ -349,6 +349,16 @@ static void test_a_ticket_expired_and_back(void **state)
     expect_bytes(io, MIB, 2 * MIB);
 }
 
+/* While the daemon takes a ticket away (the engine paused the transfer, say), it says so. */
+static void test_a_ticket_being_taken_away(void **state)
+{
+    (void)state;
+    SCOPED(imageio) struct imageio *io = client("ro", false, (struct imageio_conf){0});
+    set_fault(0, 2, (struct imageio_fault){.status = 403, .text = "Transfer T-1 was canceled"});
+    expect_bytes(io, MIB, 0);
+    assert_int_equal(x.fault_count, 0);
+}
+
 static void test_a_ticket_that_forbids(void **state)
 {
     (void)state;
@@ -572,6 +582,7 @@ int main(void)
         TEST(test_a_copy),
         TEST(test_a_mapped_device),
         TEST(test_a_ticket_expired_and_back),
+        TEST(test_a_ticket_being_taken_away),
         TEST(test_a_ticket_that_forbids),
         TEST(test_a_range_refused),
         TEST(test_a_connection_cut),

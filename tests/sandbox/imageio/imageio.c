@@ -181,7 +181,8 @@ static bool apply_fault(struct request *r, enum MHD_Result *ret)
     r->close = fault.status == MHD_HTTP_FORBIDDEN;
     *ret = fault.status == MHD_HTTP_INTERNAL_SERVER_ERROR
                ? answer_internal(r)
-               : answer_error(r, fault.status, "Refused by the fault script");
+               : answer_error(r, fault.status, "%s",
+                              fault.text ? fault.text : "Refused by the fault script");
     return true;
 }
 

@@ -32,6 +32,7 @@ struct imageio_request {
 /* What to do to a request. All zero: nothing. */
 struct imageio_fault {
     unsigned status;  /* answer this at once, e.g. 500 or 403; 0 = no */
+    const char *text; /* that it says with it; NULL = something */
     int64_t delay_ms; /* wait before anything else */
     bool cut;         /* break the connection after cut_after_bytes of the body */
     uint64_t cut_after_bytes;
