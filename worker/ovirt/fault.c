@@ -58,6 +58,8 @@ static const struct text_rule conflict_rules[] = {
     {"already used by", FAULT_FINAL, ERR_EXISTS},
     {"already exist", FAULT_FINAL, ERR_EXISTS},
     {"create duplicates in target MAC pool", FAULT_FINAL, ERR_EXISTS},
+    /* What only people can change. */
+    {"Invalid target folder", FAULT_FINAL, ERR_ENGINE_REFUSED},
 };
 
 /*

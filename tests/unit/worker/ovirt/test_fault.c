@@ -69,6 +69,8 @@ static void conflict_texts(void **state)
         {"[Cannot add VM. The VM name is already in use, please choose a unique name and try "
          "again.]",
          FAULT_FINAL, ERR_EXISTS},
+        {"[Cannot export VM. Invalid target folder: /mnt/ova on Host.]", FAULT_FINAL,
+         ERR_ENGINE_REFUSED},
         {"[Import VM failed - VM Name already exists in the Data Center.]", FAULT_FINAL,
          ERR_EXISTS},
         {"[MAC Address 56:6f:00:00:00:01 is already in use by VM or snapshot: web01.]", FAULT_FINAL,
