@@ -400,7 +400,9 @@ static void test_a_host_that_fails(void **state)
     set_fault(0, 2, (struct imageio_fault){.status = 500});
     expect_bytes(io, MIB, 0); /* on a new connection */
     set_fault(0, 1, (struct imageio_fault){.status = 500});
-    expect_error(imageio_write(io, x.content, MIB, 0, &x.err), ERR_IO); /* never again by itself */
+    /* Never again by itself. A body so small is sent before the host hangs up: the cut of a larger
+     * one may hide the answer. */
+    expect_error(imageio_write(io, x.content, 4096, 0, &x.err), ERR_IO);
     assert_int_equal(x.fault_count, 0);
     set_fault(0, 1000, (struct imageio_fault){.status = 500});
     SCOPED_FREE char *buf = xmalloc(MIB);
