@@ -407,3 +407,46 @@ void db_row_free(const struct db_table *table, void *row)
     }
     memset(row, 0, table->size);
 }
+
+bool db_row_get(struct db *db, const struct db_table *table, const char *sql,
+                const struct db_arg *args, void *row, struct err *err)
+{
+    memset(row, 0, table->size);
+    SCOPED_ROWS struct db_rows rows = DB_ROWS_INIT;
+    if (!db_query(db, &rows, sql, args, err))
+        return false;
+    if (db_next(&rows, err))
+        return db_row_load(&rows, table, row, err);
+    return !err_is_set(err);
+}
+
+void *db_row_list(struct db *db, const struct db_table *table, const char *sql,
+                  const struct db_arg *args, size_t *ret_count, struct err *err)
+{
+    char *list = NULL;
+    size_t count = 0;
+    *ret_count = 0;
+    SCOPED_ROWS struct db_rows rows = DB_ROWS_INIT;
+    if (!db_query(db, &rows, sql, args, err))
+        return NULL;
+    while (db_next(&rows, err)) {
+        if ((count & (count - 1)) == 0)
+            list = xreallocarray(list, count ? count * 2 : 1, table->size);
+        if (!db_row_load(&rows, table, list + count * table->size, err))
+            break;
+        count++;
+    }
+    if (err_is_set(err)) {
+        db_row_list_free(table, list, count);
+        return NULL;
+    }
+    *ret_count = count;
+    return list;
+}
+
+void db_row_list_free(const struct db_table *table, void *rows, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        db_row_free(table, (char *)rows + i * table->size);
+    free(rows);
+}

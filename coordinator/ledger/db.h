@@ -106,3 +106,12 @@ bool db_row_update(struct db *db, const struct db_table *table, const void *row,
 bool db_row_load(struct db_rows *rows, const struct db_table *table, void *row, struct err *err);
 /* Free what the row owns, and zero it. */
 void db_row_free(const struct db_table *table, void *row);
+/* The first row of a SELECT * of that table; zeroed when there is none. */
+bool db_row_get(struct db *db, const struct db_table *table, const char *sql,
+                const struct db_arg *args, void *row, struct err *err);
+/* All rows of a SELECT * of that table, as an array of its structs; the caller frees with
+ * db_row_list_free. NULL when there is none, and with `err` set. */
+void *db_row_list(struct db *db, const struct db_table *table, const char *sql,
+                  const struct db_arg *args, size_t *ret_count, struct err *err);
+/* NULL is fine. */
+void db_row_list_free(const struct db_table *table, void *rows, size_t count);

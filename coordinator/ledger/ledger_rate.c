@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* How fast earlier backups were. */
-#include <string.h>
-
 #include "coordinator/ledger/ledger_internal.h"
 
 #define AT(member) offsetof(struct rate, member)
@@ -23,9 +21,7 @@ void rate_done(struct rate *r)
 
 void rate_list_done(struct rate_list *list)
 {
-    for (size_t i = 0; i < list->count; i++)
-        rate_done(&list->v[i]);
-    free(list->v);
+    db_row_list_free(&table, list->v, list->count);
     *list = (struct rate_list){0};
 }
 
@@ -37,29 +33,13 @@ bool ledger_rate_save(struct ledger *l, struct rate *r, struct err *err)
 bool ledger_rate_get(struct ledger *l, const char *zone, const char *path, struct rate *ret,
                      struct err *err)
 {
-    *ret = (struct rate){0};
-    SCOPED_ROWS struct db_rows rows = DB_ROWS_INIT;
-    if (!db_query(l->db, &rows, "SELECT * FROM rate WHERE zone = ? AND path = ?",
-                  DB_ARGS(DB_T(zone), DB_T(path)), err))
-        return false;
-    if (db_next(&rows, err))
-        return db_row_load(&rows, &table, ret, err);
-    return !err_is_set(err);
+    return db_row_get(l->db, &table, "SELECT * FROM rate WHERE zone = ? AND path = ?",
+                      DB_ARGS(DB_T(zone), DB_T(path)), ret, err);
 }
 
 bool ledger_rate_list(struct ledger *l, const char *zone, struct rate_list *ret, struct err *err)
 {
-    *ret = (struct rate_list){0};
-    SCOPED_ROWS struct db_rows rows = DB_ROWS_INIT;
-    if (!db_query(l->db, &rows, "SELECT * FROM rate WHERE zone = ? ORDER BY path",
-                  DB_ARGS(DB_T(zone)), err))
-        return false;
-    while (db_next(&rows, err)) {
-        if (!db_row_load(&rows, &table, LIST_ADD(ret), err))
-            break;
-    }
-    if (!err_is_set(err))
-        return true;
-    rate_list_done(ret);
-    return false;
+    ret->v = db_row_list(l->db, &table, "SELECT * FROM rate WHERE zone = ? ORDER BY path",
+                         DB_ARGS(DB_T(zone)), &ret->count, err);
+    return !err_is_set(err);
 }

@@ -46,9 +46,7 @@ void request_done(struct request *r)
 
 void request_list_done(struct request_list *list)
 {
-    for (size_t i = 0; i < list->count; i++)
-        request_done(&list->v[i]);
-    free(list->v);
+    db_row_list_free(&table, list->v, list->count);
     *list = (struct request_list){0};
 }
 
@@ -80,13 +78,7 @@ bool ledger_request_save(struct ledger *l, const struct request *r, struct err *
 static bool get_one(struct ledger *l, const char *sql, const struct db_arg *args,
                     struct request *ret, struct err *err)
 {
-    *ret = (struct request){0};
-    SCOPED_ROWS struct db_rows rows = DB_ROWS_INIT;
-    if (!db_query(l->db, &rows, sql, args, err))
-        return false;
-    if (db_next(&rows, err))
-        return db_row_load(&rows, &table, ret, err);
-    return !err_is_set(err);
+    return db_row_get(l->db, &table, sql, args, ret, err);
 }
 
 bool ledger_request_get(struct ledger *l, const char *id, struct request *ret, struct err *err)
@@ -121,19 +113,10 @@ bool ledger_request_by_message(struct ledger *l, const char *message_id, const c
 bool ledger_request_newest(struct ledger *l, int64_t limit, struct request_list *ret,
                            struct err *err)
 {
-    *ret = (struct request_list){0};
-    SCOPED_ROWS struct db_rows rows = DB_ROWS_INIT;
-    if (!db_query(l->db, &rows, "SELECT * FROM request WHERE internal = 0 ORDER BY n DESC LIMIT ?",
-                  DB_ARGS(DB_I(limit)), err))
-        return false;
-    while (db_next(&rows, err)) {
-        if (!db_row_load(&rows, &table, LIST_ADD(ret), err))
-            break;
-    }
-    if (!err_is_set(err))
-        return true;
-    request_list_done(ret);
-    return false;
+    ret->v = db_row_list(l->db, &table,
+                         "SELECT * FROM request WHERE internal = 0 ORDER BY n DESC LIMIT ?",
+                         DB_ARGS(DB_I(limit)), &ret->count, err);
+    return !err_is_set(err);
 }
 
 bool ledger_request_prune(struct ledger *l, int64_t before_ms, int64_t internal_before_ms,

@@ -27,9 +27,7 @@ void sweep_done(struct sweep *s)
 
 void sweep_list_done(struct sweep_list *list)
 {
-    for (size_t i = 0; i < list->count; i++)
-        sweep_done(&list->v[i]);
-    free(list->v);
+    db_row_list_free(&table, list->v, list->count);
     *list = (struct sweep_list){0};
 }
 
@@ -40,29 +38,15 @@ bool ledger_sweep_save(struct ledger *l, struct sweep *s, struct err *err)
 
 bool ledger_sweep_get(struct ledger *l, const char *zone, struct sweep *ret, struct err *err)
 {
-    *ret = (struct sweep){0};
-    SCOPED_ROWS struct db_rows rows = DB_ROWS_INIT;
-    if (!db_query(l->db, &rows, "SELECT * FROM sweep WHERE zone = ?", DB_ARGS(DB_T(zone)), err))
-        return false;
-    if (db_next(&rows, err))
-        return db_row_load(&rows, &table, ret, err);
-    return !err_is_set(err);
+    return db_row_get(l->db, &table, "SELECT * FROM sweep WHERE zone = ?", DB_ARGS(DB_T(zone)), ret,
+                      err);
 }
 
 bool ledger_sweep_list(struct ledger *l, struct sweep_list *ret, struct err *err)
 {
-    *ret = (struct sweep_list){0};
-    SCOPED_ROWS struct db_rows rows = DB_ROWS_INIT;
-    if (!db_query(l->db, &rows, "SELECT * FROM sweep ORDER BY zone", DB_NO_ARGS, err))
-        return false;
-    while (db_next(&rows, err)) {
-        if (!db_row_load(&rows, &table, LIST_ADD(ret), err))
-            break;
-    }
-    if (!err_is_set(err))
-        return true;
-    sweep_list_done(ret);
-    return false;
+    ret->v = db_row_list(l->db, &table, "SELECT * FROM sweep ORDER BY zone", DB_NO_ARGS,
+                         &ret->count, err);
+    return !err_is_set(err);
 }
 
 bool ledger_sweep_is_open(struct ledger *l, const char *zone, bool *ret, struct err *err)

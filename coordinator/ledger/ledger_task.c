@@ -63,9 +63,7 @@ void task_done(struct task *t)
 
 void task_list_done(struct task_list *list)
 {
-    for (size_t i = 0; i < list->count; i++)
-        task_done(&list->v[i]);
-    free(list->v);
+    db_row_list_free(&table, list->v, list->count);
     *list = (struct task_list){0};
 }
 
@@ -88,30 +86,14 @@ bool ledger_task_save_step(struct ledger *l, const struct task *t, struct err *e
 static bool get_one(struct ledger *l, const char *sql, const struct db_arg *args, struct task *ret,
                     struct err *err)
 {
-    *ret = (struct task){0};
-    SCOPED_ROWS struct db_rows rows = DB_ROWS_INIT;
-    if (!db_query(l->db, &rows, sql, args, err))
-        return false;
-    if (db_next(&rows, err))
-        return db_row_load(&rows, &table, ret, err);
-    return !err_is_set(err);
+    return db_row_get(l->db, &table, sql, args, ret, err);
 }
 
 static bool get_list(struct ledger *l, const char *sql, const struct db_arg *args,
                      struct task_list *ret, struct err *err)
 {
-    *ret = (struct task_list){0};
-    SCOPED_ROWS struct db_rows rows = DB_ROWS_INIT;
-    if (!db_query(l->db, &rows, sql, args, err))
-        return false;
-    while (db_next(&rows, err)) {
-        if (!db_row_load(&rows, &table, LIST_ADD(ret), err))
-            break;
-    }
-    if (!err_is_set(err))
-        return true;
-    task_list_done(ret);
-    return false;
+    ret->v = db_row_list(l->db, &table, sql, args, &ret->count, err);
+    return !err_is_set(err);
 }
 
 bool ledger_task_get(struct ledger *l, const char *id, struct task *ret, struct err *err)

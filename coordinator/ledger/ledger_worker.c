@@ -37,9 +37,7 @@ void worker_done(struct worker *w)
 
 void worker_list_done(struct worker_list *list)
 {
-    for (size_t i = 0; i < list->count; i++)
-        worker_done(&list->v[i]);
-    free(list->v);
+    db_row_list_free(&worker_table, list->v, list->count);
     *list = (struct worker_list){0};
 }
 
@@ -52,29 +50,15 @@ bool ledger_worker_save(struct ledger *l, struct worker *w, struct err *err)
 
 bool ledger_worker_get(struct ledger *l, const char *name, struct worker *ret, struct err *err)
 {
-    *ret = (struct worker){0};
-    SCOPED_ROWS struct db_rows rows = DB_ROWS_INIT;
-    if (!db_query(l->db, &rows, "SELECT * FROM worker WHERE name = ?", DB_ARGS(DB_T(name)), err))
-        return false;
-    if (db_next(&rows, err))
-        return db_row_load(&rows, &worker_table, ret, err);
-    return !err_is_set(err);
+    return db_row_get(l->db, &worker_table, "SELECT * FROM worker WHERE name = ?",
+                      DB_ARGS(DB_T(name)), ret, err);
 }
 
 bool ledger_worker_list(struct ledger *l, struct worker_list *ret, struct err *err)
 {
-    *ret = (struct worker_list){0};
-    SCOPED_ROWS struct db_rows rows = DB_ROWS_INIT;
-    if (!db_query(l->db, &rows, "SELECT * FROM worker ORDER BY zone, name", DB_NO_ARGS, err))
-        return false;
-    while (db_next(&rows, err)) {
-        if (!db_row_load(&rows, &worker_table, LIST_ADD(ret), err))
-            break;
-    }
-    if (!err_is_set(err))
-        return true;
-    worker_list_done(ret);
-    return false;
+    ret->v = db_row_list(l->db, &worker_table, "SELECT * FROM worker ORDER BY zone, name",
+                         DB_NO_ARGS, &ret->count, err);
+    return !err_is_set(err);
 }
 
 bool ledger_worker_delete(struct ledger *l, const char *name, struct err *err)
@@ -106,9 +90,7 @@ static const struct db_table outbox_table = {"outbox", sizeof(struct outgoing), 
 
 void outgoing_list_done(struct outgoing_list *list)
 {
-    for (size_t i = 0; i < list->count; i++)
-        db_row_free(&outbox_table, &list->v[i]);
-    free(list->v);
+    db_row_list_free(&outbox_table, list->v, list->count);
     *list = (struct outgoing_list){0};
 }
 
@@ -120,18 +102,8 @@ bool ledger_outbox_add(struct ledger *l, struct outgoing *m, struct err *err)
 static bool outbox_query(struct ledger *l, const char *sql, const struct db_arg *args,
                          struct outgoing_list *ret, struct err *err)
 {
-    *ret = (struct outgoing_list){0};
-    SCOPED_ROWS struct db_rows rows = DB_ROWS_INIT;
-    if (!db_query(l->db, &rows, sql, args, err))
-        return false;
-    while (db_next(&rows, err)) {
-        if (!db_row_load(&rows, &outbox_table, LIST_ADD(ret), err))
-            break;
-    }
-    if (!err_is_set(err))
-        return true;
-    outgoing_list_done(ret);
-    return false;
+    ret->v = db_row_list(l->db, &outbox_table, sql, args, &ret->count, err);
+    return !err_is_set(err);
 }
 
 bool ledger_outbox_list(struct ledger *l, int64_t after_n, int64_t limit, struct outgoing_list *ret,
