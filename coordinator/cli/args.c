@@ -1,8 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "coordinator/cli/args.h"
+
 #include <errno.h>
 #include <string.h>
 
-#include "coordinator/cli/verbs.h"
+#include "coordinator/cli/format.h"
+#include "proto/base/alloc.h"
+#include "proto/base/id.h"
 
 error_t args_set(struct argp_state *state, const char *option, char *arg, size_t max, char **member)
 {
@@ -41,6 +45,20 @@ error_t args_zone(struct argp_state *state, char *arg, char **member)
     }
     *member = arg;
     return 0;
+}
+
+error_t args_duration(struct argp_state *state, const char *option, const char *arg, int64_t *ret_s)
+{
+    struct err err = ERR_INIT;
+    if (format_parse_duration(arg, ret_s, &err))
+        return 0;
+    argp_error(state, "%s: %s", option, err.message);
+    return EINVAL;
+}
+
+error_t args_key(struct argp_state *state, char *arg, char **member)
+{
+    return args_set(state, "--key", arg, WIRE_NAME_MAX, member);
 }
 
 error_t args_uuid(struct argp_state *state, const char *what, char *arg, char **member)

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "coordinator/cli/args.h"
 #include "coordinator/cli/verb.h"
 #include "coordinator/cli/verbs.h"
 

@@ -3,20 +3,12 @@
 #include <errno.h>
 #include <string.h>
 
-#include "coordinator/cli/format.h"
+#include "coordinator/cli/args.h"
 #include "coordinator/cli/verb.h"
 #include "coordinator/cli/verbs.h"
 #include "proto/base/alloc.h"
 
-enum {
-    KEY_ZONE = 0x400,
-    KEY_TO_OVA,
-    KEY_TO_DOMAIN,
-    KEY_QUIESCE,
-    KEY_UNSUPPORTED,
-    KEY_DEADLINE,
-    KEY_KEY,
-};
+enum { KEY_ZONE = 0x400, KEY_TO_OVA, KEY_TO_DOMAIN };
 
 static const struct argp_option options[] = {
     {.name = "zone",
@@ -34,24 +26,6 @@ static const struct argp_option options[] = {
      .key = KEY_TO_DOMAIN,
      .arg = "NAME",
      .doc = "An export domain (name or id)"},
-    {.doc = "How:", .group = 3},
-    {.name = "quiesce",
-     .key = KEY_QUIESCE,
-     .arg = "auto|require|off",
-     .doc = "Freeze the guest's file systems around the snapshot: when its agent answers (auto, "
-            "the default), or fail otherwise (require), or never (off)"},
-    {.name = "unsupported-disks",
-     .key = KEY_UNSUPPORTED,
-     .arg = "skip|fail",
-     .doc = "Disks that cannot be snapshotted: skip with a warning (default), or fail the VM"},
-    {.name = "deadline",
-     .key = KEY_DEADLINE,
-     .arg = "DURATION",
-     .doc = "Time that each VM may take, e.g. 4h"},
-    {.name = "key",
-     .key = KEY_KEY,
-     .arg = "KEY",
-     .doc = "Idempotency key: the same key twice is one job, however often it is sent"},
     {0},
 };
 
@@ -77,37 +51,14 @@ static error_t check(struct argp_state *state, const struct export_args *args)
     return EINVAL;
 }
 
-static error_t parse_how(int key, char *arg, struct argp_state *state, struct export_args *args)
-{
-    struct err err = ERR_INIT;
-    bool ok;
-    switch (key) {
-    case KEY_QUIESCE:
-        ok = wire_quiesce_parse(arg, &args->options.quiesce);
-        break;
-    case KEY_UNSUPPORTED:
-        ok = wire_unsupported_parse(arg, &args->options.unsupported);
-        break;
-    case KEY_DEADLINE:
-        if (format_parse_duration(arg, &args->message.deadline_s, &err))
-            return 0;
-        argp_error(state, "--deadline: %s", err.message);
-        return EINVAL;
-    case KEY_KEY:
-        return args_set(state, "--key", arg, WIRE_NAME_MAX, &args->message.idempotency_key);
-    default:
-        return ARGP_ERR_UNKNOWN;
-    }
-    return ok ? 0 : args_bad_word(state, options, key, arg);
-}
-
 static error_t parse(int key, char *arg, struct argp_state *state)
 {
     struct export_args *args = state->input;
     switch (key) {
     case ARGP_KEY_INIT:
         state->child_inputs[0] = &args->select;
-        state->child_inputs[1] = &args->job;
+        state->child_inputs[1] = &args->how;
+        state->child_inputs[2] = &args->job;
         return 0;
     case KEY_ZONE:
         return args_zone(state, arg, &args->message.zone);
@@ -118,11 +69,12 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     case ARGP_KEY_END:
         return check(state, args);
     default:
-        return parse_how(key, arg, state, args);
+        return ARGP_ERR_UNKNOWN;
     }
 }
 
-static const struct argp_child children[] = {{.argp = &selection_argp}, {.argp = &job_argp}, {0}};
+static const struct argp_child children[] = {
+    {.argp = &selection_argp}, {.argp = &how_argp, .group = 3}, {.argp = &job_argp}, {0}};
 static const struct argp argp = {
     .options = options,
     .parser = parse,
@@ -142,6 +94,10 @@ bool export_parse(int argc, char **argv, unsigned argp_flags, struct export_args
     *ret = (struct export_args){0};
     ret->message.select = &ret->select;
     ret->message.options = &ret->options;
+    ret->how = (struct how_args){.quiesce = &ret->options.quiesce,
+                                 .unsupported = &ret->options.unsupported,
+                                 .deadline_s = &ret->message.deadline_s,
+                                 .idempotency_key = &ret->message.idempotency_key};
     if (argp_parse(&argp, argc, argv, argp_flags, NULL, ret) != 0)
         return false;
     ret->message.progress = job_wants_progress(&ret->job);

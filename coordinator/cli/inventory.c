@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "coordinator/cli/args.h"
 #include "coordinator/cli/report.h"
 #include "coordinator/cli/verb.h"
 #include "coordinator/cli/verbs.h"

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "coordinator/cli/args.h"
 #include "coordinator/cli/report.h"
 #include "coordinator/cli/verb.h"
 #include "coordinator/cli/verbs.h"

@@ -5,7 +5,7 @@
 #include <string.h>
 #include <strings.h>
 
-#include "coordinator/cli/format.h"
+#include "coordinator/cli/args.h"
 #include "coordinator/cli/verb.h"
 
 enum { KEY_TIMEOUT = 0x110, TEXT_MAX_BYTES = 1 << 30, PAGES_MAX = 100000 };
@@ -14,17 +14,13 @@ enum { KEY_TIMEOUT = 0x110, TEXT_MAX_BYTES = 1 << 30, PAGES_MAX = 100000 };
 static error_t parse_query(int key, char *arg, struct argp_state *state)
 {
     struct query_args *args = state->input;
-    struct err err = ERR_INIT;
     switch (key) {
     case ARGP_KEY_INIT:
         state->child_inputs[0] = &args->output;
         state->child_inputs[1] = &args->connect;
         return 0;
     case KEY_TIMEOUT:
-        if (format_parse_duration(arg, &args->timeout_s, &err))
-            return 0;
-        argp_error(state, "--timeout: %s", err.message);
-        return EINVAL;
+        return args_duration(state, "--timeout", arg, &args->timeout_s);
     default:
         return ARGP_ERR_UNKNOWN;
     }

@@ -7,7 +7,7 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
-#include "coordinator/cli/format.h"
+#include "coordinator/cli/args.h"
 #include "coordinator/cli/verb.h"
 #include "proto/wire/topology.h"
 
@@ -24,7 +24,6 @@ enum {
 static error_t parse_wait(int key, char *arg, struct argp_state *state)
 {
     struct wait_args *args = state->input;
-    struct err err = ERR_INIT;
     switch (key) {
     case KEY_WAIT:
         args->no_wait = false;
@@ -33,10 +32,7 @@ static error_t parse_wait(int key, char *arg, struct argp_state *state)
         args->no_wait = true;
         return 0;
     case KEY_TIMEOUT:
-        if (format_parse_duration(arg, &args->timeout_s, &err))
-            return 0;
-        argp_error(state, "--timeout: %s", err.message);
-        return EINVAL;
+        return args_duration(state, "--timeout", arg, &args->timeout_s);
     default:
         return ARGP_ERR_UNKNOWN;
     }

@@ -3,7 +3,7 @@
 #include <errno.h>
 #include <string.h>
 
-#include "coordinator/cli/format.h"
+#include "coordinator/cli/args.h"
 #include "coordinator/cli/verb.h"
 #include "coordinator/cli/verbs.h"
 
@@ -74,7 +74,6 @@ static const struct argp_option options[] = {
 
 static error_t parse_how(int key, char *arg, struct argp_state *state, struct restore_args *args)
 {
-    struct err err = ERR_INIT;
     switch (key) {
     case KEY_CONFIG_FROM:
         return wire_config_parse(arg, &args->options.config)
@@ -91,12 +90,9 @@ static error_t parse_how(int key, char *arg, struct argp_state *state, struct re
         args->options.start = true;
         return 0;
     case KEY_DEADLINE:
-        if (format_parse_duration(arg, &args->message.deadline_s, &err))
-            return 0;
-        argp_error(state, "--deadline: %s", err.message);
-        return EINVAL;
+        return args_duration(state, "--deadline", arg, &args->message.deadline_s);
     case KEY_KEY:
-        return args_set(state, "--key", arg, WIRE_NAME_MAX, &args->message.idempotency_key);
+        return args_key(state, arg, &args->message.idempotency_key);
     default:
         return ARGP_ERR_UNKNOWN;
     }

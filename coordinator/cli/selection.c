@@ -2,6 +2,7 @@
 /* Which VMs: the words and options that backup and plan share. */
 #include <errno.h>
 
+#include "coordinator/cli/args.h"
 #include "coordinator/cli/verbs.h"
 #include "proto/base/id.h"
 

@@ -11,8 +11,19 @@
 #include "coordinator/cli/job.h"
 #include "coordinator/cli/query.h"
 
+/* argp child of verbs that take a snapshot, as jobs: how, until when, under which key. Its input
+ * says where the answers go. */
+struct how_args {
+    enum wire_quiesce *quiesce;
+    enum wire_unsupported *unsupported;
+    int64_t *deadline_s;
+    char **idempotency_key;
+};
+extern const struct argp how_argp;
+
 struct backup_args {
     struct job_args job;
+    struct how_args how;
     struct wire_backup message;
     struct wire_select select;
     struct wire_backup_opts options;
@@ -22,6 +33,7 @@ void backup_args_done(struct backup_args *args);
 
 struct export_args {
     struct job_args job;
+    struct how_args how;
     struct wire_export message;
     struct wire_select select;
     struct wire_export_opts options;
@@ -106,15 +118,3 @@ bool sweep_parse(int argc, char **argv, unsigned argp_flags, struct sweep_args *
 /* argp child of verbs that select VMs, with their words; its input is a struct wire_select. */
 extern const struct argp selection_argp;
 void selection_done(struct wire_select *select);
-
-/* --- Shared by the parsers -------------------------------------------------------------------- */
-/* Each says what is wrong by argp_error() and returns EINVAL, or 0. argv strings are not const in
- * the wire structs; nobody writes through them. */
-error_t args_set(struct argp_state *state, const char *option, char *arg, size_t max,
-                 char **member);
-error_t args_add(struct argp_state *state, const char *option, char *arg,
-                 struct wire_strings *list);
-error_t args_zone(struct argp_state *state, char *arg, char **member);
-error_t args_bad_word(struct argp_state *state, const struct argp_option *options, int key,
-                      const char *arg);
-error_t args_uuid(struct argp_state *state, const char *what, char *arg, char **member);
