@@ -162,7 +162,7 @@ static const struct shape_field warning_fields[] = {
 };
 const struct shape shape_warning = SHAPE(wire_warning, "warning", warning_fields);
 
-#define PATH_DOC "attach or imageio."
+#define PATH_DOC "attach, imageio or cbt."
 static const struct shape_field path_stats_fields[] = {
     STRING(wire_path_stats, path, REQUIRED, 1, 16, PATH_DOC),
     INT(wire_path_stats, disks, OPTIONAL, 0, WIRE_DISKS_MAX, "Disks that came by it."),
@@ -345,7 +345,7 @@ static const struct shape_field plan_disk_fields[] = {
     STRING(wire_plan_disk, id, REQUIRED, 1, WIRE_NAME_MAX, "The disk's id in the engine."),
     TEXT(wire_plan_disk, alias, OPTIONAL, 64, "Its name, for people."),
     STRING(wire_plan_disk, path, OPTIONAL, 1, 16,
-           "The path it would take: attach or imageio; absent = it would be skipped."),
+           "The path it would take: attach, imageio or cbt; absent = it would be skipped."),
     TEXT(wire_plan_disk, why, REQUIRED, 300, "Why that path, or why it would be skipped."),
     ARRAY(wire_plan_disk, instead, wire_plan_path, shape_plan_path, WIRE_PATHS_MAX,
           "The other paths."),

@@ -103,7 +103,7 @@ static const char *check_offer(const void *message, const char **ret_member)
 }
 
 static const struct shape_field rate_fields[] = {
-    STRING(wire_rate, path, REQUIRED, 1, 16, "attach or imageio."),
+    STRING(wire_rate, path, REQUIRED, 1, 16, "attach, imageio or cbt."),
     INT(wire_rate, bytes_per_s, REQUIRED, 1, SHAPE_INT_MAX, "Bytes a second of one disk."),
     INT(wire_rate, samples, REQUIRED, 1, SHAPE_INT_MAX, "How many backups it follows from."),
 };
