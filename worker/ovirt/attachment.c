@@ -170,15 +170,7 @@ bool ovirt_detach(struct engine_session *s, const char *vm_id, const char *disk_
         return err_wrap(err, "detach a disk");
     SCOPED_FREE char *path = xasprintf("vms/%s/diskattachments/%s", vm_id, disk_id);
     SCOPED_FREE char *what = xasprintf("disk %s attached to VM %s", disk_id, vm_id);
-    struct engine_mutation m = {
-        .method = ENGINE_DELETE,
-        .path = path,
-        .query = "detach_only=true",
-        .probe = vanish_probe,
-        .probe_ctx = path,
-        .gone_is_done = true,
-    };
-    if (!engine_mutate(s, &m, NULL, err))
+    if (!vanish_ask(s, path, "detach_only=true", err))
         return err_wrap(err, "detach disk %s from VM %s", disk_id, vm_id);
     struct vanish v = {.what = what, .path = path};
     return vanish_wait(s, &v, limit_ms, err);

@@ -377,15 +377,8 @@ bool ovirt_checkpoint_delete(struct engine_session *s, const char *vm_id, const 
         return false;
     SCOPED_FREE char *path = xasprintf("vms/%s/checkpoints/%s", vm_id, id);
     SCOPED_FREE char *what = xasprintf("checkpoint %s", id);
-    struct engine_mutation m = {
-        .method = ENGINE_DELETE,
-        .path = path,
-        .probe = vanish_probe,
-        .probe_ctx = path,
-        .gone_is_done = true,
-    };
     struct vanish v = {.what = what, .path = path, .failed_code = ERR_ENGINE_FAULT};
-    if (!engine_mutate(s, &m, NULL, err))
+    if (!vanish_ask(s, path, NULL, err))
         return err_wrap(err, "remove checkpoint %s", id);
     return vanish_wait(s, &v, limit_ms, err);
 }

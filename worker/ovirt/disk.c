@@ -272,14 +272,7 @@ bool ovirt_disk_delete(struct engine_session *s, const char *disk_id, int64_t li
         return false;
     SCOPED_FREE char *path = xasprintf("disks/%s", disk_id);
     SCOPED_FREE char *what = xasprintf("disk %s", disk_id);
-    struct engine_mutation m = {
-        .method = ENGINE_DELETE,
-        .path = path,
-        .probe = vanish_probe,
-        .probe_ctx = path,
-        .gone_is_done = true,
-    };
-    if (!engine_mutate(s, &m, NULL, err))
+    if (!vanish_ask(s, path, NULL, err))
         return err_wrap(err, "delete disk %s", disk_id);
     struct vanish v = {
         .what = what,

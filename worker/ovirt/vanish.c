@@ -53,13 +53,28 @@ bool vanish_wait(struct engine_session *s, const struct vanish *v, int64_t limit
     return engine_poll(s, what, limit_ms, look, &watch, err);
 }
 
-bool vanish_probe(struct engine_session *s, void *ctx, bool *ret_done, json_t **ret_object,
+/* Was it done, when the answer was lost? ctx is where the path is. */
+static bool probe(struct engine_session *s, void *ctx, bool *ret_done, json_t **ret_object,
                   struct err *err)
 {
     (void)ret_object;
+    const char *const *path = ctx;
     json_auto_t *object = NULL;
-    if (!engine_get_or_gone(s, ctx, NULL, &object, err))
+    if (!engine_get_or_gone(s, *path, NULL, &object, err))
         return false;
     *ret_done = !object;
     return true;
+}
+
+bool vanish_ask(struct engine_session *s, const char *path, const char *query, struct err *err)
+{
+    struct engine_mutation m = {
+        .method = ENGINE_DELETE,
+        .path = path,
+        .query = query,
+        .probe = probe,
+        .probe_ctx = &path,
+        .gone_is_done = true,
+    };
+    return engine_mutate(s, &m, NULL, err);
 }

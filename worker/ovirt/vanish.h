@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Waiting for something to be gone after its DELETE was accepted.
+ * Asking for something to be deleted, and waiting for it to be gone.
  *
  * The engine answers a DELETE at once and works on. For a moment the object may still read as it
  * was; then "locked"; then 404. If it comes back from "locked", or never leaves for `settle_ms` and
@@ -9,6 +9,9 @@
 #pragma once
 
 #include "worker/ovirt/engine.h"
+
+/* DELETE it; gone before, or gone although the answer was lost, is done. query: NULL = none. */
+bool vanish_ask(struct engine_session *s, const char *path, const char *query, struct err *err);
 
 struct vanish {
     const char *what; /* for messages: "snapshot X" */
@@ -23,7 +26,3 @@ struct vanish {
 /* Errors: failed_code when it came back; timeout. */
 bool vanish_wait(struct engine_session *s, const struct vanish *v, int64_t limit_ms,
                  struct err *err);
-
-/* The probe of a DELETE whose answer was lost: done = gone. ctx is the path (const char *). */
-bool vanish_probe(struct engine_session *s, void *ctx, bool *ret_done, json_t **ret_object,
-                  struct err *err);

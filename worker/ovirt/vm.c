@@ -303,15 +303,7 @@ static bool delete_vm(struct engine_session *s, const char *id, const char *expe
                        "VM '%s' is not ours to remove: its description is '%.100s', not '%s'",
                        member_str(vm, "name"), description ? description : "",
                        expected_description ? expected_description : "");
-    struct engine_mutation m = {
-        .method = ENGINE_DELETE,
-        .path = path,
-        .query = with_disks ? NULL : "detach_only=true",
-        .probe = vanish_probe,
-        .probe_ctx = path,
-        .gone_is_done = true,
-    };
-    if (!engine_mutate(s, &m, NULL, err))
+    if (!vanish_ask(s, path, with_disks ? NULL : "detach_only=true", err))
         return err_wrap(err, "remove %s", what);
     struct vanish v = {.what = what, .path = path};
     return vanish_wait(s, &v, limit_ms, err);
