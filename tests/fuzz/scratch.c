@@ -2,33 +2,23 @@
 #include "tests/fuzz/scratch.h"
 
 #include <fcntl.h>
-#include <ftw.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
 #include "proto/base/file.h"
 #include "proto/base/log.h"
+#include "tests/unit/temp_dir.h"
 
 enum { STORES_MAX = 4 };
-static char *dirs[STORES_MAX];
+static struct temp_dir dirs[STORES_MAX];
 static struct store *stores[STORES_MAX];
 static unsigned n_stores;
-
-static int remove_entry(const char *path, const struct stat *st, int type, struct FTW *ftw)
-{
-    (void)st;
-    (void)type;
-    (void)ftw;
-    return remove(path);
-}
 
 static void clean_up(void)
 {
     for (unsigned i = 0; i < n_stores; i++) {
         store_free(stores[i]);
-        (void)nftw(dirs[i], remove_entry, 16, FTW_DEPTH | FTW_PHYS);
-        free(dirs[i]);
+        temp_dir_remove(&dirs[i]);
     }
 }
 
@@ -37,10 +27,10 @@ struct store *scratch_store(char **ret_key_file)
     struct err err = ERR_INIT;
     struct store_opts opts = {0};
     log_set_level(LOG_LEVEL_ERROR);
-    char *dir =
-        xasprintf("%s/oxbow-fuzz-XXXXXX", access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
-    if (n_stores == STORES_MAX || !mkdtemp(dir))
+    if (n_stores == STORES_MAX)
         abort();
+    temp_dir_make_in_memory(&dirs[n_stores]);
+    const char *dir = dirs[n_stores].path;
     SCOPED_FREE char *path = xasprintf("%s/r", dir);
     if (ret_key_file) {
         *ret_key_file = xasprintf("%s/key", dir);
@@ -53,7 +43,6 @@ struct store *scratch_store(char **ret_key_file)
         abort();
     if (n_stores == 0)
         (void)atexit(clean_up);
-    dirs[n_stores] = dir;
     stores[n_stores++] = store;
     return store;
 }

@@ -10,7 +10,6 @@
 #include "worker/repo/verb.h"
 
 enum { OPT_DISK = REPO_OPT, OPT_BLOB, OPT_OUTPUT, OPT_FORMAT, OPT_OVERWRITE, OPT_THREADS };
-enum { THREADS_MAX = 64 };
 
 struct export_opts {
     const char *disk, *blob, *output, *format;
@@ -34,7 +33,6 @@ static const struct argp_option options[] = {
 static error_t option(int key, char *arg, struct argp_state *state, struct repo_call *call)
 {
     struct export_opts *o = call->opts;
-    uint64_t n = 0;
     switch (key) {
     case OPT_DISK:
         o->disk = arg;
@@ -52,9 +50,7 @@ static error_t option(int key, char *arg, struct argp_state *state, struct repo_
         o->overwrite = true;
         return 0;
     case OPT_THREADS:
-        if (!repo_number(arg, 1, THREADS_MAX, &n))
-            argp_error(state, "--threads: '%s' is not a number from 1 to %d", arg, THREADS_MAX);
-        o->threads = (unsigned)n;
+        o->threads = repo_threads(state, arg);
         return 0;
     default:
         return ARGP_ERR_UNKNOWN;

@@ -30,7 +30,7 @@ enum {
     OPT_THREADS,
     OPT_JSON
 };
-enum { MEMORY_MAX_MIB = 64 << 20, CPUS_MAX = 1024, THREADS_MAX = 64 };
+enum { MEMORY_MAX_MIB = 64 << 20, CPUS_MAX = 1024 };
 
 struct import_opts {
     struct imported_vm vm;
@@ -77,7 +77,6 @@ static error_t number(struct argp_state *state, const char *arg, uint64_t max, u
 static error_t option(int key, char *arg, struct argp_state *state, struct repo_call *call)
 {
     struct import_opts *o = call->opts;
-    uint64_t n = 0;
     switch (key) {
     case OPT_VM:
         o->vm.name = arg;
@@ -116,8 +115,7 @@ static error_t option(int key, char *arg, struct argp_state *state, struct repo_
         o->vm_json = arg;
         return 0;
     case OPT_THREADS:
-        (void)number(state, arg, THREADS_MAX, &n);
-        o->threads = (unsigned)n;
+        o->threads = repo_threads(state, arg);
         return 0;
     case OPT_JSON:
         o->json = true;

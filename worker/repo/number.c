@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "worker/repo/number.h"
 
+enum { THREADS_MAX = 64 };
+
 bool repo_number(const char *text, uint64_t min, uint64_t max, uint64_t *ret)
 {
     uint64_t value = 0;
@@ -15,4 +17,12 @@ bool repo_number(const char *text, uint64_t min, uint64_t max, uint64_t *ret)
         return false;
     *ret = value;
     return true;
+}
+
+unsigned repo_threads(struct argp_state *state, const char *text)
+{
+    uint64_t n = 0;
+    if (!repo_number(text, 1, THREADS_MAX, &n))
+        argp_error(state, "--threads: '%s' is not a number from 1 to %d", text, THREADS_MAX);
+    return (unsigned)n;
 }

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <inttypes.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
+#include "worker/repo/number.h"
 #include "worker/repo/verb.h"
 #include "worker/store/upkeep.h"
 
 enum { OPT_SHARE = REPO_OPT, OPT_BANDWIDTH, OPT_NO_HEALING, OPT_THREADS, OPT_JSON };
-enum { SHARE_MAX = 65536, BANDWIDTH_MAX = 1 << 20, THREADS_MAX = 64 };
+enum { SHARE_MAX = 65536, BANDWIDTH_MAX = 1 << 20 };
 
 struct scrub_opts {
     struct store_scrub_opts store;
@@ -25,35 +25,26 @@ static const struct argp_option options[] = {
     {0},
 };
 
-static bool take_number(const char *text, unsigned long max, unsigned long *out)
-{
-    char *end;
-    *out = strtoul(text, &end, 10);
-    return end != text && *end == '\0' && text[0] != '-' && *out >= 1 && *out <= max;
-}
-
 static error_t option(int key, char *arg, struct argp_state *state, struct repo_call *call)
 {
     struct scrub_opts *o = call->opts;
-    unsigned long n = 0;
+    uint64_t n = 0;
     switch (key) {
     case OPT_SHARE:
-        if (strncmp(arg, "1/", 2) != 0 || !take_number(arg + 2, SHARE_MAX, &n))
+        if (strncmp(arg, "1/", 2) != 0 || !repo_number(arg + 2, 1, SHARE_MAX, &n))
             argp_error(state, "--share: '%s' is not 1/1 to 1/%d", arg, SHARE_MAX);
         o->store.share = (unsigned)n;
         return 0;
     case OPT_BANDWIDTH:
-        if (!take_number(arg, BANDWIDTH_MAX, &n))
+        if (!repo_number(arg, 1, BANDWIDTH_MAX, &n))
             argp_error(state, "--bandwidth: '%s' is not in 1..%d", arg, BANDWIDTH_MAX);
-        o->store.bytes_per_s = (uint64_t)n << 20;
+        o->store.bytes_per_s = n << 20;
         return 0;
     case OPT_NO_HEALING:
         o->store.no_healing = true;
         return 0;
     case OPT_THREADS:
-        if (!take_number(arg, THREADS_MAX, &n))
-            argp_error(state, "--threads: '%s' is not in 1..%d", arg, THREADS_MAX);
-        o->store.threads = (unsigned)n;
+        o->store.threads = repo_threads(state, arg);
         return 0;
     case OPT_JSON:
         o->json = true;

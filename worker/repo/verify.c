@@ -5,7 +5,7 @@
 #include "worker/repo/number.h"
 #include "worker/repo/verb.h"
 
-enum { OPT_QUICK = REPO_OPT, OPT_THREADS, THREADS_MAX = 64 };
+enum { OPT_QUICK = REPO_OPT, OPT_THREADS };
 
 struct verify_opts {
     bool quick;
@@ -21,15 +21,12 @@ static const struct argp_option options[] = {
 static error_t option(int key, char *arg, struct argp_state *state, struct repo_call *call)
 {
     struct verify_opts *o = call->opts;
-    uint64_t n = 0;
     switch (key) {
     case OPT_QUICK:
         o->quick = true;
         return 0;
     case OPT_THREADS:
-        if (!repo_number(arg, 1, THREADS_MAX, &n))
-            argp_error(state, "--threads: '%s' is not a number from 1 to %d", arg, THREADS_MAX);
-        o->threads = (unsigned)n;
+        o->threads = repo_threads(state, arg);
         return 0;
     default:
         return ARGP_ERR_UNKNOWN;
