@@ -8,7 +8,7 @@
 
 #include <cmocka.h>
 
-#include "tests/unit/worker/ovirt/fake_engine.h"
+#include "tests/unit/worker/ovirt/fixture.h"
 #include "worker/ovirt/backup.h"
 
 #define VM     "aaaaaaaa-0000-4000-8000-000000000001"
@@ -28,28 +28,6 @@
 #define READY                                                                                      \
     "{\"id\":\"" ID "\",\"phase\":\"ready\",\"to_checkpoint_id\":\"" TO                            \
     "\",\"creation_date\":1767630835851}"
-
-struct fixture {
-    struct fake_engine *fake;
-    struct engine *engine;
-    struct engine_session *session;
-    struct err err;
-};
-
-static void start(struct fixture *x, const struct fake_line *script)
-{
-    *x = (struct fixture){.fake = fake_engine_new(script)};
-    x->engine = fake_engine_client(x->fake);
-    x->session = engine_session_new(x->engine, NULL);
-}
-
-static void stop(struct fixture *x)
-{
-    engine_session_free(x->session);
-    engine_free(x->engine);
-    fake_engine_check(x->fake);
-    fake_engine_free(x->fake);
-}
 
 static char *begin(struct fixture *x, const char *from, bool consistent)
 {

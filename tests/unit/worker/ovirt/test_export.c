@@ -8,7 +8,7 @@
 
 #include <cmocka.h>
 
-#include "tests/unit/worker/ovirt/fake_engine.h"
+#include "tests/unit/worker/ovirt/fixture.h"
 #include "worker/ovirt/export.h"
 #include "worker/ovirt/vm_impl.h"
 
@@ -26,28 +26,6 @@
 #define OLD    JOB_OF(OTHER, "1000", "Exporting VM " NAME " as an OVA to /mnt/ova")
 #define CREATE JOB_OF(OTHER, "3000", "Creating VM " NAME " from Snapshot x for VM web")
 #define ELSE   JOB_OF(OTHER, "4000", "Exporting VM db as an OVA to /mnt/ova")
-
-struct fixture {
-    struct fake_engine *fake;
-    struct engine *engine;
-    struct engine_session *session;
-    struct err err;
-};
-
-static void start(struct fixture *x, const struct fake_line *script)
-{
-    *x = (struct fixture){.fake = fake_engine_new(script)};
-    x->engine = fake_engine_client(x->fake);
-    x->session = engine_session_new(x->engine, NULL);
-}
-
-static void stop(struct fixture *x)
-{
-    engine_session_free(x->session);
-    engine_free(x->engine);
-    fake_engine_check(x->fake);
-    fake_engine_free(x->fake);
-}
 
 static const struct ovirt_export to_host = {
     .host_id = HOST, .directory = "/mnt/ova", .filename = "a.ova"};

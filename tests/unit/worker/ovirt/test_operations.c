@@ -8,7 +8,7 @@
 
 #include <cmocka.h>
 
-#include "tests/unit/worker/ovirt/fake_engine.h"
+#include "tests/unit/worker/ovirt/fixture.h"
 #include "worker/ovirt/attachment.h"
 #include "worker/ovirt/nic.h"
 #include "worker/ovirt/snapshot.h"
@@ -22,35 +22,6 @@
 #define CLUS  "eeeeeeee-0000-4000-8000-000000000001"
 #define CLUS2 "eeeeeeee-0000-4000-8000-000000000002"
 #define MARK  "oxbow task=x fence=1"
-
-struct fixture {
-    struct fake_engine *fake;
-    struct engine *engine;
-    struct engine_session *session;
-    struct err err;
-};
-
-static void start(struct fixture *x, const struct fake_line *script)
-{
-    *x = (struct fixture){.fake = fake_engine_new(script)};
-    x->engine = fake_engine_client(x->fake);
-    x->session = engine_session_new(x->engine, NULL);
-}
-
-static void stop(struct fixture *x)
-{
-    engine_session_free(x->session);
-    engine_free(x->engine);
-    fake_engine_check(x->fake);
-    fake_engine_free(x->fake);
-}
-
-static void assert_code(const struct fixture *x, enum err_code code)
-{
-    if (x->err.code != code)
-        fail_msg("expected %s, got %s: %s", err_code_name(code), err_code_name(x->err.code),
-                 x->err.message);
-}
 
 /* --- Snapshots ------------------------------------------------------------------------------- */
 #define SNAPS "vms/" VM "/snapshots"

@@ -12,7 +12,7 @@
 #include <cmocka.h>
 
 #include "proto/base/file.h"
-#include "tests/unit/worker/ovirt/fake_engine.h"
+#include "tests/unit/worker/ovirt/fixture.h"
 
 #define PAGE "<html><head><title>503 Service Unavailable</title></head><body>...</body></html>"
 #define LOCK                                                                                       \
@@ -20,35 +20,6 @@
     "currently "                                                                                   \
     "being created for VM web01.]\"}"
 #define BUSY_MS (15 * 60 * 1000)
-
-struct fixture {
-    struct fake_engine *fake;
-    struct engine *engine;
-    struct engine_session *session;
-    struct err err;
-};
-
-static void start(struct fixture *x, const struct fake_line *script)
-{
-    *x = (struct fixture){.fake = fake_engine_new(script)};
-    x->engine = fake_engine_client(x->fake);
-    x->session = engine_session_new(x->engine, NULL);
-}
-
-static void stop(struct fixture *x)
-{
-    engine_session_free(x->session);
-    engine_free(x->engine);
-    fake_engine_check(x->fake);
-    fake_engine_free(x->fake);
-}
-
-static void assert_code(const struct fixture *x, enum err_code code)
-{
-    if (x->err.code != code)
-        fail_msg("expected %s, got %s: %s", err_code_name(code), err_code_name(x->err.code),
-                 x->err.message);
-}
 
 static void reads_version_with_right_headers(void **state)
 {

@@ -8,7 +8,7 @@
 
 #include <cmocka.h>
 
-#include "tests/unit/worker/ovirt/fake_engine.h"
+#include "tests/unit/worker/ovirt/fixture.h"
 #include "worker/ovirt/transfer_impl.h"
 
 #define DISK  "cccccccc-0000-4000-8000-000000000001"
@@ -24,35 +24,6 @@
 #define READY                                                                                      \
     "{\"id\":\"" ID "\",\"phase\":\"transferring\",\"transfer_url\":\"https://h:54322/images/x\"," \
     "\"proxy_url\":\"https://e:54323/images/x\"}"
-
-struct fixture {
-    struct fake_engine *fake;
-    struct engine *engine;
-    struct engine_session *session;
-    struct err err;
-};
-
-static void start(struct fixture *x, const struct fake_line *script)
-{
-    *x = (struct fixture){.fake = fake_engine_new(script)};
-    x->engine = fake_engine_client(x->fake);
-    x->session = engine_session_new(x->engine, NULL);
-}
-
-static void stop(struct fixture *x)
-{
-    engine_session_free(x->session);
-    engine_free(x->engine);
-    fake_engine_check(x->fake);
-    fake_engine_free(x->fake);
-}
-
-static void assert_code(const struct fixture *x, enum err_code code)
-{
-    if (x->err.code != code)
-        fail_msg("expected %s, got %s: %s", err_code_name(code), err_code_name(x->err.code),
-                 x->err.message);
-}
 
 static void assert_body(const struct ovirt_transfer_spec *spec, const char *expected)
 {
