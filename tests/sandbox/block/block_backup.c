@@ -12,6 +12,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "tests/sandbox/block/bitmap.h"
 #include "tests/sandbox/block/block_vm_private.h"
 #include "tests/sandbox/block/image.h"
 
@@ -55,17 +56,6 @@ json_t *vm_bitmaps_of(struct block_vm *vm, const char *node, struct err *err)
     return names;
 }
 
-static bool has_name(const json_t *names, const char *name)
-{
-    size_t i;
-    json_t *one;
-    json_array_foreach (names, i, one) {
-        if (strcmp(json_string_value(one), name) == 0)
-            return true;
-    }
-    return false;
-}
-
 static json_t *add_arguments(const char *node, const char *name, bool persistent)
 {
     return json_pack("{s:s, s:s, s:b, s:b, s:i}", "node", node, "name", name, "persistent",
@@ -101,7 +91,7 @@ bool vm_bitmaps_merge(struct block_vm *vm, const char *top, const char *base, st
     json_t *one;
     json_array_foreach (names, i, one) {
         const char *name = json_string_value(one);
-        if (!has_name(below, name))
+        if (!bitmap_is_among(below, name))
             append_action(actions, "block-dirty-bitmap-add", add_arguments(base, name, true));
         append_action(actions, "block-dirty-bitmap-merge",
                       json_pack("{s:s, s:s, s:[{s:s, s:s}]}", "node", base, "target", name,
@@ -142,7 +132,7 @@ static bool drop_from_layer(struct block_vm *vm, const struct vm_disk *disk, siz
 {
     const char *node = disk->layers[index].node;
     json_auto_t *names = vm_bitmaps_of(vm, node, err);
-    if (!names || json_array_size(names) == 0 || (wanted && !has_name(names, wanted)))
+    if (!names || json_array_size(names) == 0 || (wanted && !bitmap_is_among(names, wanted)))
         return names;
     bool ok = set_writable(vm, disk, index, true, err);
     size_t i;
@@ -180,7 +170,7 @@ static bool plan_dirty(struct block_vm *vm, struct vm_disk *disk, const char *si
     json_t *sources = json_array();
     for (size_t i = disk->layer_count; i-- > 0;) {
         json_auto_t *names = vm_bitmaps_of(vm, disk->layers[i].node, err);
-        if (!names || !has_name(names, since))
+        if (!names || !bitmap_is_among(names, since))
             break;
         json_array_append_new(sources,
                               json_pack("{s:s, s:s}", "node", disk->layers[i].node, "name", since));

@@ -9,6 +9,7 @@
 
 #include <jansson.h>
 
+#include "tests/sandbox/block/bitmap.h"
 #include "tests/sandbox/block/block.h"
 #include "tests/sandbox/block/image.h"
 #include "tests/sandbox/block/proc.h"
@@ -130,17 +131,6 @@ bool block_volume_drop_bitmaps(const char *path, const char *name, struct err *e
     return ok || err_wrap(err, "bitmaps of '%s'", path);
 }
 
-static bool has_name(const json_t *names, const char *name)
-{
-    size_t i;
-    json_t *one;
-    json_array_foreach (names, i, one) {
-        if (strcmp(json_string_value(one), name) == 0)
-            return true;
-    }
-    return false;
-}
-
 /* What `top` has recorded, into `base`. */
 static bool sink_bitmaps(const char *top, const char *base, enum block_format base_format,
                          struct err *err)
@@ -158,7 +148,7 @@ static bool sink_bitmaps(const char *top, const char *base, enum block_format ba
         const char *name = json_string_value(one);
         const char *argv[] = {"qemu-img", "bitmap", "-f",    "qcow2", "--merge", name, "-b",
                               top,        "-F",     "qcow2", base,    name,      NULL};
-        ok = ok && (has_name(below, name) || bitmap_add(base, name, err)) &&
+        ok = ok && (bitmap_is_among(below, name) || bitmap_add(base, name, err)) &&
              proc_run(argv, NULL, err);
     }
     return ok || err_wrap(err, "bitmaps of '%s'", top);
