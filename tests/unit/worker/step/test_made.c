@@ -11,8 +11,7 @@
 
 #include <cmocka.h>
 
-#include "tests/unit/worker/fake_run.h"
-#include "tests/unit/worker/ovirt/fake_engine.h"
+#include "tests/unit/worker/step/engine_run.h"
 #include "worker/step/made.h"
 #include "worker/step/restore.h"
 
@@ -38,10 +37,8 @@ static bool before_mutation(void *ctx, struct err *err)
 static void start(struct fixture *x, const struct fake_line *script, int mutations)
 {
     *x = (struct fixture){.fake = fake_engine_new(script), .mutations_left = 2 * mutations};
-    fake_run_init(&x->f);
-    x->f.run.engine = fake_engine_client(x->fake);
-    x->f.run.session = engine_session_new(
-        x->f.run.engine, &(struct engine_hooks){.ctx = x, .before_mutation = before_mutation});
+    engine_run_begin(&x->f, x->fake,
+                     &(struct engine_hooks){.ctx = x, .before_mutation = before_mutation});
     handles_set(&x->f.run.handles, HANDLE_VM, VM);
     handles_set(&x->f.run.handles, HANDLE_DISK "0", DISK_0);
     handles_set(&x->f.run.handles, HANDLE_DISK "1", DISK_1);
@@ -50,11 +47,7 @@ static void start(struct fixture *x, const struct fake_line *script, int mutatio
 
 static void stop(struct fixture *x)
 {
-    engine_session_free(x->f.run.session);
-    engine_free(x->f.run.engine);
-    fake_run_done(&x->f);
-    fake_engine_check(x->fake);
-    fake_engine_free(x->fake);
+    engine_run_end(&x->f, x->fake);
 }
 
 static bool knows(const struct fixture *x, const char *name)

@@ -8,8 +8,7 @@
 
 #include <cmocka.h>
 
-#include "tests/unit/worker/fake_run.h"
-#include "tests/unit/worker/ovirt/fake_engine.h"
+#include "tests/unit/worker/step/engine_run.h"
 #include "worker/step/strays.h"
 
 #define SNAP         "dddddddd-0000-4000-8000-000000000001"
@@ -35,19 +34,13 @@ struct fixture {
 static void start(struct fixture *x, const struct fake_line *script)
 {
     *x = (struct fixture){.fake = fake_engine_new(script)};
-    fake_run_init(&x->f);
+    engine_run_begin(&x->f, x->fake, NULL);
     x->f.offer.attempt = 3;
-    x->f.run.engine = fake_engine_client(x->fake);
-    x->f.run.session = engine_session_new(x->f.run.engine, NULL);
 }
 
 static void stop(struct fixture *x)
 {
-    engine_session_free(x->f.run.session);
-    engine_free(x->f.run.engine);
-    fake_run_done(&x->f);
-    fake_engine_check(x->fake);
-    fake_engine_free(x->fake);
+    engine_run_end(&x->f, x->fake);
 }
 
 /* Attempt 1 had disk 1 on proxy 1, attempt 2 had both disks on proxy 2, and the last entry says

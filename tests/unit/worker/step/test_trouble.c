@@ -9,8 +9,7 @@
 
 #include <cmocka.h>
 
-#include "tests/unit/worker/fake_run.h"
-#include "tests/unit/worker/ovirt/fake_engine.h"
+#include "tests/unit/worker/step/engine_run.h"
 #include "worker/step/gone.h"
 #include "worker/step/space.h"
 
@@ -27,18 +26,12 @@ struct fixture {
 static void start(struct fixture *x, const struct fake_line *script)
 {
     x->fake = fake_engine_new(script);
-    fake_run_init(&x->f);
-    x->f.run.engine = fake_engine_client(x->fake);
-    x->f.run.session = engine_session_new(x->f.run.engine, NULL);
+    engine_run_begin(&x->f, x->fake, NULL);
 }
 
 static void stop(struct fixture *x)
 {
-    engine_session_free(x->f.run.session);
-    engine_free(x->f.run.engine);
-    fake_run_done(&x->f);
-    fake_engine_check(x->fake);
-    fake_engine_free(x->fake);
+    engine_run_end(&x->f, x->fake);
 }
 
 static enum err_code explained(struct fixture *x, enum err_code code, const char *snapshot,
