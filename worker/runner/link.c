@@ -25,6 +25,7 @@ void order_free(void *order)
     if (!o)
         return;
     wire_free(&o->offer);
+    wire_free(&o->parted);
     free(o->reason);
     free(o);
 }

@@ -19,6 +19,7 @@ enum order_kind {
     ORDER_CONFIRMED,  /* a renewing message was confirmed by the broker */
     ORDER_DENIED,     /* the lease is lost */
     ORDER_CONNECTION, /* the broker is there, or away */
+    ORDER_PARTED,     /* the coordinator's answer about the run's parts */
     ORDER_OVER,       /* a task thread's own last word */
     ORDER_QUIT,       /* stop every run and end the runner's thread after the last */
 };
@@ -26,12 +27,13 @@ struct order {
     enum order_kind kind;
     char task[ID_BYTES];
     int64_t fence;
-    struct wire_message offer; /* RUN: owned */
-    int64_t lease_ms;          /* RUN */
-    int64_t sent_ms;           /* RUN, GRANTED, CONFIRMED: when the renewing message was sent */
-    bool ahead;                /* CONFIRMED: it was one that the run waits for */
-    bool connected;            /* CONNECTION */
-    char *reason;              /* STOP: owned, may be NULL */
+    struct wire_message offer;  /* RUN: owned */
+    struct wire_message parted; /* PARTED: owned */
+    int64_t lease_ms;           /* RUN */
+    int64_t sent_ms;            /* RUN, GRANTED, CONFIRMED: when the renewing message was sent */
+    bool ahead;                 /* CONFIRMED: it was one that the run waits for */
+    bool connected;             /* CONNECTION */
+    char *reason;               /* STOP: owned, may be NULL */
 };
 struct order *order_new(enum order_kind kind, const char *task, int64_t fence);
 void order_free(void *order);

@@ -20,7 +20,7 @@ enum {
 enum stop { STOP_NONE, STOP_CANCEL, STOP_LEAVE };
 
 /* One running task. Belongs to the runner's thread, except what its task thread uses: offer, fence,
- * lease, stop, reason, run. */
+ * lease, stop, reason, parted. */
 struct active {
     struct active *next;
     struct runner *runner;
@@ -29,8 +29,9 @@ struct active {
     int64_t fence;
     struct lease *lease;
     pthread_t thread;
-    _Atomic int stop;     /* enum stop */
-    char *_Atomic reason; /* set once, before `stop`; freed with the active */
+    _Atomic int stop;                    /* enum stop */
+    char *_Atomic reason;                /* set once, before `stop`; freed with the active */
+    struct wire_message *_Atomic parted; /* the newest that the run has not taken; heap */
 };
 
 struct runner {
@@ -114,6 +115,24 @@ static bool ops_is_leaving(void *ctx)
     return atomic_load(&a->stop) == STOP_LEAVE;
 }
 
+static void parted_free(struct wire_message *m)
+{
+    if (m)
+        wire_free(m);
+    free(m);
+}
+
+static bool ops_take_parted(void *ctx, struct wire_message *ret)
+{
+    struct active *a = ctx;
+    struct wire_message *m = atomic_exchange(&a->parted, NULL);
+    if (!m)
+        return false;
+    *ret = *m;
+    free(m);
+    return true;
+}
+
 static void ask_for_lease(void *ctx)
 {
     struct active *a = ctx;
@@ -127,6 +146,7 @@ static const struct run_ops active_ops = {
     .stopped = ops_stopped,
     .emit = ops_emit,
     .is_leaving = ops_is_leaving,
+    .take_parted = ops_take_parted,
 };
 
 struct started {
@@ -158,6 +178,7 @@ static void active_free(struct active *a)
     lease_free(a->lease);
     wire_free(&a->message);
     free(atomic_load(&a->reason));
+    parted_free(atomic_load(&a->parted));
     free(a);
 }
 
@@ -253,6 +274,17 @@ static void on_lease(struct runner *r, const struct order *o)
         lease_ahead_confirmed(a->lease);
 }
 
+static void on_parted(struct runner *r, struct order *o)
+{
+    struct active *a = find(r, o);
+    if (!a)
+        return; /* it has just ended */
+    struct wire_message *m = ALLOC_NEW(struct wire_message);
+    *m = o->parted;
+    o->parted = (struct wire_message){0};
+    parted_free(atomic_exchange(&a->parted, m));
+}
+
 static void on_connection(struct runner *r, const struct order *o)
 {
     r->connected = o->connected;
@@ -280,6 +312,9 @@ static bool obey(struct runner *r, struct order *o)
         return true;
     case ORDER_CONNECTION:
         on_connection(r, o);
+        return true;
+    case ORDER_PARTED:
+        on_parted(r, o);
         return true;
     case ORDER_OVER:
         on_over(r, o);

@@ -74,6 +74,10 @@ struct run_ops {
     /* When the run stops as cancelled: true when that is because the worker leaves, so that the
      * task is given back (`released`) and not ended. NULL = never. Any thread. */
     bool (*is_leaving)(void *ctx);
+    /* The coordinator's newest answer about this task's parts (WIRE_PARTED), once: moved to `ret`,
+     * which the caller wire_free()s. False: none since the last call. NULL = there is nobody to
+     * share with (--once), and the task does all of it itself. Task thread. */
+    bool (*take_parted)(void *ctx, struct wire_message *ret);
 };
 
 /* Which rules hold now. */
