@@ -15,6 +15,13 @@
 
 enum { READ_BYTES = 1 << 20, FAULTS_TOLD = 3, LOOK_AHEAD = 1 << 20 };
 
+/* The search ends where so many blocks want a record that is above all that were found. For an
+ * instant to fit further on, zero writes would have to hit all of them with no record left between:
+ * one write in 64 does it, and for 16 blocks. */
+enum { AHEAD_MAX = 128 };
+/* So far behind the bracket an instant is still named, for people. */
+enum { BEYOND = 256 };
+
 /* The states of a hot block other than the number of its record. */
 #define STATE_ZERO    UINT64_C(0)
 #define STATE_INITIAL UINT64_MAX       /* its initial content, which is not zeroes */
@@ -34,21 +41,37 @@ struct judging {
     struct judge_verdict *verdict;
     unsigned told;
     uint64_t mismatches; /* hot blocks with found != wanted */
+    uint64_t ahead;      /* of those, where a record above the highest is wanted */
 };
 
 static const unsigned char zeroes[PATTERN_BLOCK];
 
-__attribute__((format(printf, 2, 3))) static void tell(struct judging *j, const char *fmt, ...)
+/* However much was told. */
+static void vadd_why(struct judging *j, const char *fmt, va_list args)
 {
-    if (j->told++ >= FAULTS_TOLD)
-        return;
     char *why = j->verdict->why;
     size_t used = strlen(why), size = sizeof j->verdict->why;
     if (used > 0 && used < size - 2)
         used += (size_t)snprintf(why + used, size - used, "; ");
+    vsnprintf(why + used, size - used, fmt, args);
+}
+
+__attribute__((format(printf, 2, 3))) static void add_why(struct judging *j, const char *fmt, ...)
+{
     va_list args;
     va_start(args, fmt);
-    vsnprintf(why + used, size - used, fmt, args);
+    vadd_why(j, fmt, args);
+    va_end(args);
+}
+
+/* A fault; only the first few are told. */
+__attribute__((format(printf, 2, 3))) static void tell(struct judging *j, const char *fmt, ...)
+{
+    if (j->told++ >= FAULTS_TOLD)
+        return;
+    va_list args;
+    va_start(args, fmt);
+    vadd_why(j, fmt, args);
     va_end(args);
 }
 
@@ -187,12 +210,19 @@ static bool read_image(struct judging *j, size_t disk, const char *path, struct 
 /* --- Comparing with an instant
  * ------------------------------------------------------------------------ */
 
+static bool is_ahead(const struct judging *j, uint64_t state)
+{
+    return state > j->verdict->highest && state < STATE_BAD;
+}
+
 static void want(struct judging *j, size_t disk, uint64_t hot, uint64_t state)
 {
     struct disk_state *d = &j->disks[disk];
     j->mismatches -= d->found[hot] != d->wanted[hot];
+    j->ahead -= is_ahead(j, d->wanted[hot]);
     d->wanted[hot] = state;
     j->mismatches += d->found[hot] != d->wanted[hot];
+    j->ahead += is_ahead(j, state);
 }
 
 /* Apply write n to what is wanted; with `once`, only where no later write was applied before. */
@@ -217,9 +247,11 @@ static uint64_t apply(struct judging *j, uint64_t n, bool once)
 static void want_instant(struct judging *j, uint64_t s)
 {
     uint64_t open = 0;
+    j->mismatches = j->ahead = 0;
     for (size_t i = 0; i < j->spec->disk_count; i++) {
         struct disk_state *d = &j->disks[i];
         for (uint64_t k = 0; d->given && k < pattern_hot_count(j->spec, i); k++) {
+            d->seen[k] = false;
             d->wanted[k] = d->initial[k] ? STATE_INITIAL : STATE_ZERO;
             j->mismatches += d->found[k] != d->wanted[k];
             open++;
@@ -229,76 +261,109 @@ static void want_instant(struct judging *j, uint64_t s)
         open -= apply(j, n, true);
 }
 
-static const char *state_text(uint64_t state, char *out, size_t size)
+/* --- Telling
+ * ------------------------------------------------------------------------------------------ */
+
+/* The zero write nearest to s that hits the block: up to s when `back`, else after it. 0 = none. */
+static uint64_t find_zero(const struct judging *j, size_t disk, uint64_t block, uint64_t s,
+                          bool back)
 {
+    uint64_t steps = back ? s : LOOK_AHEAD / 16;
+    for (uint64_t i = 0; i < steps; i++) {
+        uint64_t n = back ? s - i : s + 1 + i;
+        struct pattern_write w = pattern_write_at(j->spec, n);
+        if (w.kind != PATTERN_RECORD && w.disk == disk && block >= w.block &&
+            block < w.block + w.block_count)
+            return n;
+    }
+    return 0;
+}
+
+struct state_text {
+    char text[96];
+};
+
+/* A state in words; zeroes with the numbers of the writes that can have put them there. */
+static struct state_text state_text(const struct judging *j, size_t disk, uint64_t block,
+                                    uint64_t s, uint64_t state)
+{
+    struct state_text out = {"damaged data"};
     if (state == STATE_ZERO)
-        return "zeroes";
-    if (state == STATE_INITIAL)
-        return "its initial content";
-    if (state == STATE_BAD)
-        return "damaged data";
-    snprintf(out, size, "write %" PRIu64, state);
+        snprintf(out.text, sizeof out.text, "zeroes (written by %" PRIu64 ", next by %" PRIu64 ")",
+                 find_zero(j, disk, block, s, true), find_zero(j, disk, block, s, false));
+    else if (state == STATE_INITIAL)
+        snprintf(out.text, sizeof out.text, "its initial content");
+    else if (state != STATE_BAD)
+        snprintf(out.text, sizeof out.text, "write %" PRIu64, state);
     return out;
+}
+
+static void tell_mismatch(struct judging *j, size_t disk, uint64_t hot, uint64_t s)
+{
+    const struct disk_state *d = &j->disks[disk];
+    if (j->told >= FAULTS_TOLD)
+        return; /* the words cost time */
+    uint64_t block = pattern_hot_block(j->spec, disk, hot);
+    tell(j, "as of write %" PRIu64 ", disk %s block %" PRIu64 " must hold %s, but holds %s", s,
+         j->spec->disks[disk].id, block, state_text(j, disk, block, s, d->wanted[hot]).text,
+         state_text(j, disk, block, s, d->found[hot]).text);
 }
 
 static void tell_mismatches(struct judging *j, uint64_t s)
 {
-    char a[32], b[32];
     for (size_t i = 0; i < j->spec->disk_count; i++) {
         const struct disk_state *d = &j->disks[i];
+        uint64_t count = 0, first = 0, last = 0;
         for (uint64_t k = 0; d->given && k < pattern_hot_count(j->spec, i); k++) {
-            if (d->found[k] == d->wanted[k] || d->found[k] == STATE_BAD)
+            if (d->found[k] == d->wanted[k])
                 continue;
-            j->verdict->wrong_blocks++;
-            tell(j, "as of write %" PRIu64 ", disk %s block %" PRIu64 " must hold %s, but holds %s",
-                 s, j->spec->disks[i].id, pattern_hot_block(j->spec, i, k),
-                 state_text(d->wanted[k], a, sizeof a), state_text(d->found[k], b, sizeof b));
+            last = pattern_hot_block(j->spec, i, k);
+            first = count++ == 0 ? last : first;
+            tell_mismatch(j, i, k, s);
         }
+        j->verdict->wrong_blocks += count;
+        if (count > 1 && j->told >= FAULTS_TOLD)
+            add_why(j, "in all %" PRIu64 " blocks of disk %s, from %" PRIu64 " to %" PRIu64, count,
+                    j->spec->disks[i].id, first, last);
     }
 }
 
-/* True when write n, had it happened, would have left a record that we must have seen. */
-static bool leaves_record(struct judging *j, uint64_t n)
-{
-    struct pattern_write w = pattern_write_at(j->spec, n);
-    return w.kind == PATTERN_RECORD && j->disks[w.disk].given;
-}
+/* --- The search
+ * ------------------------------------------------------------------------------------------ */
 
-/* Try the instant of the highest record, and those after it that leave no record. */
+/* Try the instant of the highest record and those after it. */
 static void find_instant(struct judging *j, const struct judge_opts *opts)
 {
     struct judge_verdict *v = j->verdict;
     uint64_t s = v->highest;
-    bool fits = false, in_bracket = false;
+    bool fits = false;
     want_instant(j, s);
-    uint64_t first_mismatches = j->mismatches;
+    uint64_t least = UINT64_MAX;
     for (uint64_t end = s + LOOK_AHEAD;; s++) {
+        if (j->mismatches < least) {
+            least = j->mismatches;
+            v->nearest = s;
+        }
         if (j->mismatches == 0) {
             v->s_min = fits ? v->s_min : s;
             v->s_max = s;
             fits = true;
-            if (!in_bracket && s >= opts->after && s <= opts->before) {
-                in_bracket = true;
+            if (!v->good && s >= opts->after && s <= opts->before) {
+                v->good = true;
                 v->s = s;
             }
         }
-        if (s == end || s >= opts->before || leaves_record(j, s + 1))
+        if (s == end || j->ahead > AHEAD_MAX || (s >= opts->before && s - opts->before >= BEYOND))
             break;
         (void)apply(j, s + 1, false);
     }
-    v->good = in_bracket;
-    if (fits && !in_bracket) {
+    if (fits && !v->good) {
         tell(j,
              "the images are of instant %" PRIu64 "..%" PRIu64 ", not within %" PRIu64 "..%" PRIu64,
              v->s_min, v->s_max, opts->after, opts->before);
-    } else if (!fits && first_mismatches > 0) {
-        j->mismatches = 0;
-        for (size_t i = 0; i < j->spec->disk_count; i++) {
-            if (j->disks[i].given)
-                memset(j->disks[i].seen, 0, pattern_hot_count(j->spec, i) * sizeof(bool));
-        }
-        want_instant(j, v->highest);
-        tell_mismatches(j, v->highest);
+    } else if (!fits) {
+        want_instant(j, v->nearest);
+        tell_mismatches(j, v->nearest);
     }
 }
 

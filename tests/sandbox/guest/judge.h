@@ -2,10 +2,19 @@
 /*
  * Whether images of a guest's disks are one instant of its life: there is a number S such that
  * every block holds what the last write <= S put there, else its initial content; nothing else, on
- * all given disks at once (pattern.h).
+ * all given disks at once (pattern.h). That is the whole rule, and each S is held against it as it
+ * stands: a write is there with all its blocks or not at all, also one of sixteen blocks, and no
+ * block is excused.
  *
- * Zero writes carry no number and writes to disks that are not given leave no trace, so several S
- * can fit: all from s_min to s_max were tried, and a bracket is met when one in it fits.
+ * Why a snapshot of a running guest must pass: the guest has one write under way, and QEMU waits
+ * for it before the overlay is put in place, disk by disk; what comes later on a disk that has its
+ * overlay waits for the others. So the disks show the writes up to one of them, all of it.
+ *
+ * No S is below the highest number found in a block. It may be above: zeroes carry no number,
+ * writes to disks that are not given leave no trace, and a record whose place a later zero write
+ * has hit leaves none either. So several S can fit, not always in a row. All are tried, to beyond
+ * the bracket or to where more records would have to lie under zeroes than ever do; a bracket is
+ * met when one in it fits.
  */
 #pragma once
 
@@ -23,10 +32,13 @@ struct judge_opts {
 
 struct judge_verdict {
     bool good;
-    uint64_t s, s_min, s_max; /* s fits and lies in the bracket; valid when good */
+    uint64_t s, s_min, s_max; /* s fits and lies in the bracket, s_min and s_max are the first and
+                               * the last that fit; valid when good */
     uint64_t highest;         /* the highest number found, good or not */
+    /* When not good: */
+    uint64_t nearest; /* the S that leaves the fewest blocks wrong, if all were readable */
     uint64_t wrong_blocks;
-    char why[512]; /* when not good: the first few faults */
+    char why[1024]; /* the first few faults: what a block holds, and must hold as of `nearest` */
 };
 
 /* False when the judging itself failed (an unreadable image); `ret` says what was found otherwise.

@@ -93,12 +93,13 @@ static bool place_images(const struct args *args, const struct pattern_spec *spe
 
 static void print_verdict(const struct pattern_spec *spec, const struct judge_verdict *v)
 {
-    json_t *json = v->good ? json_pack("{s:b, s:s, s:I, s:I, s:I}", "good", 1, "vm", spec->vm, "s",
-                                       (json_int_t)v->s, "s_min", (json_int_t)v->s_min, "s_max",
-                                       (json_int_t)v->s_max)
-                           : json_pack("{s:b, s:s, s:I, s:I, s:s}", "good", 0, "vm", spec->vm,
-                                       "highest", (json_int_t)v->highest, "wrong_blocks",
-                                       (json_int_t)v->wrong_blocks, "why", v->why);
+    json_t *json =
+        v->good ? json_pack("{s:b, s:s, s:I, s:I, s:I}", "good", 1, "vm", spec->vm, "s",
+                            (json_int_t)v->s, "s_min", (json_int_t)v->s_min, "s_max",
+                            (json_int_t)v->s_max)
+                : json_pack("{s:b, s:s, s:I, s:I, s:I, s:s}", "good", 0, "vm", spec->vm, "highest",
+                            (json_int_t)v->highest, "nearest", (json_int_t)v->nearest,
+                            "wrong_blocks", (json_int_t)v->wrong_blocks, "why", v->why);
     json_dumpf(json, stdout, JSON_COMPACT);
     (void)putchar('\n');
     json_decref(json);
