@@ -33,7 +33,7 @@ struct imageio_conf {
     const char *url;          /* the transfer's transfer_url: straight to the host */
     const char *fallback_url; /* its proxy_url, when the host cannot be reached; NULL = none */
     const char *ca_file;      /* the engine's CA, which signs the hosts too; NULL = the system's */
-    bool insecure;            /* do not verify certificates: for tests only */
+    bool insecure;            /* verify no certificates, take http:// too: for tests only */
     bool no_unix_socket;      /* stay on TCP even on the same host */
     uint64_t size_bytes;      /* of the disk */
     unsigned connections_max; /* 4; never more than the host allows, nor than IMAGEIO_CONNECTIONS */

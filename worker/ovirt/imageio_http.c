@@ -124,10 +124,13 @@ static void set_address(CURL *curl, const struct imageio_address *a)
 {
     curl_easy_setopt(curl, CURLOPT_NOSIGNAL, 1L);
 #if LIBCURL_VERSION_NUM >= 0x075500
-    curl_easy_setopt(curl, CURLOPT_PROTOCOLS_STR, a->unix_path[0] ? "http" : "https");
+    curl_easy_setopt(curl, CURLOPT_PROTOCOLS_STR,
+                     a->unix_path[0] ? "http"
+                     : a->insecure   ? "http,https"
+                                     : "https");
 #else
-    curl_easy_setopt(curl, CURLOPT_PROTOCOLS,
-                     (long)(a->unix_path[0] ? CURLPROTO_HTTP : CURLPROTO_HTTPS));
+    long tcp = CURLPROTO_HTTPS | (a->insecure ? CURLPROTO_HTTP : 0);
+    curl_easy_setopt(curl, CURLOPT_PROTOCOLS, a->unix_path[0] ? (long)CURLPROTO_HTTP : tcp);
 #endif
     curl_easy_setopt(curl, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
     curl_easy_setopt(curl, CURLOPT_PROXY, ""); /* the environment decides nothing here */
