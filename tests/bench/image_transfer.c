@@ -2,11 +2,17 @@
 /*
  * The two ends of the benchmark of image transfers, see `image-transfer`.
  *
- *     image_transfer serve IMAGE DIR SIZE  a qcow2 image behind the sandbox's endpoint: plain TCP,
- * TLS, unix socket. Writes where as JSON, then answers lines: "counters" = the most connections of
- * the ticket at once, and how many are open now. Ends with its input image_transfer null URL SIZE
- * CA tcp|unix THREADS image_transfer repository URL SIZE CA tcp|unix THREADS REPO read all data,
- * into nothing or into a new restore point; writes bytes, milliseconds, CPU seconds and connections
+ *     image_transfer serve IMAGE FORMAT DIR SIZE
+ *
+ * An image, writable, behind the sandbox's endpoint: plain TCP, TLS, and TLS that tells of a unix
+ * socket. Writes where as JSON, then answers lines: "counters" = the most connections of the ticket
+ * at once, and how many are open now. Ends with its input.
+ *
+ *     image_transfer null|file|repository|upload|restore URL SIZE CA tcp|unix THREADS [PATH]
+ *
+ * Reads all data into nothing, a new raw file, a new restore point; or writes it from a raw file or
+ * the last restore point to a disk that is empty. Writes bytes, milliseconds, CPU seconds and
+ * connections. CA: "-" = none, then http:// is taken too.
  */
 #include <inttypes.h>
 #include <pthread.h>
@@ -34,7 +40,7 @@ static int complain(const struct err *err)
 
 /* --- The server ------------------------------------------------------------------------------ */
 struct watch {
-    struct imageio_server *servers[2];
+    struct imageio_server *servers[3];
     const char *ticket;
     atomic_bool ends;
     atomic_uint peak;
@@ -72,26 +78,31 @@ static bool start(struct watch *w, const char *dir, const char *uri, const char 
     const struct imageio_ticket ticket = {.id = w->ticket,
                                           .size_bytes = size,
                                           .can_read = true,
+                                          .can_write = true,
                                           .uri = uri,
                                           .timeout_s = 3600,
-                                          .inactivity_timeout_s = 3600};
-    const struct imageio_opts plain = {.address = "127.0.0.1"};
-    const struct imageio_opts tls = {
-        .address = "127.0.0.1", .cert_path = cert, .key_path = key, .unix_socket = socket};
-    w->servers[0] = imageio_server_start(&plain, err);
-    w->servers[1] = w->servers[0] ? imageio_server_start(&tls, err) : NULL;
-    return w->servers[1] && imageio_ticket_add(w->servers[0], &ticket, err) &&
-           imageio_ticket_add(w->servers[1], &ticket, err);
+                                          .inactivity_timeout_s = 3600,
+                                          .sparse = true};
+    const struct imageio_opts ways[] = {
+        {.address = "127.0.0.1"},
+        {.address = "127.0.0.1", .cert_path = cert, .key_path = key},
+        {.address = "127.0.0.1", .cert_path = cert, .key_path = key, .unix_socket = socket}};
+    for (size_t i = 0; i < ARRAY_LEN(ways); i++) {
+        w->servers[i] = imageio_server_start(&ways[i], err);
+        if (!w->servers[i] || !imageio_ticket_add(w->servers[i], &ticket, err))
+            return false;
+    }
+    return true;
 }
 
 static void answer(struct watch *w, const struct block_export *export, const char *socket)
 {
     pthread_t thread;
     char line[64];
-    (void)printf("{\"plain\": %u, \"tls\": %u, \"ticket\": \"%s\", \"nbd\": \"%s\", "
-                 "\"socket\": \"%s\"}\n",
-                 imageio_server_port(w->servers[0]), imageio_server_port(w->servers[1]), w->ticket,
-                 block_export_uri(export), socket);
+    (void)printf("{\"TCP\": %u, \"TLS\": %u, \"unix\": %u, \"ticket\": \"%s\", "
+                 "\"nbd\": \"%s\", \"socket\": \"%s\"}\n",
+                 imageio_server_port(w->servers[0]), imageio_server_port(w->servers[1]),
+                 imageio_server_port(w->servers[2]), w->ticket, block_export_uri(export), socket);
     (void)fflush(stdout);
     if (pthread_create(&thread, NULL, watch_peak, w) != 0)
         abort();
@@ -104,27 +115,37 @@ static void answer(struct watch *w, const struct block_export *export, const cha
     pthread_join(thread, NULL);
 }
 
-static int serve(const char *image, const char *dir, uint64_t size)
+static int serve(const char *image, const char *format, const char *dir, uint64_t size)
 {
     struct err err = ERR_INIT;
     char id[ID_BYTES];
     id_new(id);
     SCOPED_FREE char *run = xasprintf("%s/export", dir);
     SCOPED_FREE char *socket = xasprintf("%s/imageio.sock", dir);
-    struct block_export *export = block_export_start(run, image, BLOCK_QCOW2, false, &err);
+    enum block_format type = strcmp(format, "raw") == 0 ? BLOCK_RAW : BLOCK_QCOW2;
+    struct block_export *export = block_export_start(run, image, type, true, &err);
     struct watch w = {.ticket = id};
     bool ok = export && start(&w, dir, block_export_uri(export), socket, size, &err);
     if (ok)
         answer(&w, export, socket);
-    imageio_server_stop(w.servers[1]);
-    imageio_server_stop(w.servers[0]);
+    for (size_t i = 0; i < ARRAY_LEN(w.servers); i++)
+        imageio_server_stop(w.servers[i]);
     block_export_stop(export);
     return ok ? 0 : complain(&err);
 }
 
 /* --- The clients ----------------------------------------------------------------------------- */
-struct reading {
+struct client {
+    const char *command, *url, *ca, *path;
+    uint64_t size;
+    bool local;
+    unsigned threads;
+};
+
+/* Data, piece by piece, by some threads. */
+struct pump {
     struct source *source;
+    struct target *target; /* NULL = nothing */
     const struct imageio_map *map;
     pthread_mutex_t lock; /* guards at, offset, err */
     size_t at;            /* in map */
@@ -134,60 +155,61 @@ struct reading {
 };
 
 /* The next piece of data; 0 = there is no more. */
-static size_t next_piece(struct reading *r, uint64_t *ret_offset)
+static size_t next_piece(struct pump *p, uint64_t *ret_offset)
 {
     size_t len = 0;
-    (void)pthread_mutex_lock(&r->lock);
-    while (len == 0 && r->at < r->map->count && !err_is_set(&r->err)) {
-        const struct imageio_extent *e = &r->map->v[r->at];
-        uint64_t from = r->offset > e->offset ? r->offset : e->offset, end = e->offset + e->len;
+    (void)pthread_mutex_lock(&p->lock);
+    while (len == 0 && p->at < p->map->count && !err_is_set(&p->err)) {
+        const struct imageio_extent *e = &p->map->v[p->at];
+        uint64_t from = p->offset > e->offset ? p->offset : e->offset, end = e->offset + e->len;
         if (e->zero || from >= end) {
-            r->at++;
+            p->at++;
             continue;
         }
         uint64_t to = from - from % PIECE_BYTES + PIECE_BYTES;
         to = to < end ? to : end;
         len = (size_t)(to - from);
         *ret_offset = from;
-        r->offset = to;
+        p->offset = to;
     }
-    (void)pthread_mutex_unlock(&r->lock);
+    (void)pthread_mutex_unlock(&p->lock);
     return len;
 }
 
-static void *read_pieces(void *arg)
+static void *move_pieces(void *arg)
 {
-    struct reading *r = arg;
-    SCOPED_FREE uint8_t *buf = xmalloc(PIECE_BYTES);
+    struct pump *p = arg;
+    SCOPED_FREE uint8_t *buf = xaligned(4096, PIECE_BYTES);
     uint64_t offset = 0;
     size_t len;
-    while ((len = next_piece(r, &offset)) > 0) {
+    while ((len = next_piece(p, &offset)) > 0) {
         struct err err = ERR_INIT;
-        if (!r->source->ops->pread(r->source, buf, len, offset, &err)) {
-            (void)pthread_mutex_lock(&r->lock);
-            if (!err_is_set(&r->err))
-                r->err = err;
-            (void)pthread_mutex_unlock(&r->lock);
+        if (!p->source->ops->pread(p->source, buf, len, offset, &err) ||
+            (p->target && !p->target->ops->pwrite(p->target, buf, len, offset, &err))) {
+            (void)pthread_mutex_lock(&p->lock);
+            err_keep_first(&p->err, &err);
+            (void)pthread_mutex_unlock(&p->lock);
         }
-        atomic_fetch_add(&r->bytes, len);
+        atomic_fetch_add(&p->bytes, len);
     }
     return NULL;
 }
 
-static bool read_all(struct source *source, const struct imageio_map *map, unsigned threads,
-                     uint64_t *ret_bytes, struct err *err)
+static bool pump(struct source *source, struct target *target, const struct imageio_map *map,
+                 unsigned threads, uint64_t *ret_bytes, struct err *err)
 {
-    struct reading r = {.source = source, .map = map, .lock = PTHREAD_MUTEX_INITIALIZER};
+    struct pump p = {
+        .source = source, .target = target, .map = map, .lock = PTHREAD_MUTEX_INITIALIZER};
     pthread_t ids[64];
     for (unsigned i = 0; i < threads; i++) {
-        if (pthread_create(&ids[i], NULL, read_pieces, &r) != 0)
+        if (pthread_create(&ids[i], NULL, move_pieces, &p) != 0)
             abort();
     }
     for (unsigned i = 0; i < threads; i++)
         pthread_join(ids[i], NULL);
-    *err = r.err;
-    *ret_bytes = atomic_load(&r.bytes);
-    return !err_is_set(err);
+    *err = p.err;
+    *ret_bytes = atomic_load(&p.bytes);
+    return !err_is_set(err) && (!target || target->ops->flush(target, err));
 }
 
 static bool store_all(struct source *source, const char *path, unsigned threads,
@@ -212,6 +234,77 @@ static bool store_all(struct source *source, const char *path, unsigned threads,
     return ok;
 }
 
+/* --- Downloads */
+static bool download(struct imageio *io, const struct client *c, uint64_t *ret_bytes,
+                     struct err *err)
+{
+    struct imageio_map map = {0};
+    if (!imageio_map(io, IMAGEIO_ZERO, &map, err))
+        return false;
+    SCOPED(source) struct source *source = source_transfer_open(io, &map, c->size);
+    const struct target_file_opts opts = {.create = true, .size_bytes = c->size, .is_zero = true};
+    SCOPED(target) struct target *target = NULL;
+    bool ok = true;
+    if (strcmp(c->command, "file") == 0)
+        ok = (target = target_file_open(c->path, &opts, err));
+    if (strcmp(c->command, "repository") == 0)
+        ok = store_all(source, c->path, c->threads, ret_bytes, err);
+    else
+        ok = ok && pump(source, target, &map, c->threads, ret_bytes, err);
+    imageio_map_done(&map);
+    return ok;
+}
+
+/* --- Uploads */
+static bool map_file(struct source *source, struct imageio_map *ret, struct err *err)
+{
+    SCOPED_EXTENTS struct extents list = EXTENTS_INIT;
+    if (!source->ops->extents(source, 0, source->size_bytes, &list, err))
+        return false;
+    ret->v = xcalloc(list.count, sizeof *ret->v);
+    ret->count = list.count;
+    for (size_t i = 0; i < list.count; i++)
+        ret->v[i] = (struct imageio_extent){.offset = list.items[i].offset,
+                                            .len = list.items[i].len,
+                                            .zero = !list.items[i].is_data};
+    return true;
+}
+
+static bool upload_file(struct target *target, const struct client *c, uint64_t *ret_bytes,
+                        struct err *err)
+{
+    SCOPED(source) struct source *source = source_file_open(c->path, NULL, err);
+    struct imageio_map map = {0};
+    bool ok = source && map_file(source, &map, err) &&
+              pump(source, target, &map, c->threads, ret_bytes, err);
+    imageio_map_done(&map);
+    return ok;
+}
+
+static bool upload_point(struct target *target, const struct client *c, uint64_t *ret_bytes,
+                         struct err *err)
+{
+    SCOPED(store) struct store *store = store_open(c->path, NULL, err);
+    struct store_point_list list = {0};
+    if (!store || !store_points_list(store, &(struct store_point_filter){0}, &list, err))
+        return false;
+    SCOPED(store_point) struct store_point *point = NULL;
+    if (list.count == 0)
+        err_set(err, ERR_NOT_FOUND, 0, "there is no restore point in %s", c->path);
+    else
+        point = store_point_open(store, list.items[list.count - 1].id, err);
+    store_point_list_done(&list);
+    SCOPED(store_reader)
+    struct store_reader *reader =
+        point ? store_disk_open(point, store_point_disk(point, 0)->id, err) : NULL;
+    struct copy_stats stats = {0};
+    if (!reader ||
+        !copy_restore(reader, target, &(struct copy_opts){.threads = c->threads}, &stats, err))
+        return false;
+    *ret_bytes = stats.data_bytes;
+    return true;
+}
+
 static double cpu_seconds(void)
 {
     struct rusage u;
@@ -220,36 +313,36 @@ static double cpu_seconds(void)
            (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec) / 1e6;
 }
 
-struct client {
-    const char *url, *ca, *repository; /* repository: NULL = into nothing */
-    uint64_t size;
-    bool local;
-    unsigned threads;
-};
+static bool transfer(struct imageio *io, const struct client *c, uint64_t *ret_bytes,
+                     struct err *err)
+{
+    if (imageio_ability(io)->is_local != c->local)
+        return err_set(err, ERR_INTERNAL, 0, "not by the way that was meant");
+    bool of_file = strcmp(c->command, "upload") == 0;
+    if (!of_file && strcmp(c->command, "restore") != 0)
+        return download(io, c, ret_bytes, err);
+    SCOPED(target) struct target *target = target_transfer_open(io, c->size, true);
+    return of_file ? upload_file(target, c, ret_bytes, err)
+                   : upload_point(target, c, ret_bytes, err);
+}
 
-static int read_image(const struct client *c)
+static int run(const struct client *c)
 {
     struct err err = ERR_INIT;
-    const struct imageio_conf conf = {
-        .url = c->url, .ca_file = c->ca, .size_bytes = c->size, .no_unix_socket = !c->local};
+    bool has_ca = strcmp(c->ca, "-") != 0;
+    const struct imageio_conf conf = {.url = c->url,
+                                      .ca_file = has_ca ? c->ca : NULL,
+                                      .insecure = !has_ca,
+                                      .size_bytes = c->size,
+                                      .no_unix_socket = !c->local};
     int64_t start = clock_mono_ms(clock_system());
     SCOPED(imageio) struct imageio *io = imageio_open(&conf, &err);
-    struct imageio_map map = {0};
-    if (!io || !imageio_map(io, IMAGEIO_ZERO, &map, &err))
-        return complain(&err);
-    if (imageio_ability(io)->is_local != c->local)
-        return complain((err_set(&err, ERR_INTERNAL, 0, "not by the way that was meant"), &err));
-    struct source *source = source_transfer_open(io, &map, c->size);
     uint64_t bytes = 0;
-    bool ok = c->repository ? store_all(source, c->repository, c->threads, &bytes, &err)
-                            : read_all(source, &map, c->threads, &bytes, &err);
+    if (!io || !transfer(io, c, &bytes, &err))
+        return complain(&err);
     int64_t ms = clock_mono_ms(clock_system()) - start;
     unsigned opened = 0, peak = 0;
     imageio_connections(io, &opened, &peak);
-    source_close(source);
-    imageio_map_done(&map);
-    if (!ok)
-        return complain(&err);
     (void)printf("{\"bytes\": %" PRIu64 ", \"ms\": %" PRId64 ", \"cpu\": %.3f, \"opened\": %u, "
                  "\"peak\": %u, \"allowed\": %u}\n",
                  bytes, ms, cpu_seconds(), opened, peak, imageio_ability(io)->connections_max);
@@ -258,20 +351,22 @@ static int read_image(const struct client *c)
 
 int main(int argc, char **argv)
 {
-    if (argc == 5 && strcmp(argv[1], "serve") == 0)
-        return serve(argv[2], argv[3], strtoull(argv[4], NULL, 10));
-    bool to_store = argc == 8 && strcmp(argv[1], "repository") == 0;
-    if (!to_store && !(argc == 7 && strcmp(argv[1], "null") == 0)) {
-        (void)fprintf(stderr, "image_transfer serve|null|repository ...: see image-transfer\n");
+    static const char *const commands[] = {"null", "file", "repository", "upload", "restore"};
+    if (argc == 6 && strcmp(argv[1], "serve") == 0)
+        return serve(argv[2], argv[3], argv[4], strtoull(argv[5], NULL, 10));
+    size_t i = 0;
+    while (argc > 1 && i < ARRAY_LEN(commands) && strcmp(argv[1], commands[i]) != 0)
+        i++;
+    if (argc != (i == 0 ? 7 : 8) || i == ARRAY_LEN(commands)) {
+        (void)fprintf(stderr, "image_transfer serve|null|file|...: see image-transfer\n");
         return 2;
     }
-    const struct client c = {.url = argv[2],
+    const struct client c = {.command = argv[1],
+                             .url = argv[2],
                              .size = strtoull(argv[3], NULL, 10),
                              .ca = argv[4],
                              .local = strcmp(argv[5], "unix") == 0,
                              .threads = (unsigned)strtoul(argv[6], NULL, 10),
-                             .repository = to_store ? argv[7] : NULL};
-    if (c.threads < 1 || c.threads > 64)
-        return 2;
-    return read_image(&c);
+                             .path = argc == 8 ? argv[7] : NULL};
+    return c.threads < 1 || c.threads > 64 ? 2 : run(&c);
 }
