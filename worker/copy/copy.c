@@ -78,7 +78,8 @@ struct unit {
 struct job {
     const struct job_ops *ops;
     const struct copy_opts *opts;
-    uint64_t size_bytes; /* of what is to be covered */
+    uint64_t size_bytes;  /* of what is to be covered */
+    uint64_t total_bytes; /* of it, without what opts->only leaves out */
     struct source *source;
     struct store_session *session;
     struct store_disk *disk;
@@ -96,6 +97,7 @@ struct job {
     struct extents map;
     size_t at;         /* in map */
     size_t at_changed; /* in opts->changed */
+    size_t at_only;    /* in opts->only */
     struct store_walk *walk;
 };
 
@@ -134,14 +136,27 @@ static uint64_t hole_end(const struct job *job)
     return end;
 }
 
-/* The range of opts->changed that the cursor is in; NULL beyond its end. */
-static const struct extent *changed_range(struct job *job)
+/* The range of the list that the cursor is in; NULL beyond its end. `at`: where it was. */
+static const struct extent *range_at_cursor(const struct job *job, const struct extents *list,
+                                            size_t *at)
 {
-    const struct extents *list = job->opts->changed;
-    while (job->at_changed < list->count &&
-           list->items[job->at_changed].offset + list->items[job->at_changed].len <= job->cursor)
-        job->at_changed++;
-    return job->at_changed < list->count ? &list->items[job->at_changed] : NULL;
+    while (*at < list->count && list->items[*at].offset + list->items[*at].len <= job->cursor)
+        ++*at;
+    return *at < list->count ? &list->items[*at] : NULL;
+}
+
+/* Move the cursor past what is left out; the end of the range it is in then. */
+static uint64_t pass_left_out(struct job *job)
+{
+    if (!job->opts->only)
+        return job->size_bytes;
+    const struct extent *range = NULL;
+    while (job->cursor < job->size_bytes &&
+           !((range = range_at_cursor(job, job->opts->only, &job->at_only)) && range->is_data))
+        job->cursor = range ? range->offset + range->len : job->size_bytes;
+    if (job->planned < job->cursor) /* nobody needs the map of it */
+        job->planned = job->cursor;
+    return range ? range->offset + range->len : job->size_bytes;
 }
 
 /* Cut [begin, *end) at the next multiple of `bytes`. */
@@ -169,10 +184,13 @@ static int hand_out(struct job *job, uint64_t end, enum unit_kind kind, struct u
 /* 1 = a unit, 0 = all has been handed out, -1 = error. */
 static int plan_next(struct job *job, struct unit *ret_unit, struct err *err)
 {
-    uint64_t limit = job->size_bytes; /* of what has changed */
-    if (job->opts->changed && job->ops->keep && job->cursor < job->size_bytes) {
-        const struct extent *range = changed_range(job);
-        uint64_t end = range ? range->offset + range->len : job->size_bytes;
+    uint64_t limit = pass_left_out(job); /* of what is alike: to be copied, and changed */
+    if (job->cursor == job->size_bytes)
+        return 0;
+    if (job->opts->changed && job->ops->keep) {
+        const struct extent *range = range_at_cursor(job, job->opts->changed, &job->at_changed);
+        uint64_t end =
+            range && range->offset + range->len < limit ? range->offset + range->len : limit;
         if (range && !range->is_data) {
             cut_unit(job->cursor, &end, KEEP_UNIT_BYTES);
             return hand_out(job, end, UNIT_KEEP, ret_unit);
@@ -289,8 +307,8 @@ static unsigned thread_count(const struct job *job, unsigned most)
     }
     if (most > 0 && n > most)
         n = most;
-    if (n > job->size_bytes / THREAD_MIN_BYTES + 1)
-        n = (unsigned)(job->size_bytes / THREAD_MIN_BYTES + 1);
+    if (n > job->total_bytes / THREAD_MIN_BYTES + 1)
+        n = (unsigned)(job->total_bytes / THREAD_MIN_BYTES + 1);
     return n < THREADS_MAX ? n : THREADS_MAX;
 }
 
@@ -306,8 +324,8 @@ static void watch_once(struct job *job, bool is_last)
     pthread_mutex_unlock(&job->lock);
     const struct copy_opts *opts = job->opts;
     if (opts->progress && (!is_last || !is_stopped))
-        opts->progress(opts->context, done < job->size_bytes ? done : job->size_bytes,
-                       job->size_bytes);
+        opts->progress(opts->context, done < job->total_bytes ? done : job->total_bytes,
+                       job->total_bytes);
     if (!is_last && !is_stopped && opts->cancelled && opts->cancelled(opts->context)) {
         struct err err = ERR_INIT;
         err_set(&err, ERR_CANCELLED, 0, "the copy was cancelled after %" PRIu64 " bytes", done);
@@ -452,6 +470,14 @@ static const struct job_ops backup_ops = {
 
 static const struct copy_opts default_opts;
 
+static uint64_t data_bytes(const struct extents *list)
+{
+    uint64_t sum = 0;
+    for (size_t i = 0; i < list->count; i++)
+        sum += list->items[i].is_data ? list->items[i].len : 0;
+    return sum;
+}
+
 bool copy_backup(struct source *source, struct store_session *session, struct store_disk *disk,
                  const struct copy_opts *opts, struct copy_stats *ret_stats, struct err *err)
 {
@@ -459,6 +485,7 @@ bool copy_backup(struct source *source, struct store_session *session, struct st
         .ops = &backup_ops,
         .opts = opts ? opts : &default_opts,
         .size_bytes = source->size_bytes,
+        .total_bytes = opts && opts->only ? data_bytes(opts->only) : source->size_bytes,
         .source = source,
         .session = session,
         .disk = disk,
@@ -468,7 +495,7 @@ bool copy_backup(struct source *source, struct store_session *session, struct st
         return false;
     if (ret_stats) {
         *ret_stats = (struct copy_stats){
-            .size_bytes = source->size_bytes,
+            .size_bytes = job.total_bytes,
             .data_bytes = job.done_bytes[UNIT_DATA],
             .hole_bytes = job.done_bytes[UNIT_HOLE],
             .kept_bytes = job.done_bytes[UNIT_KEEP],
@@ -592,6 +619,7 @@ bool copy_restore(struct store_reader *reader, struct target *target, const stru
         .ops = by_frames ? &by_frame_ops : &in_order_ops,
         .opts = opts ? opts : &default_opts,
         .size_bytes = target->size_bytes,
+        .total_bytes = target->size_bytes,
         .reader = reader,
         .target = target,
         .walk = walk,

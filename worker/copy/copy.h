@@ -129,7 +129,7 @@ struct copy_opts {
     unsigned threads; /* per disk; 0 = one more than the cores, at most 8 */
     void *context;    /* of the callbacks, each of which may be NULL */
     /* Called at most 5 times a second and once at the end, from the calling thread. `total` is the
-     * disk's size; holes count as done when they are passed. */
+     * size of what is copied; holes count as done when they are passed. */
     void (*progress)(void *context, uint64_t done_bytes, uint64_t total_bytes);
     /* Asked 5 times a second from the calling thread; true ends the copy with the error cancelled
      * as soon as the reads and writes under way are back. */
@@ -138,10 +138,14 @@ struct copy_opts {
      * ranges), from offset 0 on. All else is taken from the parent without being read; what lies
      * beyond the list's end is read. Needs a disk with a parent of at least the list's length. */
     const struct extents *changed;
+    /* copy_backup only, NULL = all: which ranges to copy (its data ranges, in whole blocks, up to
+     * the disk's end at most), from offset 0 on. All else is left alone: neither read nor written
+     * nor kept; somebody else does that. */
+    const struct extents *only;
 };
 
 struct copy_stats {
-    uint64_t size_bytes;      /* of the disk */
+    uint64_t size_bytes;      /* of the disk, or of what of it was to be copied */
     uint64_t data_bytes;      /* read from the source / written to the target */
     uint64_t hole_bytes;      /* holes of the source skipped / of the point zeroed or skipped */
     uint64_t kept_bytes;      /* copy_backup: taken from the parent, as not changed */

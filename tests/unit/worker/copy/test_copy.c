@@ -373,6 +373,67 @@ static void test_only_what_changed_is_read(void **state)
     }
 }
 
+/* The data ranges of the list, from f->source into f->disk: nothing else is read. */
+static uint64_t copy_only(struct fixture *f, const struct extents *only)
+{
+    uint64_t want = 0, before = f->source.read_bytes;
+    for (size_t i = 0; i < only->count; i++)
+        want += only->items[i].is_data ? only->items[i].len : 0;
+    struct copy_opts opts = {.threads = 3, .only = only};
+    struct copy_stats stats;
+    MUST(copy_backup(&f->source.base, f->session, f->disk, &opts, &stats, &f->err), &f->err);
+    assert_int_equal(stats.size_bytes, want);
+    assert_int_equal(stats.data_bytes + stats.hole_bytes, want);
+    assert_int_equal(f->source.read_bytes - before, stats.data_bytes);
+    return stats.data_bytes;
+}
+
+/* Each range of a disk by one of two copies, whatever the grain of the map is: together they are
+ * the disk, and neither reads what is the other's. */
+static void test_ranges_one_by_one(void **state)
+{
+    struct fixture *f = *state;
+    static const uint64_t grains[] = {BLOCK, 64 * KIB, 100 * KIB + 512, 7 * MIB};
+    for (unsigned round = 0; round < 8; round++) {
+        char id[32];
+        (void)snprintf(id, sizeof id, "ranges-%u.1", round);
+        free(f->data);
+        make_disk(f, 20 * MIB + round % 3 * 1000, round % 4 + 1);
+        f->source.granularity = grains[round % ARRAY_LEN(grains)];
+        begin(f, id);
+        uint64_t seed = round + 1;
+        SCOPED_EXTENTS struct extents mine = EXTENTS_INIT, others = EXTENTS_INIT;
+        bool is_mine = round % 2;
+        uint64_t listed = round < 4 ? f->size : 15 * MIB; /* what no list has is nobody's */
+        for (uint64_t at = 0; at < listed; is_mine = !is_mine) {
+            uint64_t len = (1 + random_next(&seed) % 2000) * BLOCK;
+            len = len < listed - at ? len : listed - at;
+            extents_add(&mine, at, len, is_mine);
+            extents_add(&others, at, len, !is_mine);
+            at += len;
+        }
+        uint64_t data = copy_only(f, &mine) + copy_only(f, &others);
+        assert_true(data <= listed);
+        memset(f->data + listed, 0, f->size - listed);
+        finish(f);
+        check_restore(f, id, f->size, false);
+    }
+}
+
+static void test_nothing_to_copy(void **state)
+{
+    struct fixture *f = *state;
+    make_disk(f, 8 * MIB, 4);
+    begin(f, "nothing.1");
+    SCOPED_EXTENTS struct extents none = EXTENTS_INIT;
+    assert_int_equal(copy_only(f, &none), 0);
+    extents_add(&none, 0, f->size, false);
+    assert_int_equal(copy_only(f, &none), 0);
+    memset(f->data, 0, f->size);
+    finish(f);
+    check_restore(f, "nothing.1", f->size, false);
+}
+
 /* Of the largest file whose name begins so. */
 static void damage_file(const struct fixture *f, const char *prefix, size_t at, size_t len)
 {
@@ -699,6 +760,8 @@ int main(void)
         T(test_sizes_and_granularities),
         T(test_holes_are_not_read),
         T(test_only_what_changed_is_read),
+        T(test_ranges_one_by_one),
+        T(test_nothing_to_copy),
         T(test_what_the_parent_has_lost_is_read),
         T(test_a_stream_has_its_bytes_in_order),
         T(test_failing_source),
