@@ -7,15 +7,17 @@
 #include "worker/repo/verb.h"
 #include "worker/step/point_items.h"
 
-enum { OPT_JSON = REPO_OPT, OPT_VM };
+enum { OPT_JSON = REPO_OPT, OPT_VM, OPT_PARTS };
 
 struct list_opts {
-    bool json;
+    bool json, parts;
     const char *vm;
 };
 
 static const struct argp_option options[] = {
     {"json", OPT_JSON, NULL, 0, "As JSON Lines", 0},
+    {"parts", OPT_PARTS, NULL, 0,
+     "Also what was copied for a backup by several workers and is not a whole VM", 0},
     {"vm", OPT_VM, "VM", 0, "Only points of this VM (id or name)", 0},
     {0},
 };
@@ -27,6 +29,9 @@ static error_t option(int key, char *arg, struct argp_state *state, struct repo_
     switch (key) {
     case OPT_JSON:
         o->json = true;
+        return 0;
+    case OPT_PARTS:
+        o->parts = true;
         return 0;
     case OPT_VM:
         o->vm = arg;
@@ -71,17 +76,32 @@ static void print_text(const struct point_items *items)
     }
 }
 
+/* A part is named as such, whatever else is known of it. */
+static void add_point(struct point_items *items, struct store *store,
+                      const struct store_point_info *p)
+{
+    point_items_add(items, store, p, NULL);
+    if (!p->part_of)
+        return;
+    struct wire_point_item *item = &items->v[items->count - 1];
+    free(item->state);
+    free(item->message);
+    item->state = xstrdup("part");
+    item->message = xasprintf("of task %s", p->part_of);
+}
+
 static bool run(struct repo_call *call, struct err *err)
 {
     const struct list_opts *o = call->opts;
+    const struct store_point_filter filter = {.parts = o->parts};
     struct store_point_list all = {0};
-    if (!store_points_list(call->store, NULL, &all, err))
+    if (!store_points_list(call->store, &filter, &all, err))
         return false;
     struct point_items items = {0};
     for (size_t i = 0; i < all.count; i++) {
         const struct store_point_info *p = &all.items[i];
         if (!o->vm || p->damage || strcmp(p->vm_id, o->vm) == 0 || strcmp(p->vm_name, o->vm) == 0)
-            point_items_add(&items, call->store, p, NULL);
+            add_point(&items, call->store, p);
     }
     bool ok = true;
     if (o->json)

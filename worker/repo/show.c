@@ -31,7 +31,7 @@ static bool run(struct repo_call *call, struct err *err)
 {
     const struct show_opts *o = call->opts;
     SCOPED(store_point)
-    struct store_point *point = store_point_open(call->store, call->words[0], err);
+    struct store_point *point = store_point_open_any(call->store, call->words[0], err);
     if (!point)
         return false;
     if (o->json)
@@ -43,6 +43,8 @@ static bool run(struct repo_call *call, struct err *err)
            " stored\n",
            info->id, info->vm_name, info->vm_id, when, info->worker, info->size_bytes,
            info->stored_bytes);
+    if (info->part_of)
+        printf("part of task %s: not a whole VM\n", info->part_of);
     for (size_t i = 0; i < store_point_disk_count(point); i++) {
         const struct store_point_disk *d = store_point_disk(point, i);
         printf("disk    %s %" PRIu64 " bytes\n", d->id, d->size_bytes);

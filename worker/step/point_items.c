@@ -7,7 +7,7 @@
 /* Time and quiescing from the point's own record; the item stays as it is when that fails. */
 static bool read_meta(struct store *store, struct wire_point_item *item, struct err *err)
 {
-    SCOPED(store_point) struct store_point *point = store_point_open(store, item->id, err);
+    SCOPED(store_point) struct store_point *point = store_point_open_any(store, item->id, err);
     struct point_meta meta = {0};
     if (!point || !point_meta_parse(store_point_meta(point), &meta, err))
         return false;

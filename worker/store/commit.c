@@ -108,6 +108,7 @@ static bool write_point(struct store_session *s, const struct record_disk *disks
                  .vm_id = s->vm_id,
                  .vm_name = s->vm_name,
                  .worker = s->worker,
+                 .part_of = s->part_of,
                  .created_ms = clock_wall_ms(clock_system())},
         .n_disks = s->n_disks,
         .n_blobs = s->n_blobs,

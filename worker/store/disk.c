@@ -32,13 +32,63 @@ static bool check_disk(struct store_session *session, const struct store_disk_op
     return true;
 }
 
-static void map_parent_packs(struct store_disk *disk)
+/* The store's numbers of the packs that a disk of another point refers to, all of them pinned. The
+ * caller frees. */
+static uint32_t *pin_packs_of(struct store_session *session, const struct store_reader *from)
 {
-    const struct manifest *map = &disk->parent->map;
-    disk->parent_packs = xcalloc(map->n_packs + 1u, sizeof *disk->parent_packs);
+    const struct manifest *map = &from->map;
+    uint32_t *packs = xcalloc(map->n_packs + 1u, sizeof *packs);
     for (uint32_t i = 0; i < map->n_packs; i++)
-        disk->parent_packs[i] = dedup_pack_committed(disk->session->store->dedup, &map->packs[i]);
-    session_pin_parent(disk->session, map->session, map, disk->parent_packs);
+        packs[i] = dedup_pack_committed(session->store->dedup, &map->packs[i]);
+    session_pin_parent(session, map->session, map, packs);
+    return packs;
+}
+
+static void stats_add(struct store_stats *sum, const struct store_stats *add)
+{
+    sum->read_bytes += add->read_bytes;
+    sum->zero_bytes += add->zero_bytes;
+    sum->unchanged_bytes += add->unchanged_bytes;
+    sum->dedup_bytes += add->dedup_bytes;
+    sum->stored_raw_bytes += add->stored_raw_bytes;
+    sum->stored_bytes += add->stored_bytes;
+    sum->chunks += add->chunks;
+}
+
+static struct keep_source *find_source(const struct store_disk *disk,
+                                       const struct store_reader *from)
+{
+    for (size_t i = 0; i < disk->n_sources; i++)
+        if (strcmp(disk->sources[i]->point, from->map.session) == 0 &&
+            strcmp(disk->sources[i]->disk_id, from->map.disk_id) == 0)
+            return disk->sources[i];
+    return NULL;
+}
+
+/* With the lock held. */
+static struct keep_source *add_source(struct store_disk *disk, const struct store_reader *from)
+{
+    struct keep_source *s = ALLOC_NEW(struct keep_source);
+    memcpy(s->point, from->map.session, sizeof s->point);
+    memcpy(s->disk_id, from->map.disk_id, sizeof s->disk_id);
+    s->packs = pin_packs_of(disk->session, from);
+    disk->sources = xreallocarray(disk->sources, disk->n_sources + 1, sizeof *disk->sources);
+    disk->sources[disk->n_sources++] = s;
+    if (from->is_of_part)
+        stats_add(&disk->stats, &from->stats);
+    return s;
+}
+
+const uint32_t *disk_source_packs(struct store_disk *disk, const struct store_reader *from)
+{
+    if (from == disk->parent)
+        return disk->parent_packs;
+    pthread_mutex_lock(&disk->lock);
+    const struct keep_source *s = find_source(disk, from);
+    if (!s)
+        s = add_source(disk, from);
+    pthread_mutex_unlock(&disk->lock);
+    return s->packs;
 }
 
 struct store_disk *store_disk_begin(struct store_session *session,
@@ -59,7 +109,7 @@ struct store_disk *store_disk_begin(struct store_session *session,
     }
     pthread_mutex_unlock(&session->lock);
     if (disk && disk->parent)
-        map_parent_packs(disk);
+        disk->parent_packs = pin_packs_of(session, disk->parent);
     return disk;
 }
 
@@ -70,6 +120,11 @@ void disk_free(struct store_disk *disk)
     pthread_mutex_destroy(&disk->lock);
     map_records_done(&disk->records);
     free(disk->parent_packs);
+    for (size_t i = 0; i < disk->n_sources; i++) {
+        free(disk->sources[i]->packs);
+        free(disk->sources[i]);
+    }
+    free(disk->sources);
     free(disk->id);
     free(disk);
 }
@@ -87,17 +142,6 @@ void records_join(struct map_records *list, const struct map_record *record)
         }
     }
     map_records_add(list, record);
-}
-
-static void stats_add(struct store_stats *sum, const struct store_stats *add)
-{
-    sum->read_bytes += add->read_bytes;
-    sum->zero_bytes += add->zero_bytes;
-    sum->unchanged_bytes += add->unchanged_bytes;
-    sum->dedup_bytes += add->dedup_bytes;
-    sum->stored_raw_bytes += add->stored_raw_bytes;
-    sum->stored_bytes += add->stored_bytes;
-    sum->chunks += add->chunks;
 }
 
 void disk_merge(struct store_disk *disk, const struct map_records *records,

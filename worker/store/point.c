@@ -66,6 +66,7 @@ static void info_done(struct store_point_info *info)
     free(info->vm_id);
     free(info->vm_name);
     free(info->worker);
+    free(info->part_of);
     free(info->damage);
     *info = (struct store_point_info){0};
 }
@@ -85,8 +86,10 @@ static bool is_wanted(const char *want, const char *have)
 
 static bool matches(const struct store_point_filter *filter, const struct store_point_info *info)
 {
-    return !filter ||
-           (is_wanted(filter->vm_id, info->vm_id) && is_wanted(filter->vm_name, info->vm_name));
+    static const struct store_point_filter all = {0};
+    const struct store_point_filter *f = filter ? filter : &all;
+    return is_wanted(f->vm_id, info->vm_id) && is_wanted(f->vm_name, info->vm_name) &&
+           is_wanted(f->part_of, info->part_of) && (f->parts || f->part_of || !info->part_of);
 }
 
 /* True when the trouble is with the point; false when the file system has trouble with us. */
@@ -180,10 +183,22 @@ bool store_points_list(struct store *store, const struct store_point_filter *fil
 
 /* ---- opening */
 
-/* Of the committed, undeleted sessions: the one of that name, or the only one with that prefix. The
- * caller frees. */
-static char *find_session(struct store *store, const char *prefix, struct fate *ret_fate,
-                          struct err *err)
+/* One that cannot be read is none. */
+static bool is_part_point(struct store *store, const char *session, const struct fate *fate)
+{
+    struct point_record record = {0};
+    struct err ignored = ERR_INIT;
+    if (!load_record(store, session, fate, &record, &ignored))
+        return false;
+    bool is_part = record.info.part_of != NULL;
+    point_record_done(&record);
+    return is_part;
+}
+
+/* Of the committed, undeleted sessions: the one of that name, or the only one with that prefix, not
+ * counting part points if those are not wanted. The caller frees. */
+static char *find_session(struct store *store, const char *prefix, bool parts_too,
+                          struct fate *ret_fate, struct err *err)
 {
     SCOPED_NAMES struct object_names fates = {0}, deleted = {0};
     if (!object_list(store->dirfd, "fate", &fates, err) ||
@@ -198,7 +213,8 @@ static char *find_session(struct store *store, const char *prefix, struct fate *
         struct fate fate;
         if (!fate_read(store->dirfd, name, &fate, err))
             return NULL;
-        if (fate.kind != FATE_COMMIT)
+        if (fate.kind != FATE_COMMIT ||
+            (!is_exact && !parts_too && is_part_point(store, name, &fate)))
             continue;
         if (found) {
             err_set(err, ERR_CONFLICT, 0, "'%s' may be point %s or %s: give more of it", prefix,
@@ -228,7 +244,8 @@ struct store_point *point_open_session(struct store *store, const char *session,
     return point;
 }
 
-struct store_point *store_point_open(struct store *store, const char *id_or_prefix, struct err *err)
+static struct store_point *find_and_open(struct store *store, const char *id_or_prefix,
+                                         bool parts_too, struct err *err)
 {
     struct fate fate;
     if (!session_id_is_valid(id_or_prefix)) {
@@ -236,12 +253,29 @@ struct store_point *store_point_open(struct store *store, const char *id_or_pref
                 id_or_prefix);
         return NULL;
     }
-    SCOPED_FREE char *session = find_session(store, id_or_prefix, &fate, err);
+    SCOPED_FREE char *session = find_session(store, id_or_prefix, parts_too, &fate, err);
     if (!session) {
         err_wrap(err, "repository '%s'", store->path);
         return NULL;
     }
     return point_open_session(store, session, &fate, err);
+}
+
+struct store_point *store_point_open_any(struct store *store, const char *id_or_prefix,
+                                         struct err *err)
+{
+    return find_and_open(store, id_or_prefix, true, err);
+}
+
+struct store_point *store_point_open(struct store *store, const char *id_or_prefix, struct err *err)
+{
+    SCOPED(store_point)
+    struct store_point *point = find_and_open(store, id_or_prefix, false, err);
+    if (!point || !point->record.info.part_of)
+        return TAKE(point);
+    err_set(err, ERR_REFUSED, 0, "point %s is only a part, copied for task %s, not a whole VM",
+            point->record.info.id, point->record.info.part_of);
+    return NULL;
 }
 
 void store_point_free(struct store_point *point)

@@ -99,6 +99,8 @@ struct store_reader *store_disk_open(struct store_point *point, const char *disk
     r->store = point->store;
     r->fd = -1;
     r->name = xasprintf("point %s disk %s", session, disk_id);
+    r->is_of_part = point->record.info.part_of != NULL;
+    r->stats = disk->disk.stats;
     if (!open_manifest(r, point, disk, err)) {
         err_wrap(err, "%s", r->name);
         return NULL;

@@ -10,8 +10,10 @@ struct store_reader {
     struct store *store;
     int fd; /* the manifest */
     struct manifest map;
-    struct cache *pages; /* page number -> struct map_page */
-    char *name;          /* "point P disk D", for messages */
+    struct cache *pages;      /* page number -> struct map_page */
+    char *name;               /* "point P disk D", for messages */
+    bool is_of_part;          /* the point is a part: */
+    struct store_stats stats; /* of the disk, when it was written */
 };
 
 /* Records, growing. */

@@ -89,25 +89,34 @@ static bool has_features(const json_t *root, const char *key, const char **ret_f
 }
 
 static const char encryption[] = "encryption";
+static const char part[] = "part"; /* of points only */
 
-/* The features that a reader must know. */
-static bool check_incompat(const json_t *root, const char *what, bool *ret_encrypted,
-                           struct err *err)
+struct incompat {
+    bool is_encrypted, is_part;
+};
+
+/* The features that a reader must know. `is_point`: else it is repo.json. */
+static bool check_incompat(const json_t *root, const char *what, bool is_point,
+                           struct incompat *ret, struct err *err)
 {
     const json_t *list = json_object_get(json_object_get(root, "features"), "incompat");
-    *ret_encrypted = false;
+    *ret = (struct incompat){0};
     for (size_t i = 0; i < json_array_size(list); i++) {
         const char *name = json_string_value(json_array_get(list, i));
-        if (!name || strcmp(name, encryption) != 0)
+        if (name && strcmp(name, encryption) == 0)
+            ret->is_encrypted = true;
+        else if (name && is_point && strcmp(name, part) == 0)
+            ret->is_part = true;
+        else
             return err_set(err, ERR_STORE_VERSION, 0,
                            "%s needs the feature '%.64s', which this version does not know", what,
                            name ? name : "?");
-        *ret_encrypted = true;
     }
     return true;
 }
 
-static bool check_format(const json_t *root, const char *what, bool *ret_encrypted, struct err *err)
+static bool check_format(const json_t *root, const char *what, bool is_point, struct incompat *ret,
+                         struct err *err)
 {
     uint64_t format = 0;
     if (!record_number(root, "format", &format, err))
@@ -116,7 +125,7 @@ static bool check_format(const json_t *root, const char *what, bool *ret_encrypt
         return err_set(err, ERR_STORE_VERSION, 0,
                        "%s has format %" PRIu64 ", this version knows %d", what, format,
                        RECORD_FORMAT);
-    return check_incompat(root, what, ret_encrypted, err);
+    return check_incompat(root, what, is_point, ret, err);
 }
 
 /* ---- canonical text and checksum */
@@ -196,8 +205,10 @@ static bool decode_repo(const json_t *root, struct repo_record *r, struct err *e
     if (strcmp(type, "oxbow-repository") != 0)
         return err_set(err, ERR_STORE_CORRUPT, 0, "\"type\" is '%s'", type);
     /* The format first: a newer one may do its checksum in another way. */
-    if (!check_format(root, "repo.json", &r->is_encrypted, err))
+    struct incompat incompat;
+    if (!check_format(root, "repo.json", false, &incompat, err))
         return false;
+    r->is_encrypted = incompat.is_encrypted;
     const char *uuid = record_text(root, "uuid", 36, err);
     if (!uuid || !record_check_checksum(root, err))
         return false;
@@ -293,6 +304,12 @@ static json_t *blobs_encode(const struct point_record *r)
     return list;
 }
 
+static void add_incompat(json_t *root, const char *name)
+{
+    json_array_append_new(json_object_get(json_object_get(root, "features"), "incompat"),
+                          json_string(name));
+}
+
 static const char *const without_sealed[] = {"sealed", NULL};
 
 /* "sealed": the VM's name and meta, and the proof that all the rest is ours. */
@@ -335,10 +352,13 @@ char *point_record_encode(const struct point_record *r, const json_t *meta,
         err_set(err, ERR_BAD_ARGUMENT, 0, "point.json: a name is not valid UTF-8");
         return NULL;
     }
+    if (r->info.part_of) {
+        json_object_set_new(root, "part_of", json_string(r->info.part_of));
+        add_incompat(root, part);
+    }
     if (crypt) {
         json_object_set_new(json_object_get(root, "vm"), "name", json_string(""));
-        json_array_append_new(json_object_get(json_object_get(root, "features"), "incompat"),
-                              json_string(encryption));
+        add_incompat(root, encryption);
         seal_point(root, r, meta, crypt);
     } else if (meta) {
         json_object_set(root, "meta", (json_t *)(uintptr_t)meta);
@@ -461,18 +481,28 @@ static bool unseal_point(json_t *root, const struct crypt *crypt, struct err *er
     return true;
 }
 
+static bool part_decode(const json_t *root, struct point_record *r, struct err *err)
+{
+    const char *part_of = get_slug(root, "part_of", STORE_SESSION_ID_MAX, err);
+    if (!part_of)
+        return false;
+    r->info.part_of = xstrdup(part_of);
+    return true;
+}
+
 static bool decode_checked(struct point_record *r, const struct crypt *crypt, struct err *err)
 {
-    bool is_encrypted = false;
-    if (!check_format(r->json, "point.json", &is_encrypted, err))
+    struct incompat incompat;
+    if (!check_format(r->json, "point.json", true, &incompat, err))
         return false;
-    bool ok = is_encrypted == (crypt != NULL);
+    bool ok = incompat.is_encrypted == (crypt != NULL);
     if (!ok)
         err_set(err, ERR_STORE_CORRUPT, 0, "is %sencrypted in a repository that is %s",
                 crypt ? "not " : "", crypt ? "encrypted" : "not");
     if (ok && crypt && crypt_can_write(crypt))
         ok = unseal_point(r->json, crypt, err);
-    return (ok && point_decode(r->json, r, err)) || err_wrap(err, "point.json");
+    ok = ok && point_decode(r->json, r, err) && (!incompat.is_part || part_decode(r->json, r, err));
+    return ok || err_wrap(err, "point.json");
 }
 
 bool point_record_decode(const char *text, size_t len, const struct crypt *crypt,
@@ -495,6 +525,7 @@ void point_record_done(struct point_record *r)
     free(r->info.vm_id);
     free(r->info.vm_name);
     free(r->info.worker);
+    free(r->info.part_of);
     free(r->info.damage);
     for (size_t i = 0; i < r->n_disks; i++)
         free((char *)(uintptr_t)r->disks[i].disk.id);

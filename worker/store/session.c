@@ -118,6 +118,9 @@ static bool check_options(const struct store *store, const struct store_session_
         return err_set(err, ERR_BAD_ARGUMENT, 0,
                        "session %s: a name is missing or longer than %d bytes", opts->id,
                        STORE_NAME_MAX);
+    if (opts->part_of && !id_is_slug(opts->part_of, STORE_SESSION_ID_MAX))
+        return err_set(err, ERR_BAD_ARGUMENT, 0, "session %s: '%.100s' is no task id", opts->id,
+                       opts->part_of);
     return true;
 }
 
@@ -192,6 +195,7 @@ struct store_session *store_session_begin(struct store *store,
     s->vm_id = xstrdup(opts->vm_id);
     s->vm_name = xstrdup(opts->vm_name);
     s->worker = xstrdup(opts->worker ? opts->worker : "");
+    s->part_of = opts->part_of ? xstrdup(opts->part_of) : NULL;
     pthread_mutex_init(&s->lock, NULL);
     referrer_init(&s->referrer);
     if (!store_make_directories(store, err) || !announce(s, err) || !start(s, err)) {
@@ -429,5 +433,6 @@ void store_session_free(struct store_session *session)
     free(session->vm_id);
     free(session->vm_name);
     free(session->worker);
+    free(session->part_of);
     free(session);
 }

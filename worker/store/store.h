@@ -170,11 +170,22 @@ struct store_stats {
 };
 /* stored_bytes is complete once the disk is finished. A frame that disks share counts for one. */
 
+/*
+ * Part points: what a worker has copied of a VM for another worker's task (`part_of`). To the
+ * protocol of the repository they are points like any other, with packs, manifests and an index;
+ * but they are in no list that does not ask for them, nobody's parent, and not restored, protected
+ * or counted by retention. The task keeps their pieces (store_stream_keep_from), commits its one
+ * point, and deletes them; what it leaves behind is found by its id.
+ */
+
 struct store_session_opts {
     const char *id;      /* "<task uuid>.<fence>": unique per attempt, slug characters */
     const char *vm_id;   /* the engine's id of the VM */
     const char *vm_name; /* at most STORE_NAME_MAX bytes, UTF-8 */
     const char *worker;  /* who writes, for people; may be NULL */
+    /* Slug, NULL = none: the point will hold only pieces of the VM, copied for the task of this
+     * id, which takes them into its own point: see "part points". */
+    const char *part_of;
 };
 
 /* Begin to write a restore point. Announces the session durably before the first pack is made, and
@@ -265,6 +276,18 @@ bool store_stream_write(struct store_stream *stream, struct store_disk *disk, ui
 bool store_stream_keep(struct store_stream *stream, struct store_disk *disk, uint64_t offset,
                        uint64_t len, struct extents *lost, struct err *err);
 
+/*
+ * The same from any disk of any point of this store: how what other workers have copied gets into
+ * one point. `from` is a reader of that disk, of the same store, borrowed for the call; where it
+ * ends before the disk, the rest is zero. By the rules of garbage it is like a parent: its packs
+ * are pinned at the first call, so the point may be deleted meanwhile. The statistics of a part
+ * point's disk count for this disk from the first call on, in place of what is kept.
+ * Errors: bad-argument when `from` is in another repository.
+ */
+bool store_stream_keep_from(struct store_stream *stream, struct store_disk *disk,
+                            struct store_reader *from, uint64_t offset, uint64_t len,
+                            struct extents *lost, struct err *err);
+
 /* Give the stream back to its session. NULL is fine. The data is durable after the commit only. */
 void store_stream_end(struct store_stream *stream);
 
@@ -312,7 +335,8 @@ struct store_point_info {
     uint64_t read_bytes;   /* of it not known to be zero */
     uint64_t stored_bytes; /* written for this point */
     unsigned disks;
-    char *damage; /* NULL = fine; else why the point cannot be used */
+    char *part_of; /* the task that it was copied for, of a part point; else NULL */
+    char *damage;  /* NULL = fine; else why the point cannot be used */
 };
 
 struct store_point_list {
@@ -323,19 +347,25 @@ struct store_point_list {
 struct store_point_filter {
     const char *vm_id;   /* NULL = any */
     const char *vm_name; /* NULL = any; compared exactly */
+    bool parts;          /* part points too: they are left out otherwise */
+    const char *part_of; /* only the part points of this task; NULL = as `parts` says */
 };
 
-/* All committed points that match (`filter` NULL = all). A point whose records are damaged is
- * listed with `damage` whatever the filter: nobody knows whose it was. The caller frees with
- * store_point_list_done(). */
+/* All committed points that match (`filter` NULL = all but part points). A point whose records are
+ * damaged is listed with `damage` whatever the filter: nobody knows whose it was. The caller frees
+ * with store_point_list_done(). */
 bool store_points_list(struct store *store, const struct store_point_filter *filter,
                        struct store_point_list *ret_list, struct err *err);
 void store_point_list_done(struct store_point_list *list);
 
 /* Open a committed point by its id, or by a prefix of it that no other point has. Errors:
- * not-found, conflict (several points have the prefix; the message names some), store-corrupt. */
+ * not-found, conflict (several points have the prefix; the message names some), store-corrupt;
+ * refused for a part point, which is not a whole VM. */
 struct store_point *store_point_open(struct store *store, const char *id_or_prefix,
                                      struct err *err);
+/* The same, of part points too. For who takes pieces from them, or looks at them. */
+struct store_point *store_point_open_any(struct store *store, const char *id_or_prefix,
+                                         struct err *err);
 void store_point_free(struct store_point *point);
 
 struct store_point_disk {

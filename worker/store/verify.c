@@ -260,7 +260,7 @@ bool store_verify_point(struct store *store, const char *id_or_prefix,
                         struct store_verify_result *ret_result, struct err *err)
 {
     const struct store_verify_opts defaults = {0};
-    SCOPED(store_point) struct store_point *point = store_point_open(store, id_or_prefix, err);
+    SCOPED(store_point) struct store_point *point = store_point_open_any(store, id_or_prefix, err);
     if (!point)
         return false;
     struct verify v = {.store = store, .opts = opts ? opts : &defaults};

@@ -48,6 +48,12 @@ struct seal_job {
     char path[64];
 };
 
+/* A disk of another point that blocks are kept from: the parent, or a part. */
+struct keep_source {
+    char point[STORE_SESSION_ID_MAX + 1], disk_id[STORE_DISK_ID_MAX + 1];
+    uint32_t *packs; /* of its map's table -> numbers in the store's; DEDUP_NO_PACK = unusable */
+};
+
 /* ---- a disk being written (disk.c) */
 struct store_disk {
     struct store_session *session;
@@ -60,9 +66,14 @@ struct store_disk {
     pthread_mutex_t lock;       /* guards what follows */
     struct map_records records; /* pack numbers are the store's */
     struct store_stats stats;
+    struct keep_source **sources; /* but the parent; they stay where they are */
+    size_t n_sources;
     bool is_finished;
 };
 void disk_free(struct store_disk *disk);
+/* The numbers of a reader's packs in the store's table. The first call for a disk of a point pins
+ * them, and adds the statistics of a part point's disk. Borrowed until the disk is freed. */
+const uint32_t *disk_source_packs(struct store_disk *disk, const struct store_reader *from);
 /* Merge what one call found. */
 void disk_merge(struct store_disk *disk, const struct map_records *records,
                 const struct store_stats *stats);
@@ -116,6 +127,7 @@ enum session_state { SESSION_OPEN, SESSION_COMMITTED, SESSION_UNKNOWN, SESSION_A
 struct store_session {
     struct store *store;
     char *id, *vm_id, *vm_name, *worker;
+    char *part_of;  /* NULL = an ordinary point */
     uint32_t owner; /* in the deduplication tables */
     struct referrer referrer;
     enum session_state state;

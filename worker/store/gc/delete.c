@@ -165,6 +165,49 @@ bool store_point_delete(struct store *store, const char *id_or_prefix, bool last
     return ok;
 }
 
+/* ---- part points */
+
+bool store_part_point_delete(struct store *store, const char *id, struct err *err)
+{
+    bool is_protected = false;
+    SCOPED(store_point) struct store_point *point = store_point_open_any(store, id, err);
+    if (!point && err->code == ERR_NOT_FOUND) {
+        err_clear(err);
+        return true;
+    }
+    if (!point)
+        return err_wrap(err, "delete part point %s", id);
+    const struct store_point_info *info = store_point_info(point);
+    if (strcmp(info->id, id) != 0) /* another one, of which this is a prefix */
+        return true;
+    if (!info->part_of)
+        return err_set(err, ERR_REFUSED, 0, "point %s is not a part", id);
+    if (!delete_point(store, id, &is_protected, err))
+        return err_wrap(err, "delete part point %s", id);
+    return !is_protected || err_set(err, ERR_REFUSED, 0, "point %s is protected", id);
+}
+
+bool store_part_points_delete(struct store *store, const char *part_of, size_t *ret_deleted,
+                              struct err *err)
+{
+    const struct store_point_filter filter = {.part_of = part_of};
+    struct store_point_list list;
+    *ret_deleted = 0;
+    if (!store_points_list(store, &filter, &list, err))
+        return false;
+    for (size_t i = 0; i < list.count; i++) {
+        struct err one = ERR_INIT;
+        if (!list.items[i].part_of) /* a damaged one: whose, nobody knows */
+            continue;
+        if (store_part_point_delete(store, list.items[i].id, &one))
+            ++*ret_deleted;
+        else
+            err_keep_first(err, &one);
+    }
+    store_point_list_done(&list);
+    return !err_is_set(err);
+}
+
 /* ---- protecting */
 
 bool store_list_protected(struct store *store, struct object_names *ret_names, struct err *err)
