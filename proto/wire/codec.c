@@ -267,6 +267,20 @@ static bool decode_member_object(const struct shape_field *f, const json_t *json
     return decode_object(f->shape, json, object, at, err);
 }
 
+static size_t item_bytes_of(const struct shape_field *f)
+{
+    if (f->kind == SHAPE_STRINGS)
+        return sizeof(char *);
+    return f->kind == SHAPE_INTS ? sizeof(int64_t) : f->shape->bytes;
+}
+
+/* One item of an array of integers, as a member of its own. */
+static struct shape_field int_item(const struct shape_field *f)
+{
+    return (struct shape_field){
+        .name = f->name, .kind = SHAPE_INT, .required = true, .min = 1, .max = f->item_max};
+}
+
 /* Room for the items of a list, zeroed and in its place in the message. NULL when there are none;
  * when there are too many `err` is set. */
 static void *open_list(const struct shape_field *f, size_t count, size_t item_bytes, void *message,
@@ -303,12 +317,20 @@ static bool decode_string_item(const struct shape_field *f, const json_t *json, 
     return true;
 }
 
+static bool decode_int_item(const struct shape_field *f, const json_t *json, void *ret,
+                            const struct place *at, struct err *err)
+{
+    const struct shape_field item = int_item(f);
+    return decode_int(&item, json, ret, at, err);
+}
+
 static bool decode_array(const struct shape_field *f, const json_t *json, void *message,
                          const struct place *at, struct err *err)
 {
-    bool of_strings = f->kind == SHAPE_STRINGS;
-    size_t item_bytes = of_strings ? sizeof(char *) : f->shape->bytes;
-    decode_item_fn decode_item = of_strings ? decode_string_item : decode_object_item;
+    size_t item_bytes = item_bytes_of(f);
+    decode_item_fn decode_item = f->kind == SHAPE_STRINGS ? decode_string_item
+                                 : f->kind == SHAPE_INTS  ? decode_int_item
+                                                          : decode_object_item;
     if (!json_is_array(json))
         return wrong_kind(err, at, "an array", json);
     size_t count = json_array_size(json);
@@ -365,6 +387,7 @@ static bool decode_field(const struct shape_field *f, const json_t *json, void *
         return decode_member_object(f, json, message, at, err);
     case SHAPE_ARRAY:
     case SHAPE_STRINGS:
+    case SHAPE_INTS:
         return decode_array(f, json, message, at, err);
     case SHAPE_HANDLES:
         return decode_handles(f, json, message, at, err);
@@ -469,6 +492,10 @@ static json_t *encode_item(const struct shape_field *f, const char *item, const 
 {
     if (f->kind == SHAPE_ARRAY)
         return encode_object(f->shape, item, at, err);
+    if (f->kind == SHAPE_INTS) {
+        const struct shape_field int_field = int_item(f);
+        return encode_int(&int_field, item, at, err);
+    }
     const char *text = get_pointer(item, 0);
     return check_length(text, 1, f->item_max, at, err) ? encode_text(text, at, err) : NULL;
 }
@@ -476,7 +503,7 @@ static json_t *encode_item(const struct shape_field *f, const char *item, const 
 static json_t *encode_array(const struct shape_field *f, const void *message,
                             const struct place *at, struct err *err)
 {
-    size_t item_bytes = f->kind == SHAPE_STRINGS ? sizeof(char *) : f->shape->bytes;
+    size_t item_bytes = item_bytes_of(f);
     const char *v = get_pointer(message, f->offset);
     size_t count = get_size(message, f->count_offset);
     if (!check_count(f, count, at, err))
@@ -532,6 +559,7 @@ static bool is_absent(const struct shape_field *f, const void *message)
         break;
     case SHAPE_ARRAY:
     case SHAPE_STRINGS:
+    case SHAPE_INTS:
     case SHAPE_HANDLES:
         return !f->required && get_size(message, f->count_offset) == 0;
     case SHAPE_INT:
@@ -565,6 +593,7 @@ static json_t *encode_field(const struct shape_field *f, const void *message,
         return encode_object(f->shape, get_pointer(message, f->offset), at, err);
     case SHAPE_ARRAY:
     case SHAPE_STRINGS:
+    case SHAPE_INTS:
         return encode_array(f, message, at, err);
     case SHAPE_HANDLES:
         return encode_handles(f, message, at, err);
@@ -627,6 +656,7 @@ static void free_field(const struct shape_field *f, void *message)
     case SHAPE_UUID:
     case SHAPE_SLUG:
     case SHAPE_INT:
+    case SHAPE_INTS:
     case SHAPE_BOOL:
     case SHAPE_ENUM:
         break;

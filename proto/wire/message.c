@@ -46,6 +46,27 @@ bool wire_is_listing(const char *task_kind)
     return false;
 }
 
+bool wire_is_part(const char *task_kind)
+{
+    return strcmp(task_kind, "backup-part") == 0 || strcmp(task_kind, "restore-part") == 0;
+}
+
+bool wire_part_check(const struct wire_part *part, const char *of, struct err *err)
+{
+    if (strcmp(part->of, of) != 0)
+        return err_set(err, ERR_BAD_MESSAGE, 0, "part %" PRId64 " is one of task %s, not of %s",
+                       part->n, part->of, of);
+    for (size_t i = 0; i < part->pieces.count; i++) {
+        const struct wire_piece *p = &part->pieces.v[i];
+        if (p->offset > p->size_bytes || p->length > p->size_bytes - p->offset)
+            return err_set(err, ERR_BAD_MESSAGE, 0,
+                           "part %" PRId64 ": piece %zu (disk %s, %" PRId64 " bytes at %" PRId64
+                           ") ends behind the disk's %" PRId64 " bytes",
+                           part->n, i, p->disk, p->length, p->offset, p->size_bytes);
+    }
+    return true;
+}
+
 /* Whether `text` is "v" and a number. */
 static bool is_version(const char *text)
 {

@@ -51,6 +51,7 @@
     MESSAGE(CLAIM, "claim", wire_claim)                                                            \
     MESSAGE(STEP, "step", wire_step)                                                               \
     MESSAGE(COPYING, "copying", wire_copying)                                                      \
+    MESSAGE(PARTS, "parts", wire_parts)                                                            \
     MESSAGE(ITEMS, "items", wire_items)                                                            \
     MESSAGE(RESULT, "result", wire_result)                                                         \
     MESSAGE(PRESENCE, "presence", wire_presence)                                                   \
@@ -59,6 +60,7 @@
     MESSAGE(GRANT, "grant", wire_grant)                                                            \
     MESSAGE(DENY, "deny", wire_deny)                                                               \
     MESSAGE(STOP, "stop", wire_stop)                                                               \
+    MESSAGE(PARTED, "parted", wire_parted)                                                         \
     MESSAGE(DRAIN, "drain", wire_drain)                                                            \
     MESSAGE(CHECKUP, "checkup", wire_checkup)
 
@@ -81,6 +83,9 @@ enum {
     WIRE_SHARE_MAX = 65536, /* of a verification */
     WIRE_DISKS_MAX = 256,
     WIRE_PATHS_MAX = 16,
+    WIRE_WORKERS_MAX = 16,                 /* on one VM at a time */
+    WIRE_PARTS_MAX = WIRE_WORKERS_MAX - 1, /* that one task gives to others */
+    WIRE_PIECES_MAX = 256,                 /* in one part */
     WIRE_WARNINGS_MAX = 100,
     WIRE_HANDLES_MAX = 2048,
     WIRE_JOURNAL_MAX = 512,
@@ -125,6 +130,7 @@ struct wire_backup_opts {
     enum wire_quiesce quiesce;         /* default auto */
     enum wire_unsupported unsupported; /* disks that cannot be snapshotted; default skip */
     enum wire_path path;               /* default auto */
+    int64_t workers;                   /* that may copy this VM at a time; 0 = 1 */
 };
 
 struct wire_backup {
@@ -147,6 +153,7 @@ struct wire_restore_opts {
     bool start;
     struct wire_strings disks; /* only these (id or alias); none = all */
     enum wire_path path;       /* default auto */
+    int64_t workers;           /* that may fill the disks at a time; 0 = 1 */
 };
 
 struct wire_restore {
@@ -334,6 +341,7 @@ struct wire_task_item {
     char *point;
     int64_t wait_ms, attempts_max; /* as in wire_progress */
     struct wire_error *error;
+    char *part_of; /* the task that gave it away; NULL = it is no part */
 };
 struct wire_worker_item {
     char *name, *zone, *version, *state; /* up | lost | draining */
@@ -355,10 +363,11 @@ struct wire_findings {
 };
 /* Something in the engine or the repository that Oxbow made, or that looks like it. */
 struct wire_trace_item {
-    char *kind; /* snapshot | attachment | transfer | backup | disk | vm | session */
+    char *kind; /* snapshot | attachment | transfer | backup | disk | vm | session | part */
     char *zone;
     char *vm, *vm_name; /* the VM it hangs on (attachment: the proxy VM; vm: itself) */
-    char *id;           /* of the snapshot, disk, image transfer or repository session */
+    char *id;           /* of the snapshot, disk, image transfer or repository session; part: of
+                           the restore point */
     char *task;         /* by its marker; NULL = it carries none of ours */
     int64_t fence;      /* likewise; 0 = none */
     int64_t time_ms;    /* when it was made; 0 = not known */
@@ -481,9 +490,10 @@ struct wire_journal {
 
 /* Something a task left behind, for the clean-up that removes it. */
 struct wire_leftover {
-    char *kind; /* snapshot | attachment | transfer | backup | disk | vm | clone | session */
+    char *kind; /* snapshot | attachment | transfer | backup | disk | vm | clone | session | part */
     char *vm;   /* the VM it hangs on (for attachment: the proxy VM); for vm, clone: its id */
-    char *id;   /* snapshot id, disk id or repository session; the clone's name */
+    char *id;   /* snapshot id, disk id or repository session; the clone's name. part: the session,
+                   "<part's task>.<fence>", whose point holds a part of the task's work */
 };
 struct wire_leftovers {
     struct wire_leftover *v;
@@ -501,10 +511,57 @@ struct wire_rates {
     size_t count;
 };
 
+/* --- Parts: a task's copying that other workers of the zone do ------------------------------ */
+/* So many bytes of one disk. */
+struct wire_piece {
+    char *disk;         /* its id in the engine; restore: of the new disk */
+    char *from;         /* restore: the disk's id in the restore point */
+    char *image;        /* backup: id of the disk's volume in the snapshot, for image transfers */
+    char *path;         /* attach | imageio */
+    int64_t size_bytes; /* of the disk */
+    int64_t offset, length;
+};
+struct wire_pieces {
+    struct wire_piece *v;
+    size_t count;
+};
+/* What one other worker is to do. */
+struct wire_part {
+    char *of;       /* the task that gives it away */
+    int64_t n;      /* which of its parts, from 1: by this and the fence it is known */
+    char *snapshot; /* backup: the snapshot to read; it belongs to that task */
+    char *point;    /* restore: the restore point to read */
+    struct wire_pieces pieces;
+};
+struct wire_part_list {
+    struct wire_part *v;
+    size_t count;
+};
+/* How one part stands. */
+struct wire_part_state {
+    int64_t n;
+    char *task;                      /* of the part */
+    char *state;                     /* waiting | running | succeeded | failed | cancelled */
+    char *worker;                    /* NULL before the first grant */
+    int64_t fence;                   /* of its grant: its session is "<task>.<fence>"; 0 = none */
+    char *point;                     /* backup: the point that holds it, once it has succeeded */
+    int64_t bytes_done, bytes_total; /* of its copy */
+    struct wire_stats *stats;        /* of its result */
+    struct wire_error *error;        /* why it failed */
+};
+struct wire_part_states {
+    struct wire_part_state *v;
+    size_t count;
+};
+struct wire_numbers {
+    int64_t *v;
+    size_t count;
+};
+
 struct wire_offer {
     char *task, *request;
     char *kind; /* backup | restore | export | inventory | list | cleanup | sweep | prune |
-                   verify | plan */
+                   verify | plan | backup-part | restore-part */
     char *zone, *lane;
     int64_t attempt; /* from 1 */
     char *vm, *vm_name;
@@ -517,6 +574,7 @@ struct wire_offer {
     struct wire_prune *prune;
     struct wire_verify *verify;
     struct wire_plan *plan;
+    struct wire_part *part; /* backup-part, restore-part: what to do of the task it belongs to */
     struct wire_strings proxies; /* plan: VMs (ids or names) that workers run in */
     struct wire_rates rates;     /* backup, plan: measured in the zone */
     struct wire_leftovers cleanup;
@@ -543,6 +601,13 @@ struct wire_copying {
     char *task, *worker, *step;
     int64_t attempt, fence;
     int64_t bytes_done, bytes_total, rate_bps;
+};
+/* Give parts away, withdraw some, and ask how all of them stand: the answer is `parted`. */
+struct wire_parts {
+    char *task, *worker;
+    int64_t attempt, fence;
+    struct wire_part_list parts; /* those that are known already change nothing */
+    struct wire_numbers withdraw;
 };
 struct wire_items { /* listing tasks: inventory, list, sweep, prune, verify and plan, in pages */
     char *task, *worker;
@@ -595,6 +660,12 @@ struct wire_stop { /* cancel a running task */
     char *task, *worker;
     char *reason;
 };
+/* How the parts of a task stand: the answer to `parts`, and sent when one of them changes. */
+struct wire_parted {
+    char *task, *worker;
+    int64_t attempt, fence; /* of the grant that gave them away */
+    struct wire_part_states states;
+};
 struct wire_drain {
     char *worker; /* NULL = whoever gets it */
 };
@@ -614,6 +685,11 @@ struct wire_message {
 const char *wire_type_name(enum wire_type type);
 /* True for kinds of tasks whose result is pages of items. */
 bool wire_is_listing(const char *task_kind);
+/* True for kinds of tasks that do a part of another one. */
+bool wire_is_part(const char *task_kind);
+/* What the shapes cannot say of a part: it is one of task `of`, and each piece lies within its
+ * disk. Errors: bad-message. */
+bool wire_part_check(const struct wire_part *part, const char *of, struct err *err);
 /* The type of an AMQP `type` property. Errors: unsupported-version (known name, other version),
  * bad-message (anything else, NULL included). */
 bool wire_type_parse(const char *type_property, enum wire_type *ret_type, struct err *err);

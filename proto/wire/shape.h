@@ -21,6 +21,7 @@ enum shape_kind {
     SHAPE_OBJECT,  /* struct * */
     SHAPE_ARRAY,   /* struct *v; size_t count */
     SHAPE_STRINGS, /* char **v; size_t count */
+    SHAPE_INTS,    /* int64_t *v; size_t count */
     SHAPE_HANDLES, /* struct wire_handle *v; size_t count: an object of strings on the wire */
 };
 
@@ -33,7 +34,7 @@ struct shape_field {
     size_t offset;             /* of the member, or of its array pointer */
     size_t count_offset;       /* arrays: of the size_t beside it */
     int64_t min, max;          /* int: value; string: characters; arrays: how many */
-    int64_t item_max;          /* strings, handles: characters in each */
+    int64_t item_max;          /* strings, handles: characters in each; ints: the value */
     const char *const *words;  /* enum, string: the only ones allowed; NULL-terminated */
     const struct shape *shape; /* object, array: of each */
 };

@@ -26,16 +26,20 @@ static const char *const worker_state_words[] = {"up", "lost", "draining", NULL}
 static const char *const quiesced_words[] = {"yes", "no", NULL};
 static const char *const point_state_words[] = {"good", "damaged", NULL};
 static const char *const level_words[] = {"ok", "warning", "failure", "skipped", NULL};
-static const char *const trace_kinds[] = {"snapshot", "attachment", "transfer", "backup",
-                                          "disk",     "vm",         "session",  NULL};
+static const char *const trace_kinds[] = {"snapshot", "attachment", "transfer", "backup", "disk",
+                                          "vm",       "session",    "part",     NULL};
 static const char *const fate_words[] = {"none", "open", "committed", "revoked", NULL};
 static const char *const verdict_words[] = {"in-use", "cleanup", "stands", "foreign", NULL};
 static const char *const prune_verdicts[] = {"keep", "delete", NULL};
 static const char *const attempt_end_words[] = {"succeeded", "failed", "cancelled",
                                                 "released",  "lost",   NULL};
-const char *const shape_task_kinds[] = {"backup", "restore", "export", "inventory",
-                                        "list",   "cleanup", "sweep",  "prune",
-                                        "verify", "plan",    NULL};
+const char *const shape_task_kinds[] = {
+    "backup", "restore", "export", "inventory",   "list",         "cleanup", "sweep",
+    "prune",  "verify",  "plan",   "backup-part", "restore-part", NULL};
+/* Of a part there are no replies of its own. */
+static const char *const reply_kinds[] = {"backup", "restore", "export", "inventory",
+                                          "list",   "cleanup", "sweep",  "prune",
+                                          "verify", "plan",    NULL};
 
 /* --- Parts ----------------------------------------------------------------------------------- */
 static const struct shape_field error_fields[] = {
@@ -87,6 +91,8 @@ static const struct shape_field backup_opts_fields[] = {
         "transfer from the host; cbt = only what changed, by a backup of the engine and its "
         "checkpoints; auto = cbt where incremental backup is on for all disks, else attach, but "
         "imageio for disks with checkpoints, which attaching would destroy."),
+    INT(wire_backup_opts, workers, OPTIONAL, 1, WIRE_WORKERS_MAX,
+        "So many workers of the zone may copy the VM's disks at the same time; absent = 1."),
 };
 const struct shape shape_backup_opts =
     SHAPE(wire_backup_opts, "backup-options", backup_opts_fields);
@@ -118,6 +124,8 @@ static const struct shape_field restore_opts_fields[] = {
          "How the data goes in: attach = the new disks on the proxy VM; imageio = by upload to a "
          "host; "
          "auto = attach where the worker's proxy VM is in the data centre, else imageio."),
+    INT(wire_restore_opts, workers, OPTIONAL, 1, WIRE_WORKERS_MAX,
+        "So many workers of the zone may fill the disks at the same time; absent = 1."),
 };
 #define ONE_OF(a, b) "{\"oneOf\":[" GIVEN(a, "string") "," GIVEN(b, "string") "]}"
 const struct shape shape_restore_opts =
@@ -265,6 +273,7 @@ static const struct shape_field task_item_fields[] = {
     AMOUNT(wire_task_item, attempts_max, ATTEMPTS_DOC),
     OBJECT(wire_task_item, error, OPTIONAL, wire_error, shape_error,
            "Why it failed, or its last attempt did."),
+    UUID(wire_task_item, part_of, OPTIONAL, "The task of which it does a part."),
 };
 static const struct shape shape_task_item = SHAPE(wire_task_item, "task", task_item_fields);
 
@@ -296,10 +305,13 @@ static const struct shape_field trace_item_fields[] = {
     STRING(wire_trace_item, vm, OPTIONAL, 1, WIRE_NAME_MAX,
            "Id of the VM it hangs on (attachment: the proxy VM; vm: its own id)."),
     STRING(wire_trace_item, vm_name, OPTIONAL, 1, WIRE_NAME_MAX, "That VM's name."),
-    STRING(wire_trace_item, id, OPTIONAL, 1, WIRE_NAME_MAX,
-           "Id of the snapshot, disk, image transfer or repository session."),
+    STRING(
+        wire_trace_item, id, OPTIONAL, 1, WIRE_NAME_MAX,
+        "Id of the snapshot, disk, image transfer or repository session, or of the restore point "
+        "that holds a part."),
     UUID(wire_trace_item, task, OPTIONAL,
-         "The task that made it, by its marker; absent = it carries none."),
+         "The task that made it, by its marker (part: whose part it is); absent = it carries "
+         "none."),
     INT(wire_trace_item, fence, OPTIONAL, 0, SHAPE_INT_MAX, "That task's fence; 0 = none."),
     AMOUNT(wire_trace_item, time_ms, "When it was made; 0 = not known."),
     WORDS(wire_trace_item, fate, OPTIONAL, fate_words,
@@ -604,7 +616,7 @@ const struct shape shape_wire_refused = SHAPE(wire_refused, "refused", refused_f
 static const struct shape_field progress_fields[] = {
     UUID(wire_progress, request, REQUIRED, "The request."),
     UUID(wire_progress, task, REQUIRED, "The task."),
-    WORDS(wire_progress, kind, REQUIRED, shape_task_kinds, "The task's kind."),
+    WORDS(wire_progress, kind, REQUIRED, reply_kinds, "The task's kind."),
     STRING(wire_progress, vm, OPTIONAL, 1, WIRE_NAME_MAX, "Id of the task's VM."),
     STRING(wire_progress, vm_name, OPTIONAL, 1, WIRE_NAME_MAX, "Name of the task's VM."),
     SLUG(wire_progress, worker, OPTIONAL, "Who runs it; absent while it waits."),
@@ -626,7 +638,7 @@ const struct shape shape_wire_progress = SHAPE(wire_progress, "progress", progre
 static const struct shape_field outcome_fields[] = {
     UUID(wire_outcome, request, REQUIRED, "The request."),
     UUID(wire_outcome, task, REQUIRED, "The task."),
-    WORDS(wire_outcome, kind, REQUIRED, shape_task_kinds, "The task's kind."),
+    WORDS(wire_outcome, kind, REQUIRED, reply_kinds, "The task's kind."),
     STRING(wire_outcome, vm, OPTIONAL, 1, WIRE_NAME_MAX, "Id of the task's VM."),
     STRING(wire_outcome, vm_name, OPTIONAL, 1, WIRE_NAME_MAX, "Name of the task's VM."),
     SLUG(wire_outcome, worker, OPTIONAL, "Who ran it last."),

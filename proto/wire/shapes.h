@@ -69,6 +69,13 @@ enum { OPTIONAL = false, REQUIRED = true };
         .offset = OFFSET(tag, member.v, char **),                                                  \
         .count_offset = OFFSET(tag, member.count, size_t), .max = (max_), .item_max = (item_max_)  \
     }
+/* struct wire_numbers: each 1..item_max_ */
+#define INTS(tag, member, max_, item_max_, doc_)                                                   \
+    {                                                                                              \
+        .name = #member, .doc = (doc_), .kind = SHAPE_INTS,                                        \
+        .offset = OFFSET(tag, member.v, int64_t *),                                                \
+        .count_offset = OFFSET(tag, member.count, size_t), .max = (max_), .item_max = (item_max_)  \
+    }
 /* struct wire_handles */
 #define HANDLES(tag, member, doc_)                                                                 \
     {                                                                                              \

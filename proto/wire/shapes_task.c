@@ -11,7 +11,7 @@ static const char *const step_states[] = {"started",     "done",   "failed", "un
 static const char *const result_words[] = {"succeeded", "failed", "cancelled", "released", NULL};
 static const char *const presence_states[] = {"up", "draining", "leaving", NULL};
 static const char *const leftover_kinds[] = {"snapshot", "attachment", "transfer", "backup", "disk",
-                                             "vm",       "clone",      "session",  NULL};
+                                             "vm",       "clone",      "session",  "part",   NULL};
 
 /* Members that most of these share. */
 #define TASK(tag)    UUID(tag, task, REQUIRED, "The task.")
@@ -40,7 +40,7 @@ static const char *check_leftover(const void *message, const char **ret_member)
         return "is missing";
     }
     bool hangs_on_none = strcmp(l->kind, "disk") == 0 || strcmp(l->kind, "session") == 0 ||
-                         strcmp(l->kind, "transfer") == 0;
+                         strcmp(l->kind, "transfer") == 0 || strcmp(l->kind, "part") == 0;
     if (!hangs_on_none && !l->vm) {
         *ret_member = "vm";
         return "is missing";
@@ -66,13 +66,75 @@ static const struct shape_field leftover_fields[] = {
 static const struct shape shape_leftover =
     SHAPE_WITH_RULE(wire_leftover, "leftover", leftover_fields, check_leftover,
                     "{\"allOf\":[" UNLESS_NEEDS("\"vm\"", "id") "," UNLESS_NEEDS(
-                        "\"disk\",\"session\",\"transfer\"", "vm") "]}");
+                        "\"disk\",\"session\",\"transfer\",\"part\"", "vm") "]}");
 
 static const struct shape_field running_fields[] = {
     TASK(wire_running),
     FENCE(wire_running),
 };
 static const struct shape shape_running = SHAPE(wire_running, "running", running_fields);
+
+/* --- Parts of a task that other workers do --------------------------------------------------- */
+static const char *const piece_paths[] = {"attach", "imageio", NULL};
+static const char *const part_states[] = {"waiting", "running",   "succeeded",
+                                          "failed",  "cancelled", NULL};
+
+static const struct shape_field piece_fields[] = {
+    STRING(wire_piece, disk, REQUIRED, 1, WIRE_NAME_MAX,
+           "Id of the disk in the engine; restore: of the new one."),
+    STRING(wire_piece, from, OPTIONAL, 1, WIRE_NAME_MAX,
+           "Restore: id of the disk in the restore point."),
+    STRING(wire_piece, image, OPTIONAL, 1, WIRE_NAME_MAX,
+           "Backup: id of the disk's volume in the snapshot, for image transfers."),
+    WORDS(wire_piece, path, REQUIRED, piece_paths, "The way the bytes go."),
+    INT(wire_piece, size_bytes, REQUIRED, 1, SHAPE_INT_MAX, "Virtual size of the disk."),
+    INT(wire_piece, offset, REQUIRED, 0, SHAPE_INT_MAX, "Where in the disk it begins."),
+    INT(wire_piece, length, REQUIRED, 1, SHAPE_INT_MAX, "How long it is, in bytes."),
+};
+static const struct shape shape_piece = SHAPE(wire_piece, "piece", piece_fields);
+
+static const char *check_part(const void *message, const char **ret_member)
+{
+    const struct wire_part *p = message;
+    if (!p->pieces.count) {
+        *ret_member = "pieces";
+        return "is missing";
+    }
+    return !p->snapshot == !p->point ? "needs exactly one of snapshot and point" : NULL;
+}
+
+#define PART_N(tag) INT(tag, n, REQUIRED, 1, WIRE_PARTS_MAX, "Which part of that task, from 1.")
+static const struct shape_field part_fields[] = {
+    UUID(wire_part, of, REQUIRED, "The task that gives it away."),
+    PART_N(wire_part),
+    STRING(wire_part, snapshot, OPTIONAL, 1, WIRE_NAME_MAX,
+           "Backup: id of the snapshot to read, which belongs to that task."),
+    STRING(wire_part, point, OPTIONAL, 1, WIRE_NAME_MAX,
+           "Restore: id of the restore point to read."),
+    ARRAY(wire_part, pieces, wire_piece, shape_piece, WIRE_PIECES_MAX, "What to copy."),
+};
+static const struct shape shape_part =
+    SHAPE_WITH_RULE(wire_part, "part", part_fields, check_part,
+                    "{\"allOf\":[" GIVEN_ARRAY("pieces") ",{\"oneOf\":[" GIVEN(
+                        "snapshot", "string") "," GIVEN("point", "string") "]}]}");
+
+static const struct shape_field part_state_fields[] = {
+    PART_N(wire_part_state),
+    UUID(wire_part_state, task, REQUIRED, "The part's own task."),
+    WORDS(wire_part_state, state, REQUIRED, part_states, "How it stands."),
+    SLUG(wire_part_state, worker, OPTIONAL, "Who does it, or did; absent while it waits."),
+    INT(wire_part_state, fence, OPTIONAL, 0, SHAPE_INT_MAX,
+        "Of its grant; its session in the repository is `<task>.<fence>`. 0 = nobody took it."),
+    STRING(wire_part_state, point, OPTIONAL, 1, WIRE_NAME_MAX,
+           "Backup: the restore point that holds what was copied, once it has succeeded."),
+    AMOUNT(wire_part_state, bytes_done, "Copied so far."),
+    AMOUNT(wire_part_state, bytes_total, "To copy."),
+    OBJECT(wire_part_state, stats, OPTIONAL, wire_stats, shape_stats,
+           "Times and bytes, once it has succeeded."),
+    OBJECT(wire_part_state, error, OPTIONAL, wire_error, shape_error, "Why it failed."),
+};
+static const struct shape shape_part_state =
+    SHAPE(wire_part_state, "part-state", part_state_fields);
 
 /* --- Offer ----------------------------------------------------------------------------------- */
 static const char *check_offer(const void *message, const char **ret_member)
@@ -92,6 +154,9 @@ static const char *check_offer(const void *message, const char **ret_member)
         {"plan", "plan", o->plan != NULL},
         {"cleanup", "cleanup", o->cleanup.count > 0},
         {"cleanup", "cleanup_task", o->cleanup_task != NULL},
+        {"backup-part", "vm", o->vm != NULL},
+        {"backup-part", "part", o->part != NULL},
+        {"restore-part", "part", o->part != NULL},
     };
     for (size_t i = 0; i < ARRAY_LEN(needs); i++) {
         if (strcmp(o->kind, needs[i].kind) == 0 && !needs[i].given) {
@@ -116,7 +181,8 @@ static const struct shape_field offer_fields[] = {
     SLUG(wire_offer, zone, REQUIRED, "Where."),
     WORDS(wire_offer, lane, REQUIRED, shape_lanes, "In which lane."),
     ATTEMPT(wire_offer),
-    STRING(wire_offer, vm, OPTIONAL, 1, WIRE_NAME_MAX, "Id of the VM; backup and export need it."),
+    STRING(wire_offer, vm, OPTIONAL, 1, WIRE_NAME_MAX,
+           "Id of the VM; backup, backup-part and export need it."),
     STRING(wire_offer, vm_name, OPTIONAL, 1, WIRE_NAME_MAX, "Its name, for people."),
     INT(wire_offer, deadline_s, OPTIONAL, 0, WIRE_DEADLINE_MAX_S,
         "Seconds it may take from its first grant; 0 = no limit."),
@@ -131,6 +197,8 @@ static const struct shape_field offer_fields[] = {
     OBJECT(wire_offer, prune, OPTIONAL, wire_prune, shape_wire_prune, "Prune: what, and how."),
     OBJECT(wire_offer, verify, OPTIONAL, wire_verify, shape_wire_verify, "Verify: what."),
     OBJECT(wire_offer, plan, OPTIONAL, wire_plan, shape_wire_plan, "Plan: which VMs, and how."),
+    OBJECT(wire_offer, part, OPTIONAL, wire_part, shape_part,
+           "backup-part, restore-part: what to copy, for which task."),
     STRINGS(wire_offer, proxies, WIRE_SELECT_MAX, WIRE_NAME_MAX,
             "Plan: VMs (ids or names) that workers run in; left out unless they are named."),
     ARRAY(wire_offer, rates, wire_rate, shape_rate, WIRE_PATHS_MAX,
@@ -156,7 +224,10 @@ const struct shape shape_wire_offer = SHAPE_WITH_RULE(
     KIND_NEEDS("verify", GIVEN("verify", "object")) ","
     KIND_NEEDS("plan", GIVEN("plan", "object")) ","
     KIND_NEEDS("cleanup", GIVEN_ARRAY("cleanup")) ","
-    KIND_NEEDS("cleanup", GIVEN("cleanup_task", "string"))
+    KIND_NEEDS("cleanup", GIVEN("cleanup_task", "string")) ","
+    KIND_NEEDS("backup-part", GIVEN("vm", "string")) ","
+    KIND_NEEDS("backup-part", GIVEN("part", "object")) ","
+    KIND_NEEDS("restore-part", GIVEN("part", "object"))
     "]}");
 /* clang-format on */
 
@@ -196,6 +267,18 @@ static const struct shape_field copying_fields[] = {
     AMOUNT(wire_copying, rate_bps, "Bytes per second, lately."),
 };
 const struct shape shape_wire_copying = SHAPE(wire_copying, "copying", copying_fields);
+
+static const struct shape_field parts_fields[] = {
+    TASK(wire_parts),
+    WORKER(wire_parts),
+    ATTEMPT(wire_parts),
+    FENCE(wire_parts),
+    ARRAY(wire_parts, parts, wire_part, shape_part, WIRE_PARTS_MAX,
+          "What to give to other workers; a number that is known already changes nothing."),
+    INTS(wire_parts, withdraw, WIRE_PARTS_MAX, WIRE_PARTS_MAX,
+         "Parts (by number) that need not be done any more."),
+};
+const struct shape shape_wire_parts = SHAPE(wire_parts, "parts", parts_fields);
 
 static const struct shape_field items_fields[] = {
     TASK(wire_items),
@@ -277,6 +360,17 @@ static const struct shape_field stop_fields[] = {
     TEXT(wire_stop, reason, OPTIONAL, WIRE_TEXT_MAX, "Why, for people."),
 };
 const struct shape shape_wire_stop = SHAPE(wire_stop, "stop", stop_fields);
+
+static const struct shape_field parted_fields[] = {
+    TASK(wire_parted),
+    WORKER(wire_parted),
+    ATTEMPT(wire_parted),
+    INT(wire_parted, fence, REQUIRED, 1, SHAPE_INT_MAX,
+        "Of the grant under which they were given."),
+    ARRAY(wire_parted, states, wire_part_state, shape_part_state, WIRE_PARTS_MAX,
+          "All parts that this grant gave away, by number."),
+};
+const struct shape shape_wire_parted = SHAPE(wire_parted, "parted", parted_fields);
 
 static const struct shape_field drain_fields[] = {
     SLUG(wire_drain, worker, OPTIONAL, "Whom it means; absent = whoever gets it."),

@@ -60,6 +60,8 @@ const char *topology_event_key(enum wire_type type)
         return "task.step";
     case WIRE_COPYING:
         return "task.copying";
+    case WIRE_PARTS:
+        return "task.parts";
     case WIRE_ITEMS:
         return "task.items";
     case WIRE_RESULT:
@@ -90,6 +92,7 @@ const char *topology_event_key(enum wire_type type)
     case WIRE_GRANT:
     case WIRE_DENY:
     case WIRE_STOP:
+    case WIRE_PARTED:
     case WIRE_DRAIN:
     case WIRE_CHECKUP:
     case WIRE_TYPE_COUNT:

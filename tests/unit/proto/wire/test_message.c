@@ -337,6 +337,42 @@ static void test_free_members(void **state)
     wire_free_members(WIRE_STOP, &stop);
 }
 
+/* --- Parts ----------------------------------------------------------------------------------- */
+static void test_part_lies_within_its_disks(void **state)
+{
+    (void)state;
+    char task[] = TASK, other[] = "11112222-3333-4444-8555-666677778888", disk[] = "d1";
+    struct wire_piece pieces[] = {
+        {.disk = disk, .size_bytes = 100, .offset = 0, .length = 100},
+        {.disk = disk, .size_bytes = 100, .offset = 99, .length = 1},
+    };
+    struct wire_part part = {.of = task, .n = 1, .pieces = {pieces, 2}};
+    struct err err = ERR_INIT;
+    assert_true(wire_part_check(&part, TASK, &err));
+    assert_false(wire_part_check(&part, other, &err));
+    assert_int_equal(err.code, ERR_BAD_MESSAGE);
+    static const struct {
+        int64_t offset, length;
+    } bad[] = {{99, 2}, {100, 1}, {101, 1}, {1, INT64_MAX}, {INT64_MAX, 1}};
+    for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
+        err_clear(&err);
+        pieces[1].offset = bad[i].offset;
+        pieces[1].length = bad[i].length;
+        assert_false(wire_part_check(&part, TASK, &err));
+        assert_int_equal(err.code, ERR_BAD_MESSAGE);
+        assert_non_null(strstr(err.message, "ends behind the disk"));
+    }
+}
+
+static void test_part_kinds(void **state)
+{
+    (void)state;
+    assert_true(wire_is_part("backup-part"));
+    assert_true(wire_is_part("restore-part"));
+    assert_false(wire_is_part("backup"));
+    assert_false(wire_is_part("part"));
+}
+
 /* --- Errors and words ------------------------------------------------------------------------ */
 static void test_errors_travel(void **state)
 {
@@ -472,6 +508,8 @@ int main(void)
         cmocka_unit_test(test_encode_cuts_texts),
         cmocka_unit_test(test_encode_leaves_out_what_is_absent),
         cmocka_unit_test(test_free_members),
+        cmocka_unit_test(test_part_lies_within_its_disks),
+        cmocka_unit_test(test_part_kinds),
         cmocka_unit_test(test_errors_travel),
         cmocka_unit_test(test_words),
         cmocka_unit_test(test_random_damage),

@@ -25,6 +25,7 @@ static void test_names(void **state)
     assert_string_equal(topology_event_key(WIRE_CLAIM), "task.claim");
     assert_string_equal(topology_event_key(WIRE_STEP), "task.step");
     assert_string_equal(topology_event_key(WIRE_COPYING), "task.copying");
+    assert_string_equal(topology_event_key(WIRE_PARTS), "task.parts");
     assert_string_equal(topology_event_key(WIRE_ITEMS), "task.items");
     assert_string_equal(topology_event_key(WIRE_RESULT), "task.result");
     assert_string_equal(topology_event_key(WIRE_PRESENCE), "worker.presence");

@@ -118,6 +118,13 @@ static json_t *schema_of_field(const struct shape_field *f, json_t *defs)
                                       "maxLength", (int)f->item_max));
         set_int(s, "maxItems", f->max);
         break;
+    case SHAPE_INTS:
+        set_type(s, f, "array");
+        json_object_set_new(s, "items",
+                            json_pack("{s:s,s:i,s:I}", "type", "integer", "minimum", 1, "maximum",
+                                      (json_int_t)f->item_max));
+        set_int(s, "maxItems", f->max);
+        break;
     case SHAPE_HANDLES:
         set_type(s, f, "object");
         json_object_set_new(s, "propertyNames",
