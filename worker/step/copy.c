@@ -218,7 +218,9 @@ bool step_copy(struct task_run *run, struct err *err)
     struct job job = {
         .run = run, .b = b, .parent = parent, .space = space_watch_begin(run, &watch)};
     struct transfer_keeper *keeper = keep_transfers(run, b);
-    bool ok = parallel_run(run, b->plan_count, sizes, copy_disk, &job, err);
+    struct parallel_opts all = {
+        .count = b->plan_count, .sizes = sizes, .work = copy_disk, .ctx = &job};
+    bool ok = parallel_run(run, &all, err);
     transfer_keeper_end(keeper);
     space_watch_end(job.space, ok, err);
     take_stats(run, b);

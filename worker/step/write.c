@@ -166,7 +166,9 @@ bool step_write(struct task_run *run, struct err *err)
                                      .what = "restore"};
     struct job job = {.run = run, .r = r, .space = space_watch_begin(run, &watch)};
     struct transfer_keeper *keeper = keep_uploads(run, r);
-    bool ok = parallel_run(run, r->disk_count, sizes, write_disk, &job, err);
+    struct parallel_opts all = {
+        .count = r->disk_count, .sizes = sizes, .work = write_disk, .ctx = &job};
+    bool ok = parallel_run(run, &all, err);
     transfer_keeper_end(keeper);
     space_watch_end(job.space, ok, err);
     run->stats.bytes_read = job.written;

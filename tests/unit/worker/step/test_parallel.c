@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Several disks at once: the slot limit, the first error, cancel, progress. */
 #include <assert.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -20,6 +21,10 @@ struct load {
     uint64_t sizes[DISKS];
     _Atomic int now, most, done;
     int fail_at; /* -1 = none */
+    bool slow;
+    void (*tick)(void *ctx);
+    pthread_t task_thread;
+    int ticks, ticks_elsewhere; /* of the task thread */
 };
 
 static int setup(void **state)
@@ -55,7 +60,7 @@ static bool work(void *ctx, size_t index, const struct copy_opts *copy, struct e
     assert(copy->threads == 2);
     bool ok = true;
     for (int i = 0; ok && i < 20; i++) {
-        clock_sleep_ms(clock_system(), 1);
+        clock_sleep_ms(clock_system(), l->slow ? 5 : 1);
         copy->progress(copy->context, (uint64_t)(i + 1) * 50, 1000);
         if (copy->cancelled(copy->context))
             ok = err_set(err, ERR_CANCELLED, 0, "cancelled");
@@ -67,11 +72,18 @@ static bool work(void *ctx, size_t index, const struct copy_opts *copy, struct e
     return ok;
 }
 
+static bool run_all(struct load *l, struct err *err)
+{
+    struct parallel_opts opts = {
+        .count = DISKS, .sizes = l->sizes, .work = work, .ctx = l, .tick = l->tick};
+    return parallel_run(&l->fake.run, &opts, err);
+}
+
 static void test_all_within_the_limit(void **state)
 {
     struct load *l = *state;
     struct err err = ERR_INIT;
-    assert_true(parallel_run(&l->fake.run, DISKS, l->sizes, work, l, &err));
+    assert_true(run_all(l, &err));
     assert_int_equal(l->done, DISKS);
     assert_in_range(l->most, 1, 3);
     assert_true(l->fake.copyings >= 1);
@@ -82,7 +94,7 @@ static void test_the_first_error_stops_the_others(void **state)
     struct load *l = *state;
     l->fail_at = 1;
     struct err err = ERR_INIT;
-    assert_false(parallel_run(&l->fake.run, DISKS, l->sizes, work, l, &err));
+    assert_false(run_all(l, &err));
     assert_int_equal(err.code, ERR_IO);
     assert_true(l->done < DISKS);
     assert_int_equal(l->now, 0); /* all threads have ended */
@@ -93,8 +105,38 @@ static void test_stop(void **state)
     struct load *l = *state;
     l->fake.stopped = ERR_LEASE_LOST;
     struct err err = ERR_INIT;
-    assert_false(parallel_run(&l->fake.run, DISKS, l->sizes, work, l, &err));
+    assert_false(run_all(l, &err));
     assert_int_equal(err.code, ERR_LEASE_LOST); /* the true reason, not `cancelled` */
+}
+
+static void count_tick(void *ctx)
+{
+    struct load *l = ctx;
+    l->ticks++;
+    l->ticks_elsewhere += !pthread_equal(pthread_self(), l->task_thread);
+}
+
+/* While the disks are copied the task's thread is free for other things. */
+static void test_ticks(void **state)
+{
+    struct load *l = *state;
+    l->tick = count_tick;
+    l->task_thread = pthread_self();
+    l->fake.settings.disks_at_once = 1;
+    l->slow = true;
+    struct err err = ERR_INIT;
+    assert_true(run_all(l, &err));
+    assert_true(l->ticks >= 1);
+    assert_int_equal(l->ticks_elsewhere, 0);
+}
+
+static void test_nothing_to_do(void **state)
+{
+    struct load *l = *state;
+    struct err err = ERR_INIT;
+    struct parallel_opts none = {.work = work, .ctx = l};
+    assert_true(parallel_run(&l->fake.run, &none, &err));
+    assert_int_equal(l->done, 0);
 }
 
 int main(void)
@@ -103,6 +145,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_all_within_the_limit, setup, teardown),
         cmocka_unit_test_setup_teardown(test_the_first_error_stops_the_others, setup, teardown),
         cmocka_unit_test_setup_teardown(test_stop, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_ticks, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_nothing_to_do, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
