@@ -29,6 +29,11 @@ bool block_volume_actual_size(const char *path, uint64_t *ret_bytes, struct err 
  * from the sandbox at the same instant". Must not be called on a volume that is being written. */
 bool block_volume_flatten(const char *path, enum block_format format, const char *raw_path,
                           struct err *err);
+/* Make a volume at rest larger; what is new reads as zeroes. Its bitmaps grow with it. */
+bool block_volume_resize(const char *path, enum block_format format, uint64_t size_bytes,
+                         struct err *err);
+/* A copy of a volume at rest that has no backing volume, bitmaps included. */
+bool block_volume_copy(const char *path, enum block_format format, const char *to, struct err *err);
 /* The dirty bitmaps of a volume at rest that is about to get `overlay` on top of it: the overlay
  * records from now on under the same names. */
 bool block_volume_carry_bitmaps(const char *base, const char *overlay, struct err *err);
@@ -64,6 +69,9 @@ bool block_vm_is_running(struct block_vm *vm);
 char *block_vm_nbd_uri(struct block_vm *vm, const char *disk_id);
 bool block_vm_plug(struct block_vm *vm, const struct block_disk *disk, struct err *err);
 bool block_vm_unplug(struct block_vm *vm, const char *disk_id, struct err *err);
+/* Make a disk larger while the guest has it, who loses the connection for an instant. */
+bool block_vm_resize(struct block_vm *vm, const char *disk_id, uint64_t size_bytes,
+                     struct err *err);
 
 struct block_overlay {
     char disk_id[37];

@@ -482,6 +482,37 @@ bool block_vm_merge(struct block_vm *vm, const char *disk_id, const char *top, c
     return ok || err_wrap(err, "merge");
 }
 
+/* --- Growing -----------------------------------------------------------------------------------
+ */
+
+/* A disk that an export offers keeps its size, so the export is made anew. */
+static bool resize(struct block_vm *vm, const char *disk_id, uint64_t size_bytes, struct err *err)
+{
+    const struct vm_disk *disk = vm_get_disk(vm, disk_id, err);
+    if (!disk)
+        return false;
+    if (disk->errnum != 0)
+        return err_set(err, ERR_CONFLICT, 0, "disk '%s' has write errors", disk_id);
+    if (!qsd_unexport(vm->qsd, EXPORT(disk), err))
+        return false;
+    bool ok = qmp_call(
+        vm->qsd->qmp, "block_resize",
+        json_pack("{s:s, s:I}", "node-name", ACTIVE(disk)->node, "size", (json_int_t)size_bytes),
+        NULL, err);
+    struct err back = ERR_INIT;
+    if (!export_disk(vm, disk, &back))
+        err_keep_first(err, &back);
+    return ok && !err_is_set(err);
+}
+
+bool block_vm_resize(struct block_vm *vm, const char *disk_id, uint64_t size_bytes, struct err *err)
+{
+    pthread_mutex_lock(&vm->lock);
+    bool ok = resize(vm, disk_id, size_bytes, err);
+    pthread_mutex_unlock(&vm->lock);
+    return ok || err_wrap(err, "make disk '%s' larger", disk_id);
+}
+
 /* --- Faults ------------------------------------------------------------------------------------
  */
 

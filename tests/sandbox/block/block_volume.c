@@ -77,6 +77,26 @@ bool block_volume_flatten(const char *path, enum block_format format, const char
     return proc_run(argv, NULL, err);
 }
 
+bool block_volume_resize(const char *path, enum block_format format, uint64_t size_bytes,
+                         struct err *err)
+{
+    char size[24];
+    snprintf(size, sizeof size, "%" PRIu64, size_bytes);
+    const char *argv[] = {"qemu-img", "resize", "-q", "-f", block_format_name(format),
+                          path,       size,     NULL};
+    return proc_run(argv, NULL, err);
+}
+
+/* As vdsm copies a volume of a disk that is in checkpoints (its storage/sdm/api/copy_data). */
+bool block_volume_copy(const char *path, enum block_format format, const char *to, struct err *err)
+{
+    const char *name = block_format_name(format);
+    const char *raw[] = {"qemu-img", "convert", "-q", "-f", name, "-O", name, path, to, NULL};
+    const char *qcow2[] = {"qemu-img", "convert",   "-q", "-f", name, "-O",
+                           name,       "--bitmaps", path, to,   NULL};
+    return proc_run(format == BLOCK_RAW ? raw : qcow2, NULL, err);
+}
+
 /* --- Bitmaps at rest ---------------------------------------------------------------------------
  */
 

@@ -446,6 +446,8 @@ void attachments_update(struct engine *e, struct request *r)
         }
         a->disk->incremental = !strcmp(backup, "incremental");
     }
+    if (disk && !disk_extend(e, r, a->disk, disk))
+        return;
     if (!change_active(e, r, vm, a, in_bool(r->body, "active", a->active)))
         return;
     if (a->gone)

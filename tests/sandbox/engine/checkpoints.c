@@ -93,7 +93,8 @@ static bool drop_at_rest(struct engine *e, const struct disk *d, const char *nam
 bool checkpoints_drop_bitmaps(struct engine *e, struct vm *vm, struct disk *d, const char *name,
                               struct err *err)
 {
-    if (!vm_is_running(vm))
+    const struct attachment *a = vm_attachment(vm, d->id);
+    if (!vm_is_running(vm) || !a || !a->plugged) /* it may have been taken away since */
         return drop_at_rest(e, d, name, err);
     struct block_vm *block = vm->block;
     if (!storage_begin(e, vm, err))

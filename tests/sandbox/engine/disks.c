@@ -407,7 +407,6 @@ void disks_update(struct engine *e, struct request *r)
     struct disk *d = model_disk(&e->model, r->ids[0]);
     const char *alias = in_str(r->body, "alias"), *description = in_str(r->body, "description");
     const char *backup = in_str(r->body, "backup");
-    uint64_t size = d ? in_u64(r->body, "provisioned_size", d->size_bytes) : 0;
     if (!d) {
         reply_empty(r, 404);
     } else if (d->status == DISK_LOCKED || d->busy) {
@@ -419,9 +418,7 @@ void disks_update(struct engine *e, struct request *r)
         reply_refused(r, 400,
                       "Cannot edit Virtual Disk. Disk configuration (RAW backup-Incremental) is "
                       "incompatible with the storage domain type.");
-    } else if (size != d->size_bytes) {
-        reply_refused(r, 400, "Cannot edit Virtual Disk. This engine cannot resize disks.");
-    } else {
+    } else if (disk_extend(e, r, d, r->body)) {
         if (alias) {
             free(d->alias);
             d->alias = xstrdup(alias);

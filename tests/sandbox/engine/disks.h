@@ -13,5 +13,8 @@ struct disk *disks_create(struct engine *e, struct request *r, const json_t *bod
                           const char *snapshot_id);
 /* Takes it from every VM and deletes it: 404 after a while. */
 void disks_destroy(struct engine *e, struct disk *d, const char *correlation_id);
+/* Makes it larger if the body (type Disk) says so: a job thread does it, the disk is locked until
+ * then. False: refused, the answer is in the request. */
+bool disk_extend(struct engine *e, struct request *r, struct disk *d, const json_t *body);
 /* Adds "creation_status" and its link to the answer of a POST. */
 void disks_add_creation_status(json_t *o);

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "proto/base/file.h"
+#include "proto/base/log.h"
 #include "tests/sandbox/engine/storage.h"
 #include "tests/sandbox/guest/guest.h"
 #include "tests/sandbox/guest/pattern.h"
@@ -40,6 +41,29 @@ static void fill_spec(const struct vm *vm, struct pattern_spec *spec)
         d->shared_percent = a->disk->shared_percent;
         d->hot_mib = a->disk->hot_mib;
     }
+}
+
+/* What is on its disks follows from the first start for ever: disks that come later, or grow, are
+ * no partition of its. One without a disk of its own does not come up. */
+static bool take_spec(const struct engine *e, struct vm *vm, struct pattern_spec *spec,
+                      struct err *err)
+{
+    if (!vm->guest_placed) {
+        fill_spec(vm, spec);
+        vm->guest_placed = spec->disk_count > 0;
+        return true;
+    }
+    SCOPED_FREE char *path = guests_spec_path(e, vm);
+    if (!pattern_spec_load(path, spec, err))
+        return false;
+    for (size_t i = 0; i < spec->disk_count; i++) {
+        const struct attachment *a = vm_attachment(vm, spec->disks[i].id);
+        if (a && takes_part(a))
+            continue;
+        log_warn("guest_without_disk", LOG_STR("vm", vm->name), LOG_STR("disk", spec->disks[i].id));
+        spec->disk_count = 0;
+    }
+    return true;
 }
 
 static struct guest *start_writer(struct engine *e, struct vm *vm, const struct pattern_spec *spec,
@@ -107,18 +131,18 @@ bool guests_start(struct engine *e, struct vm *vm, struct err *err)
         return true;
     if (vm->guest_kind == GUEST_LINUX)
         return start_linux(e, vm, err);
-    struct pattern_spec *spec = ALLOC_NEW(struct pattern_spec);
-    fill_spec(vm, spec);
-    struct guest *g = NULL;
-    bool ok = spec->disk_count == 0;
-    if (!ok && storage_begin(e, vm, err)) {
-        g = start_writer(e, vm, spec, err);
-        storage_end(e, vm);
-        ok = g != NULL;
-    }
+    SCOPED_FREE struct pattern_spec *spec = ALLOC_NEW(struct pattern_spec);
+    vm->guest = NULL;
+    if (!take_spec(e, vm, spec, err))
+        return false;
+    if (spec->disk_count == 0)
+        return true;
+    if (!storage_begin(e, vm, err))
+        return false;
+    struct guest *g = start_writer(e, vm, spec, err);
+    storage_end(e, vm);
     vm->guest = g;
-    free(spec);
-    return ok;
+    return g != NULL;
 }
 
 bool guests_wait(struct engine *e, struct vm *vm, struct err *err)

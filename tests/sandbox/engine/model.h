@@ -229,6 +229,7 @@ struct vm {
     unsigned writer_rate; /* records a second */
     unsigned seed;
     struct guest *guest; /* the process that writes to its disks */
+    bool guest_placed;   /* which disks it has, and how large, is settled */
 };
 
 struct job_step {

@@ -100,6 +100,7 @@ static const struct route routes[] = {
     {"PUT", "disks/{}", disks_update, "Disk", "Editing Disk"},
     {"DELETE", "disks/{}", disks_remove, NULL, "Removing Disk"},
     {"GET", "disks/{}/disksnapshots", disk_disksnapshots, NULL, NULL},
+    {"POST", "disks/{}/move", disk_move, "Action", "Moving Disk"},
 
     {"GET", "imagetransfers", transfers_list, NULL, NULL},
     {"POST", "imagetransfers", transfers_add, "ImageTransfer", "Transferring Image"},

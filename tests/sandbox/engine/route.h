@@ -107,6 +107,7 @@ ROUTE_FN(disks_add);
 ROUTE_FN(disks_update);
 ROUTE_FN(disks_remove);
 ROUTE_FN(disk_disksnapshots);
+ROUTE_FN(disk_move);
 /* backups.c, checkpoints.c */
 ROUTE_FN(backups_list);
 ROUTE_FN(backups_get);
