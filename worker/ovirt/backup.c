@@ -215,7 +215,9 @@ bool ovirt_backup_disks(struct engine_session *s, const char *vm_id, const char 
         const char *disk = member_str(o, "id"), *mode = member_str(o, "backup_mode");
         if (disk)
             found.v[found.count++] = (struct ovirt_backup_disk){
-                .id = xstrdup(disk), .is_incremental = !mode || strcmp(mode, "incremental") == 0};
+                .id = xstrdup(disk),
+                .is_incremental = !mode || strcmp(mode, "incremental") == 0,
+                .size_bytes = member_u64_or(o, "provisioned_size", 0)};
     }
     *ret = found;
     return true;

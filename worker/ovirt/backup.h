@@ -57,6 +57,7 @@ bool ovirt_backup_end(struct engine_session *s, const char *vm_id, const char *i
 struct ovirt_backup_disk {
     char *id;
     bool is_incremental;
+    uint64_t size_bytes; /* as the backup has it; 0 = not told */
 };
 struct ovirt_backup_disks {
     struct ovirt_backup_disk *v;

@@ -211,15 +211,21 @@ static bool ask_down(struct task_run *run, struct backup *b, char **from, struct
 
 /* --- Per disk --------------------------------------------------------------------------------- */
 
+/* The disk as the base has it, or NULL. */
+static const struct point_disk *in_base(const struct point_meta *base, const struct backup_disk *d)
+{
+    for (size_t i = 0; i < base->disk_count; i++) {
+        if (strcmp(base->disks[i].id, d->disk->id) == 0)
+            return &base->disks[i];
+    }
+    return NULL;
+}
+
 /* Why the disk's changes cannot be laid upon the base; NULL = they can. */
 static const char *base_obstacle(const struct backup *b, const struct point_meta *base,
                                  const struct backup_disk *d)
 {
-    const struct point_disk *was = NULL;
-    for (size_t i = 0; i < base->disk_count && !was; i++) {
-        if (strcmp(base->disks[i].id, d->disk->id) == 0)
-            was = &base->disks[i];
-    }
+    const struct point_disk *was = in_base(base, d);
     struct err ignored = ERR_INIT;
     if (!was)
         return "the last restore point does not have it";
@@ -234,25 +240,38 @@ static const char *base_obstacle(const struct backup *b, const struct point_meta
     return NULL;
 }
 
-static bool is_incremental(const struct ovirt_backup_disks *disks, const char *id)
+static const struct ovirt_backup_disk *in_backup(const struct ovirt_backup_disks *disks,
+                                                 const char *id)
 {
     for (size_t i = 0; i < disks->count; i++) {
         if (strcmp(disks->v[i].id, id) == 0)
-            return disks->v[i].is_incremental;
+            return &disks->v[i];
     }
-    return false;
+    return NULL;
 }
 
-/* A disk without incremental backup is always read whole; nobody needs to be told. */
+/* A disk without incremental backup is always read whole; that is said once, when it turns up. */
+static const char *why_whole(const struct backup *b, const struct point_meta *base,
+                             const struct ovirt_backup_disk *now, const struct backup_disk *d)
+{
+    if (!d->disk->incremental)
+        return in_base(base, d) ? NULL : "incremental backup is off for it, now and later";
+    return now && now->is_incremental
+               ? base_obstacle(b, base, d)
+               : "the engine gives all of it (it was not in the last checkpoint)";
+}
+
+/* The size is that of the backup's instant: the disk may have grown since the precheck. */
 static void choose_disk(struct task_run *run, const struct backup *b, const struct point_meta *base,
                         const struct ovirt_backup_disks *disks, struct backup_disk *d)
 {
-    if (!b->base || !d->disk->incremental)
+    const struct ovirt_backup_disk *now = in_backup(disks, d->disk->id);
+    if (now && now->size_bytes > 0)
+        d->size_bytes = now->size_bytes;
+    if (!b->base)
         return;
-    const char *why = is_incremental(disks, d->disk->id)
-                          ? base_obstacle(b, base, d)
-                          : "the engine gives all of it (it was not in the last checkpoint)";
-    d->by_changes = !why;
+    const char *why = why_whole(b, base, now, d);
+    d->by_changes = !why && d->disk->incremental;
     if (why)
         warn_full(run, d->disk->id, why);
 }
