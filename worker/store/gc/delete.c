@@ -167,11 +167,19 @@ bool store_point_delete(struct store *store, const char *id_or_prefix, bool last
 
 /* ---- part points */
 
+/* Then a collector may have taken its files while they were read. */
+static bool is_deleted_meanwhile(struct store *store, const char *id)
+{
+    struct err ignored = ERR_INIT;
+    bool is_deleted = false;
+    return is_in(store, "deleted", id, &is_deleted, &ignored) && is_deleted;
+}
+
 bool store_part_point_delete(struct store *store, const char *id, struct err *err)
 {
     bool is_protected = false;
     SCOPED(store_point) struct store_point *point = store_point_open_any(store, id, err);
-    if (!point && err->code == ERR_NOT_FOUND) {
+    if (!point && (err->code == ERR_NOT_FOUND || is_deleted_meanwhile(store, id))) {
         err_clear(err);
         return true;
     }
