@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The golden repositories, tests/fixtures/store-v1, store-v1-encrypted and store-v1-bequest: what
- * version 1 of the format wrote, every later version must read. Never regenerate one to make this
- * test pass: a new version of the format gets a fixture of its own beside it. `store_golden --make
- * DIR` wrote the first, `store_golden --make DIR KEY_FILE PASSPHRASE_FILE` the second,
- * `store_golden --make-bequest DIR` the third.
+ * The golden repositories, tests/fixtures/store-v1, store-v1-encrypted, store-v1-bequest and
+ * store-v1-parts: what version 1 of the format wrote, every later version must read. Never
+ * regenerate one to make this test pass: a new version of the format gets a fixture of its own
+ * beside it. `store_golden --make DIR` wrote the first, `store_golden --make DIR KEY_FILE
+ * PASSPHRASE_FILE` the second, `store_golden --make-bequest DIR` the third, `store_golden
+ * --make-parts DIR` the last.
  */
 #include <fcntl.h>
 #include <stdio.h>
@@ -90,6 +91,68 @@ static bool make_bequest(const char *path, struct err *err)
     SCOPED(store) struct store *store = store_init(path, NULL, err);
     return store && make_day(store, "bequest.1", 1, NULL, NULL, LEAVE, err) &&
            make_day(store, "bequest.2", 2, NULL, "bequest.1", COMMIT, err);
+}
+
+/* Write, or keep from `from`, a range of disk-a. */
+static bool fill_a(struct store_session *s, struct store_disk *disk, struct store_reader *from,
+                   size_t begin, size_t end, struct err *err)
+{
+    struct disk_image a = disk_a(2);
+    struct store_stream *stream = store_stream_begin(s, err);
+    bool ok = stream &&
+              (from ? store_stream_keep_from(stream, disk, from, begin, end - begin, NULL, err)
+                    : store_stream_write(stream, disk, begin, a.data + begin, end - begin, err));
+    store_stream_end(stream);
+    free(a.data);
+    return ok;
+}
+
+enum { PART_BEGIN = 64 * KIB, PART_END = 224 * KIB };
+
+static struct store_session *begin_a(struct store *store, const char *id, const char *part_of,
+                                     struct store_disk **ret_disk, struct err *err)
+{
+    struct store_session_opts opts = {.id = id,
+                                      .vm_id = "0f1e2d3c-0000-4000-8000-000000000001",
+                                      .vm_name = "golden \xc3\xbc",
+                                      .worker = "maker",
+                                      .part_of = part_of};
+    const struct store_disk_opts disk = {.id = "disk-a", .size_bytes = A_BYTES};
+    struct store_session *s = store_session_begin(store, &opts, err);
+    *ret_disk = s ? store_disk_begin(s, &disk, err) : NULL;
+    return s;
+}
+
+static bool commit_a(struct store_session *s, struct store_disk *disk, struct err *err)
+{
+    json_t *meta = json_pack("{s:s, s:i}", "task", "parts", "fence", 2);
+    bool ok = store_disk_finish(disk, NULL, err) && store_session_commit(s, meta, err);
+    json_decref(meta);
+    return ok;
+}
+
+/* A point, and the part that some of it was kept from, which nobody has deleted yet. */
+static bool make_parts(const char *path, struct err *err)
+{
+    struct store_disk *disk;
+    struct disk_image b = disk_b();
+    SCOPED(store) struct store *store = store_init(path, NULL, err);
+    SCOPED(store_session)
+    struct store_session *p = store ? begin_a(store, "part.1", "parts", &disk, err) : NULL;
+    bool ok =
+        p && disk && fill_a(p, disk, NULL, PART_BEGIN, PART_END, err) && commit_a(p, disk, err);
+    SCOPED(store_point)
+    struct store_point *point = ok ? store_point_open_any(store, "part.1", err) : NULL;
+    SCOPED(store_reader)
+    struct store_reader *part = point ? store_disk_open(point, "disk-a", err) : NULL;
+    SCOPED(store_session)
+    struct store_session *s = part ? begin_a(store, "parts.2", NULL, &disk, err) : NULL;
+    ok = s && disk && fill_a(s, disk, NULL, 0, PART_BEGIN, err) &&
+         fill_a(s, disk, part, PART_BEGIN, PART_END, err) &&
+         fill_a(s, disk, NULL, PART_END, A_BYTES, err) && write_image(s, &b, 0, NULL, NULL, err) &&
+         store_session_put_blob(s, "vm.ovf", "<ovf/>", 6, err) && commit_a(s, disk, err);
+    free(b.data);
+    return ok;
 }
 
 /* ---- reading it */
@@ -185,6 +248,27 @@ static void test_golden_bequest_is_read(void **state)
     store_free(store);
 }
 
+static void test_golden_parts_are_read(void **state)
+{
+    (void)state;
+    struct err err = ERR_INIT;
+    SCOPED_FREE char *path = fixture("store-v1-parts");
+    struct store *store = store_open(path, NULL, &err);
+    MUST(store, &err);
+    struct store_point_list list;
+    MUST(store_points_list(store, NULL, &list, &err), &err);
+    assert_int_equal(list.count, 1);
+    store_point_list_done(&list);
+    check_point(store, "parts.2", 2);
+    MUST_FAIL(store_point_open(store, "part.1", &err), &err, ERR_REFUSED);
+    struct store_point *part = store_point_open_any(store, "part.1", &err);
+    MUST(part, &err);
+    assert_string_equal(store_point_info(part)->part_of, "parts");
+    store_point_free(part);
+    MUST(store_verify_point(store, "part.1", NULL, NULL, &err), &err);
+    store_free(store);
+}
+
 /* Its index is understood: a backup into a copy of it finds the chunks. Those of disk-b, which any
  * rule of cutting that was ever used cuts in the same way. */
 static void test_golden_index_is_used(void **state)
@@ -235,15 +319,18 @@ int main(int argc, char **argv)
             (void)fprintf(stderr, "%s\n", err.message);
         return ok ? 0 : 1;
     }
-    if (argc == 3 && strcmp(argv[1], "--make-bequest") == 0) {
+    if (argc == 3 &&
+        (strcmp(argv[1], "--make-bequest") == 0 || strcmp(argv[1], "--make-parts") == 0)) {
         struct err err = ERR_INIT;
-        if (make_bequest(argv[2], &err))
+        if (strcmp(argv[1], "--make-parts") == 0 ? make_parts(argv[2], &err)
+                                                 : make_bequest(argv[2], &err))
             return 0;
         (void)fprintf(stderr, "%s\n", err.message);
         return 1;
     }
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_golden_bequest_is_read),
+        cmocka_unit_test(test_golden_parts_are_read),
         cmocka_unit_test(test_golden_repository_is_read),
         cmocka_unit_test(test_golden_encrypted_repository_is_read),
         cmocka_unit_test(test_golden_index_is_used),
