@@ -197,6 +197,19 @@ static void on_stop(struct broker *b, const struct wire_stop *stop)
     }
 }
 
+/* Moved into the order: it is a large message. */
+static void on_parted(struct broker *b, struct wire_message *m)
+{
+    const struct wire_parted *parted = m->as;
+    const struct job *job = slots_find(&b->slots, parted->task, parted->attempt);
+    if (!job || job->state != JOB_RUNNING || job->fence != parted->fence)
+        return;
+    struct order *o = order_new(ORDER_PARTED, job->task, job->fence);
+    o->parted = *m;
+    *m = (struct wire_message){0};
+    broker_order(b, o);
+}
+
 static bool is_for_us(const struct broker *b, const char *worker)
 {
     return !worker || strcmp(worker, b->conf->name) == 0;
@@ -207,7 +220,7 @@ static bool check_grant(const struct wire_grant *g)
     return g->fence > 0 && g->lease_s > 0 && g->lease_s <= LEASE_MAX_S;
 }
 
-static void obey(struct broker *b, const struct wire_message *m, const char *correlation_id)
+static void obey(struct broker *b, struct wire_message *m, const char *correlation_id)
 {
     switch ((int)m->type) {
     case WIRE_GRANT: {
@@ -228,6 +241,12 @@ static void obey(struct broker *b, const struct wire_message *m, const char *cor
         const struct wire_stop *stop = m->as;
         if (is_for_us(b, stop->worker))
             on_stop(b, stop);
+        break;
+    }
+    case WIRE_PARTED: {
+        const struct wire_parted *parted = m->as;
+        if (is_for_us(b, parted->worker))
+            on_parted(b, m);
         break;
     }
     case WIRE_DRAIN: {

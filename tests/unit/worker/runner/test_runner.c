@@ -140,6 +140,31 @@ static void test_orders_for_what_has_ended(void **state)
     assert_non_null(strstr(result, "succeeded"));
 }
 
+static void push_parted(struct place *p, int64_t fence)
+{
+    struct order *o = order_new(ORDER_PARTED, TASK, fence);
+    SCOPED_FREE char *text = xasprintf("{\"task\":\"" TASK "\",\"worker\":\"w1\",\"attempt\":1,"
+                                       "\"fence\":%d,\"states\":[]}",
+                                       (int)fence);
+    struct err err = ERR_INIT;
+    if (!wire_decode("oxbow.parted.v1", text, strlen(text), &o->parted, &err))
+        fail_msg("%s", err.message);
+    assert_true(queue_push(runner_orders(p->runner), o, sizeof *o));
+}
+
+/* A run that does not look at the answers, one that has ended, and answers to answers. */
+static void test_answers_that_nobody_takes(void **state)
+{
+    struct place *p = *state;
+    push_parted(p, 4);
+    run(p, "list", 5);
+    for (int i = 0; i < 10; i++)
+        push_parted(p, 5);
+    int steps = 0;
+    SCOPED_FREE char *result = until_ended(p, 5, &steps);
+    assert_non_null(strstr(result, "succeeded"));
+}
+
 static void test_many_one_after_the_other(void **state)
 {
     struct place *p = *state;
@@ -165,6 +190,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_a_task_from_order_to_end, setup, teardown),
         cmocka_unit_test_setup_teardown(test_what_this_worker_cannot_do, setup, teardown),
         cmocka_unit_test_setup_teardown(test_orders_for_what_has_ended, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_answers_that_nobody_takes, setup, teardown),
         cmocka_unit_test_setup_teardown(test_many_one_after_the_other, setup, teardown),
         cmocka_unit_test_setup_teardown(test_freed_while_running, setup, teardown),
     };
