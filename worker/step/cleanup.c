@@ -16,6 +16,7 @@
 #include "worker/step/strays.h"
 #include "worker/step/thaw.h"
 #include "worker/store/store.h"
+#include "worker/store/upkeep.h"
 
 enum { DETACH_LIMIT_MS = 15 * 60 * 1000 };
 
@@ -198,6 +199,26 @@ static bool clean_session(struct task_run *run, const struct wire_leftover *l, s
     return true;
 }
 
+/* What another worker has copied for that task, or still does: it cannot commit any more, and if it
+ * has, the point goes. */
+static bool clean_part(struct task_run *run, const struct wire_leftover *l, struct err *err)
+{
+    if (!l->id)
+        return err_set(err, ERR_BAD_MESSAGE, 0, "a part needs an id");
+    if (!run->store)
+        return err_set(err, ERR_BAD_CONFIG, 0, "this worker has no repository");
+    SCOPED(store_point) struct store_point *point = store_point_open_any(run->store, l->id, err);
+    const char *part_of = point ? store_point_info(point)->part_of : NULL;
+    if (point && (!part_of || strcmp(part_of, run->offer->cleanup_task) != 0))
+        return err_set(err, ERR_REFUSED, 0, "point %s is not a part of task %s", l->id,
+                       run->offer->cleanup_task);
+    err_clear(err); /* not there, or damaged: to be deleted all the same */
+    bool committed = false;
+    return run_before_mutation(run, err) &&
+           store_session_revoke(run->store, l->id, &committed, err) &&
+           store_part_point_delete(run->store, l->id, err);
+}
+
 static const struct {
     const char *kind;
     bool (*clean)(struct task_run *run, const struct wire_leftover *l, struct err *err);
@@ -206,7 +227,7 @@ static const struct {
      * clone that is being made holds its snapshot. */
     {"transfer", clean_transfer}, {"attachment", clean_attachment}, {"backup", clean_backup},
     {"clone", clean_clone},       {"snapshot", clean_snapshot},     {"vm", clean_vm},
-    {"disk", clean_disk},         {"session", clean_session},
+    {"disk", clean_disk},         {"session", clean_session},       {"part", clean_part},
 };
 
 /* True when it is gone, or not ours to remove. */

@@ -119,6 +119,10 @@ struct wire_leftovers handles_leftovers(const struct handles *h, const char *vm)
             leftovers_add(&l, "attachment", h->v[i].value,
                           h->v[i].name + strlen(HANDLE_ATTACHMENT));
     }
+    for (size_t i = 0; i < h->count; i++) {
+        if (has_prefix(h->v[i].name, HANDLE_PART))
+            leftovers_add(&l, "part", vm, h->v[i].value);
+    }
     const char *backup = handles_get(h, HANDLE_BACKUP);
     if (backup)
         leftovers_add(&l, "backup", vm, backup);

@@ -11,6 +11,8 @@
  *   "attachment.<disk>"    id of the proxy VM that this disk is attached to
  *   "transfer.<disk>"      id of the image transfer that this disk is open in
  *   "backup"               id of the engine's own backup of the VM (may not be there yet)
+ *   "part.<n>"             the session, "<task>.<fence>", in which another worker copies the n-th
+ *                          part of a backup, and the point that it commits
  *   "vm"                   id of a VM that a restore made
  *   "disk.<n>"             id of the n-th disk that a restore made
  *   "restored"             id of the VM that a restore made, once it is complete and the user's
@@ -38,6 +40,7 @@
 #define HANDLE_ATTACHMENT "attachment." /* + disk id */
 #define HANDLE_TRANSFER   "transfer."   /* + disk id */
 #define HANDLE_BACKUP     "backup"
+#define HANDLE_PART       "part." /* + number */
 #define HANDLE_VM         "vm"
 #define HANDLE_DISK       "disk." /* + number */
 #define HANDLE_RESTORED   "restored"

@@ -361,6 +361,27 @@ static bool look_at_sessions(struct look *l, struct err *err)
     return true;
 }
 
+/* What workers have copied for another one's task: it belongs to that task. */
+static bool look_at_parts(struct look *l, struct err *err)
+{
+    struct store_point_list list = {0};
+    struct store_point_filter filter = {.parts = true};
+    if (!store_points_list(l->run->store, &filter, &list, err))
+        return false;
+    for (size_t i = 0; i < list.count; i++) {
+        const struct store_point_info *p = &list.items[i];
+        if (!p->part_of || !id_is_valid(p->part_of))
+            continue;
+        struct wire_trace_item *t = add(l, "part", NULL, p->id);
+        t->vm = p->vm_id[0] ? xstrdup(p->vm_id) : NULL;
+        t->vm_name = p->vm_name[0] ? xstrdup(p->vm_name) : NULL;
+        t->time_ms = p->created_ms;
+        set_task(t, p->part_of, 0);
+    }
+    store_point_list_done(&list);
+    return true;
+}
+
 /* What the repository knows of each trace's task and fence. */
 static bool look_up_fates(struct look *l, struct err *err)
 {
@@ -368,7 +389,9 @@ static bool look_up_fates(struct look *l, struct err *err)
         struct wire_trace_item *t = &l->traces[i];
         if (!t->task)
             continue;
-        SCOPED_FREE char *session = xasprintf("%s.%" PRId64, t->task, t->fence);
+        bool is_part = strcmp(t->kind, "part") == 0; /* its id is the session, and it stands */
+        SCOPED_FREE char *session =
+            is_part ? xstrdup(t->id) : xasprintf("%s.%" PRId64, t->task, t->fence);
         enum store_fate fate;
         if (!run_check(l->run, err) || !store_session_fate(l->run->store, session, &fate, err))
             return false;
@@ -400,8 +423,8 @@ bool step_sweep(struct task_run *run, struct err *err)
     if (!ok)
         return false;
     look_at_attachments(&l);
-    if (!look_at_transfers(&l, err) || !look_at_sessions(&l, err) || !look_up_fates(&l, err) ||
-        !send_pages(&l, err))
+    if (!look_at_transfers(&l, err) || !look_at_sessions(&l, err) || !look_at_parts(&l, err) ||
+        !look_up_fates(&l, err) || !send_pages(&l, err))
         return false;
     log_info("looked", LOG_U64("vms", l.holders.vm_count), LOG_U64("traces", l.count));
     return true;
