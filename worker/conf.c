@@ -52,6 +52,11 @@ static const cyaml_schema_field_t copy_fields[] = {
     INT(struct worker_conf_copy, map_min_mib),
     CYAML_FIELD_END,
 };
+static const cyaml_schema_field_t parts_fields[] = {
+    INT(struct worker_conf_parts, min_mib),
+    INT(struct worker_conf_parts, align_mib),
+    CYAML_FIELD_END,
+};
 static const cyaml_schema_field_t lease_fields[] = {
     INT(struct worker_conf_lease, presence_s),
     INT(struct worker_conf_lease, claim_s),
@@ -95,6 +100,7 @@ static const cyaml_schema_field_t fields[] = {
     MAP(struct worker_conf, repository, repository_fields),
     MAP(struct worker_conf, slots, slots_fields),
     MAP(struct worker_conf, copy, copy_fields),
+    MAP(struct worker_conf, parts, parts_fields),
     MAP(struct worker_conf, lease, lease_fields),
     MAP(struct worker_conf, wait, wait_fields),
     INT(struct worker_conf, quiesce_limit_s),
@@ -142,6 +148,8 @@ static bool set_numbers(struct worker_conf *c, const char *path, struct err *err
         {"copy.threads_per_disk", &c->copy.threads_per_disk, 2, 1, 64},
         {"copy.disks_at_once", &c->copy.disks_at_once, 2, 1, 64},
         {"copy.map_min_mib", &c->copy.map_min_mib, 1024, 1, INT64_C(1) << 40},
+        {"parts.min_mib", &c->parts.min_mib, 4096, 1, INT64_C(1) << 40},
+        {"parts.align_mib", &c->parts.align_mib, 1024, 1, INT64_C(1) << 20},
         {"lease.presence_s", &c->lease.presence_s, 10, 1, 60},
         {"lease.claim_s", &c->lease.claim_s, 15, 1, 300},
         {"lease.outage_s", &c->lease.outage_s, 3600, 1, 7 * 86400},

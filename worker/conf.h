@@ -32,6 +32,10 @@ struct worker_conf_copy {
     int64_t disks_at_once;    /* disks of one VM copied at the same time */
     int64_t map_min_mib;      /* disks at least so large are mapped before they are attached */
 };
+struct worker_conf_parts {
+    int64_t min_mib;   /* of data, for another worker to be given a part of a VM */
+    int64_t align_mib; /* at multiples of it a disk is cut for that */
+};
 struct worker_conf_lease {
     int64_t presence_s; /* how often leases are renewed */
     int64_t claim_s;    /* how long an answer to a claim is waited for */
@@ -72,6 +76,7 @@ struct worker_conf {
     struct worker_conf_repository repository;
     struct worker_conf_slots slots;
     struct worker_conf_copy copy;
+    struct worker_conf_parts parts;
     struct worker_conf_lease lease;
     struct worker_conf_wait wait;
     int64_t quiesce_limit_s;

@@ -120,6 +120,8 @@ static struct step_settings settings_of(const struct worker_conf *c)
         .disks_at_once = (int)c->copy.disks_at_once,
         .copy_threads = (int)c->copy.threads_per_disk,
         .map_min_bytes = (uint64_t)c->copy.map_min_mib << 20,
+        .part_min_bytes = (uint64_t)c->parts.min_mib << 20,
+        .part_align_bytes = (uint64_t)c->parts.align_mib << 20,
         .snapshot_wait_s = c->wait.snapshot_s,
         .merge_wait_s = c->wait.merge_s,
         .export_wait_s = c->wait.export_s,
