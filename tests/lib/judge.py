@@ -30,8 +30,10 @@ def instant(meta):
 
 
 class Judge:
-    def __init__(self, lab):
+    def __init__(self, lab, evidence=None):
+        """`evidence`: a folder for all that is needed to explain data that is not as it must be."""
         self.lab = lab
+        self.evidence = evidence
 
     # --- At rest -------------------------------------------------------------------------------------
     def engine_rest(self, state, vms, proxies):
@@ -188,6 +190,26 @@ class Judge:
                  if not filecmp.cmp(image, os.path.join(frozen, disk + ".raw"), shallow=False)]
         return wrong or self._guest(vm, frozen, images)
 
+    def _explained(self, vm, snapshot, images, wrong):
+        """Of images that are not right: they themselves, the sandbox's copies with the bracket, what
+        the guest writes, and its numbers and log, before the next case takes them away."""
+        if not wrong or not self.evidence:
+            return wrong
+        os.makedirs(self.evidence, exist_ok=True)
+        folder = tempfile.mkdtemp(prefix=vm["name"] + ".", dir=self.evidence)
+        for disk, image in images.items():
+            subprocess.run(["cp", "--sparse=always", image, os.path.join(folder, disk + ".image")],
+                           check=False)
+        frozen = os.path.join(self.lab.frozen, vm["id"], snapshot)
+        guest = os.path.join(self.lab.path("sandbox"), "r", "g" + vm["id"][:8])
+        subprocess.run(["cp", "-r", "--sparse=always", frozen, os.path.join(folder, "copies")], check=False)
+        for path in (vm["guest_spec"], os.path.join(guest, "writer.state"), os.path.join(guest, "writer.log")):
+            if os.path.exists(path):
+                shutil.copy(path, folder)
+        with open(os.path.join(folder, "wrong.json"), "w", encoding="utf-8") as f:
+            json.dump({"vm": vm, "snapshot": snapshot, "wrong": wrong}, f, indent=2)
+        return wrong + [f"kept in {folder}"]
+
     def point_data(self, vm, point):
         """The bytes of a restore point, by export: (complaints, the snapshot it was made of)."""
         with tempfile.TemporaryDirectory(dir=self.lab.directory) as work:
@@ -201,7 +223,7 @@ class Judge:
             except ValueError as e:
                 return [str(e)], None
             snapshot = instant(shown["meta"])
-            return self._compare(vm, snapshot, images), snapshot
+            return self._explained(vm, snapshot, images, self._compare(vm, snapshot, images)), snapshot
 
     def restored_data(self, state, vm, restored, point):
         """The disks of a restored, stopped VM, which pair up in the order of attachment."""
@@ -218,7 +240,7 @@ class Judge:
                 volume = disks[target]["chain"][-1]
                 subprocess.run(["qemu-img", "convert", "-f", volume["format"], "-O", "raw",
                                 volume["path"], images[source]], check=True)
-            return self._compare(vm, snapshot, images)
+            return self._explained(vm, snapshot, images, self._compare(vm, snapshot, images))
 
     def exported_data(self, vm, ova):
         """The disks of an OVA, which pair up by size: those of one of the VM's snapshots."""
@@ -237,12 +259,12 @@ class Judge:
                 if sizes[a["disk"]] not in files:
                     return [f"{ova} has no disk of the size of {a['disk']}"]
                 images[a["disk"]] = files[sizes[a["disk"]]]
-            wrong = ["no copies of snapshots are there"]
-            for snapshot in os.listdir(folder):
-                wrong = self._compare(vm, snapshot, images)
-                if not wrong:
-                    break
-            return wrong
+            found = {snapshot: self._compare(vm, snapshot, images) for snapshot in os.listdir(folder)}
+            if not found:
+                return ["no copies of snapshots are there"]
+            # The one that it is of, else that of which only the guest's records complain, else any.
+            snapshot = min(found, key=lambda s: (bool(found[s]), "records" not in "".join(found[s])))
+            return self._explained(vm, snapshot, images, found[snapshot])
 
     def forget_references(self, vm_id, keep):
         """The kept copies of a VM's snapshots take room; nobody needs those of a judged case."""

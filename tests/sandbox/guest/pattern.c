@@ -127,8 +127,8 @@ struct pattern_write pattern_write_at(const struct pattern_spec *spec, uint64_t 
     while (at >= pattern_hot_count(spec, w.disk))
         at -= pattern_hot_count(spec, w.disk++);
     w.block = pattern_hot_block(spec, w.disk, at);
-    uint64_t kind = hash(spec->seed, KIND, n, 0) % 64;
-    w.kind = kind == 0 ? PATTERN_ZERO_GROUP : kind == 1 ? PATTERN_ZERO : PATTERN_RECORD;
+    uint64_t kind = hash(spec->seed, KIND, n, 0) % 64, zeroes = spec->zeroes ? spec->zeroes : 1;
+    w.kind = kind < zeroes ? PATTERN_ZERO_GROUP : kind < 2 * zeroes ? PATTERN_ZERO : PATTERN_RECORD;
     if (w.kind == PATTERN_ZERO_GROUP) {
         w.block -= w.block % PATTERN_GROUP_BLOCKS;
         w.block_count = PATTERN_GROUP_BLOCKS;
@@ -247,6 +247,8 @@ bool pattern_spec_check(const struct pattern_spec *spec, struct err *err)
                        PATTERN_DISKS_MAX);
     if (spec->seed > INT64_MAX || spec->common_seed > INT64_MAX)
         return err_set(err, ERR_BAD_ARGUMENT, 0, "a seed is 2^63 or more");
+    if (spec->zeroes > PATTERN_ZEROES_MAX)
+        return err_set(err, ERR_BAD_ARGUMENT, 0, "zeroes: must be at most %d", PATTERN_ZEROES_MAX);
     uint64_t hot = 0;
     for (size_t i = 0; i < spec->disk_count; i++) {
         if (!check_disk(spec, i, err))
@@ -280,17 +282,19 @@ static bool parse_spec(json_t *json, struct pattern_spec *spec, struct err *err)
 {
     const char *vm;
     json_int_t seed, common = 0;
+    int zeroes = 0;
     json_t *disks;
     json_error_t why;
-    if (json_unpack_ex(json, &why, JSON_STRICT, "{s:s, s:I, s?I, s:o}", "vm", &vm, "seed", &seed,
-                       "common_seed", &common, "disks", &disks) != 0)
+    if (json_unpack_ex(json, &why, JSON_STRICT, "{s:s, s:I, s?I, s?i, s:o}", "vm", &vm, "seed",
+                       &seed, "common_seed", &common, "zeroes", &zeroes, "disks", &disks) != 0)
         return err_set(err, ERR_BAD_ARGUMENT, 0, "%s", why.text);
-    if (strlen(vm) >= sizeof spec->vm || seed < 0 || common < 0 || !json_is_array(disks) ||
-        json_array_size(disks) > PATTERN_DISKS_MAX)
+    if (strlen(vm) >= sizeof spec->vm || seed < 0 || common < 0 || zeroes < 0 ||
+        !json_is_array(disks) || json_array_size(disks) > PATTERN_DISKS_MAX)
         return err_set(err, ERR_BAD_ARGUMENT, 0, "a value is out of range");
     snprintf(spec->vm, sizeof spec->vm, "%s", vm);
     spec->seed = (uint64_t)seed;
     spec->common_seed = (uint64_t)common;
+    spec->zeroes = (unsigned)zeroes;
     for (size_t i = 0; i < json_array_size(disks); i++) {
         if (!parse_disk(json_array_get(disks, i), &spec->disks[i], err))
             return false;
@@ -327,8 +331,9 @@ bool pattern_spec_save(const struct pattern_spec *spec, const char *path, struct
                              (json_int_t)d->size_bytes, "fill_percent", (int)d->fill_percent,
                              "shared_percent", (int)d->shared_percent, "hot_mib", (int)d->hot_mib));
     }
-    json_t *json = json_pack("{s:s, s:I, s:I, s:o}", "vm", spec->vm, "seed", (json_int_t)spec->seed,
-                             "common_seed", (json_int_t)spec->common_seed, "disks", disks);
+    json_t *json = json_pack("{s:s, s:I, s:I, s:i, s:o}", "vm", spec->vm, "seed",
+                             (json_int_t)spec->seed, "common_seed", (json_int_t)spec->common_seed,
+                             "zeroes", (int)spec->zeroes, "disks", disks);
     char *text = json_dumps(json, JSON_INDENT(2));
     json_decref(json);
     SCOPED_FREE char *whole = xasprintf("%s\n", text);

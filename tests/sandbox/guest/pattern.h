@@ -27,6 +27,7 @@ enum {
     PATTERN_GROUP_BLOCKS = 16, /* of a long zero write */
     PATTERN_DISKS_MAX = 32,
     PATTERN_NAME_BYTES = 128,
+    PATTERN_ZEROES_MAX = 31,
 };
 
 struct pattern_disk {
@@ -40,12 +41,14 @@ struct pattern_disk {
 struct pattern_spec {
     char vm[PATTERN_NAME_BYTES];
     uint64_t seed, common_seed; /* below 2^63, to be JSON integers */
+    unsigned zeroes; /* of 64 writes so many zero a group, and as many one block; 0 = 1 of each */
     size_t disk_count;
     struct pattern_disk disks[PATTERN_DISKS_MAX];
 };
 
-/* JSON: {"vm": "web1", "seed": 7, "common_seed": 1, "disks": [{"id": "...", "size_bytes": ...,
- * "fill_percent": 50, "shared_percent": 60, "hot_mib": 8}]}. Unknown members are refused. */
+/* JSON: {"vm": "web1", "seed": 7, "common_seed": 1, "zeroes": 1, "disks": [{"id": "...",
+ * "size_bytes": ..., "fill_percent": 50, "shared_percent": 60, "hot_mib": 8}]}. Unknown members are
+ * refused. */
 bool pattern_spec_load(const char *path, struct pattern_spec *ret, struct err *err);
 bool pattern_spec_save(const struct pattern_spec *spec, const char *path, struct err *err);
 /* That sizes, percentages and ids make sense; load does it. Errors: bad-argument. */

@@ -312,6 +312,23 @@ static void test_hot_blocks_are_numbered(void **state)
     }
 }
 
+static void test_share_of_zeroes(void **state)
+{
+    (void)state;
+    struct pattern_spec one = spec, many = spec;
+    one.zeroes = 1; /* as without a word about it */
+    many.zeroes = 16;
+    unsigned count[3] = {0};
+    for (uint64_t n = 1; n <= 6400; n++) {
+        struct pattern_write a = pattern_write_at(&spec, n), b = pattern_write_at(&one, n);
+        assert_int_equal(a.kind, b.kind);
+        assert_int_equal(a.block, b.block);
+        count[pattern_write_at(&many, n).kind]++;
+    }
+    assert_in_range(count[PATTERN_ZERO_GROUP], 1400, 1800);
+    assert_in_range(count[PATTERN_ZERO], 1400, 1800);
+}
+
 static void test_shared_content_is_shared(void **state)
 {
     (void)state;
@@ -338,6 +355,11 @@ static void test_spec_round_trip(void **state)
     SCOPED_FREE char *path = xasprintf("%s/spec.json", g->dir);
     struct pattern_spec back;
     struct err err = ERR_INIT;
+    struct pattern_spec with_zeroes = spec;
+    with_zeroes.zeroes = PATTERN_ZEROES_MAX;
+    assert_true(pattern_spec_save(&with_zeroes, path, &err));
+    assert_true(pattern_spec_load(path, &back, &err));
+    assert_memory_equal(&back, &with_zeroes, sizeof spec);
     assert_true(pattern_spec_save(&spec, path, &err));
     assert_true(pattern_spec_load(path, &back, &err));
     assert_memory_equal(&back, &spec, sizeof spec);
@@ -348,6 +370,8 @@ static void test_spec_round_trip(void **state)
         "",
         "[]",
         "{\"vm\":\"a\",\"seed\":1,\"disks\":[]}",
+        "{\"vm\":\"a\",\"seed\":1,\"zeroes\":32,\"disks\":[{\"id\":\"x\",\"size_bytes\":1048576}]}",
+        "{\"vm\":\"a\",\"seed\":1,\"zeroes\":-1,\"disks\":[{\"id\":\"x\",\"size_bytes\":1048576}]}",
         "{\"vm\":\"a\",\"seed\":-1,\"disks\":[{\"id\":\"x\",\"size_bytes\":1048576}]}",
         "{\"vm\":\"a\",\"seed\":1,\"disks\":[{\"id\":\"x\",\"size_bytes\":1}]}",
         "{\"vm\":\"a\",\"seed\":1,\"disks\":[{\"id\":\"x\",\"size_bytes\":1048576,\"odd\":1}]}",
@@ -379,6 +403,7 @@ int main(void)
         TEST(test_record_of_another_guest_or_place),
         TEST(test_zeroed_and_short_images),
         cmocka_unit_test(test_hot_blocks_are_numbered),
+        cmocka_unit_test(test_share_of_zeroes),
         cmocka_unit_test(test_shared_content_is_shared),
         TEST(test_spec_round_trip),
     };
