@@ -229,17 +229,51 @@ static void test_freeze_and_thaw(void **state)
     expect_good(vm, at, at);
 }
 
+static void kill_daemon(struct vm *vm)
+{
+    assert_int_equal(kill(block_vm_pid(vm->block), SIGKILL), 0);
+    block_vm_stop(vm->block);
+    vm->block = NULL;
+}
+
 static void test_killed_daemon(void **state)
 {
     struct vm *vm = *state;
     for (int i = 0; i < 3; i++) {
         OK(guest_wait(vm->guest, 1000, GENEROUS_MS, &err));
         go_on(vm, 333);
-        assert_int_equal(kill(block_vm_pid(vm->block), SIGKILL), 0);
-        block_vm_stop(vm->block);
+        kill_daemon(vm);
         start_block(vm); /* the same address: the guest comes back by itself */
         go_on(vm, 100);
     }
+    snapshot_and_judge(vm);
+}
+
+static void await_errors(struct vm *vm, uint64_t errors)
+{
+    struct guest_state s = {0};
+    while (s.errors < errors) {
+        clock_sleep_ms(clock_system(), 5);
+        OK(guest_state(vm->guest, &s, &err));
+    }
+}
+
+static void test_freeze_without_a_disk(void **state)
+{
+    struct vm *vm = *state;
+    OK(guest_wait(vm->guest, 500, GENEROUS_MS, &err));
+    kill_daemon(vm);
+    /* The first freeze may be what tells it that a disk's connection is gone, and the second finds
+     * that there is none. */
+    for (uint64_t errors = 3; errors <= 6; errors += 3) {
+        struct err no = ERR_INIT;
+        await_errors(vm, errors);
+        assert_false(guest_freeze(vm->guest, GENEROUS_MS, NULL, &no));
+        assert_int_equal(no.code, ERR_QUIESCE_FAILED);
+        assert_true(guest_is_running(vm->guest));
+    }
+    start_block(vm);
+    go_on(vm, 100);
     snapshot_and_judge(vm);
 }
 
@@ -259,11 +293,7 @@ static void test_write_errors_are_survived(void **state)
     struct vm *vm = *state;
     OK(guest_wait(vm->guest, 500, GENEROUS_MS, &err));
     OK(block_vm_set_write_error(vm->block, vm->spec.disks[0].id, ENOSPC, &err));
-    struct guest_state s = {0};
-    while (s.errors == 0) {
-        clock_sleep_ms(clock_system(), 5);
-        OK(guest_state(vm->guest, &s, &err));
-    }
+    await_errors(vm, 1);
     OK(block_vm_set_write_error(vm->block, vm->spec.disks[0].id, 0, &err));
     go_on(vm, 300);
     snapshot_and_judge(vm);
@@ -310,6 +340,7 @@ int main(void)
         TEST(test_two_instants_are_caught),
         TEST(test_freeze_and_thaw),
         TEST(test_killed_daemon),
+        TEST(test_freeze_without_a_disk),
         TEST(test_killed_guest_goes_on),
         TEST(test_write_errors_are_survived),
         TEST(test_stopped_daemon_stops_the_guest),

@@ -101,7 +101,7 @@ static bool connect_all(struct writer *w, bool *ret_fresh)
 static bool flush_all(struct writer *w)
 {
     for (size_t i = 0; i < w->spec.disk_count; i++) {
-        if (nbd_flush(w->nbd[i], 0) != 0)
+        if (!is_connected(w, i) || nbd_flush(w->nbd[i], 0) != 0)
             return false;
     }
     w->state.flushed = w->state.acked;
