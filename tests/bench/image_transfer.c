@@ -1,12 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The two ends of the benchmark of image transfers, see `image-transfer`.
- *
- *     image_transfer serve IMAGE FORMAT DIR SIZE
- *
- * An image, writable, behind the sandbox's endpoint: plain TCP, TLS, and TLS that tells of a unix
- * socket. Writes where as JSON, then answers lines: "counters" = the most connections of the ticket
- * at once, and how many are open now. Ends with its input.
+ * Our client in the benchmark of image transfers, see `image-transfer`.
  *
  *     image_transfer null|file|repository|upload|restore URL SIZE CA tcp|unix THREADS [PATH]
  *
@@ -25,8 +19,6 @@
 
 #include "proto/base/clock.h"
 #include "proto/base/id.h"
-#include "tests/sandbox/block/block.h"
-#include "tests/sandbox/imageio/imageio.h"
 #include "worker/copy/transfer.h"
 #include "worker/ovirt/imageio.h"
 
@@ -38,103 +30,6 @@ static int complain(const struct err *err)
     return 1;
 }
 
-/* --- The server ------------------------------------------------------------------------------ */
-struct watch {
-    struct imageio_server *servers[3];
-    const char *ticket;
-    atomic_bool ends;
-    atomic_uint peak;
-};
-
-static unsigned connections(struct watch *w)
-{
-    unsigned sum = 0;
-    for (size_t i = 0; i < ARRAY_LEN(w->servers); i++) {
-        struct imageio_ticket_info info = {0};
-        struct err err = ERR_INIT;
-        if (imageio_ticket_get(w->servers[i], w->ticket, &info, &err))
-            sum += info.connections;
-    }
-    return sum;
-}
-
-static void *watch_peak(void *arg)
-{
-    struct watch *w = arg;
-    while (!atomic_load(&w->ends)) {
-        unsigned now = connections(w);
-        if (now > atomic_load(&w->peak))
-            atomic_store(&w->peak, now);
-        clock_sleep_ms(clock_system(), 2);
-    }
-    return NULL;
-}
-
-static bool start(struct watch *w, const char *dir, const char *uri, const char *socket,
-                  uint64_t size, struct err *err)
-{
-    SCOPED_FREE char *cert = xasprintf("%s/cert.pem", dir);
-    SCOPED_FREE char *key = xasprintf("%s/key.pem", dir);
-    const struct imageio_ticket ticket = {.id = w->ticket,
-                                          .size_bytes = size,
-                                          .can_read = true,
-                                          .can_write = true,
-                                          .uri = uri,
-                                          .timeout_s = 3600,
-                                          .inactivity_timeout_s = 3600,
-                                          .sparse = true};
-    const struct imageio_opts ways[] = {
-        {.address = "127.0.0.1"},
-        {.address = "127.0.0.1", .cert_path = cert, .key_path = key},
-        {.address = "127.0.0.1", .cert_path = cert, .key_path = key, .unix_socket = socket}};
-    for (size_t i = 0; i < ARRAY_LEN(ways); i++) {
-        w->servers[i] = imageio_server_start(&ways[i], err);
-        if (!w->servers[i] || !imageio_ticket_add(w->servers[i], &ticket, err))
-            return false;
-    }
-    return true;
-}
-
-static void answer(struct watch *w, const struct block_export *export, const char *socket)
-{
-    pthread_t thread;
-    char line[64];
-    (void)printf("{\"TCP\": %u, \"TLS\": %u, \"unix\": %u, \"ticket\": \"%s\", "
-                 "\"nbd\": \"%s\", \"socket\": \"%s\"}\n",
-                 imageio_server_port(w->servers[0]), imageio_server_port(w->servers[1]),
-                 imageio_server_port(w->servers[2]), w->ticket, block_export_uri(export), socket);
-    (void)fflush(stdout);
-    if (pthread_create(&thread, NULL, watch_peak, w) != 0)
-        abort();
-    while (fgets(line, sizeof line, stdin)) {
-        (void)printf("{\"peak\": %u, \"open\": %u}\n", atomic_exchange(&w->peak, 0),
-                     connections(w));
-        (void)fflush(stdout);
-    }
-    atomic_store(&w->ends, true);
-    pthread_join(thread, NULL);
-}
-
-static int serve(const char *image, const char *format, const char *dir, uint64_t size)
-{
-    struct err err = ERR_INIT;
-    char id[ID_BYTES];
-    id_new(id);
-    SCOPED_FREE char *run = xasprintf("%s/export", dir);
-    SCOPED_FREE char *socket = xasprintf("%s/imageio.sock", dir);
-    enum block_format type = strcmp(format, "raw") == 0 ? BLOCK_RAW : BLOCK_QCOW2;
-    struct block_export *export = block_export_start(run, image, type, true, &err);
-    struct watch w = {.ticket = id};
-    bool ok = export && start(&w, dir, block_export_uri(export), socket, size, &err);
-    if (ok)
-        answer(&w, export, socket);
-    for (size_t i = 0; i < ARRAY_LEN(w.servers); i++)
-        imageio_server_stop(w.servers[i]);
-    block_export_stop(export);
-    return ok ? 0 : complain(&err);
-}
-
-/* --- The clients ----------------------------------------------------------------------------- */
 struct client {
     const char *command, *url, *ca, *path;
     uint64_t size;
@@ -234,7 +129,7 @@ static bool store_all(struct source *source, const char *path, unsigned threads,
     return ok;
 }
 
-/* --- Downloads */
+/* --- Downloads ------------------------------------------------------------------------------- */
 static bool download(struct imageio *io, const struct client *c, uint64_t *ret_bytes,
                      struct err *err)
 {
@@ -255,7 +150,7 @@ static bool download(struct imageio *io, const struct client *c, uint64_t *ret_b
     return ok;
 }
 
-/* --- Uploads */
+/* --- Uploads --------------------------------------------------------------------------------- */
 static bool map_file(struct source *source, struct imageio_map *ret, struct err *err)
 {
     SCOPED_EXTENTS struct extents list = EXTENTS_INIT;
@@ -352,13 +247,11 @@ static int run(const struct client *c)
 int main(int argc, char **argv)
 {
     static const char *const commands[] = {"null", "file", "repository", "upload", "restore"};
-    if (argc == 6 && strcmp(argv[1], "serve") == 0)
-        return serve(argv[2], argv[3], argv[4], strtoull(argv[5], NULL, 10));
     size_t i = 0;
     while (argc > 1 && i < ARRAY_LEN(commands) && strcmp(argv[1], commands[i]) != 0)
         i++;
     if (argc != (i == 0 ? 7 : 8) || i == ARRAY_LEN(commands)) {
-        (void)fprintf(stderr, "image_transfer serve|null|file|...: see image-transfer\n");
+        (void)fprintf(stderr, "image_transfer null|file|...: see image-transfer\n");
         return 2;
     }
     const struct client c = {.command = argv[1],

@@ -12,6 +12,7 @@ struct backend {
     struct nbd_handle *nbd;
     bool broken;
     uint64_t size;
+    char *export;
     char *dirty_context; /* NULL = none */
 };
 
@@ -32,6 +33,7 @@ struct backend *backend_open(const char *uri, const char *dirty_bitmap, struct e
         return NULL;
     }
     b->size = (uint64_t)size;
+    b->export = nbd_get_export_name(b->nbd);
     return b;
 }
 
@@ -40,6 +42,7 @@ void backend_close(struct backend *b)
     if (!b)
         return;
     nbd_close(b->nbd);
+    free(b->export);
     free(b->dirty_context);
     free(b);
 }
@@ -209,7 +212,8 @@ bool backend_extents(struct backend *b, bool dirty, struct buf *out, struct err 
     struct query q = {.dirty_context = dirty ? b->dirty_context : NULL};
     if (dirty && (!b->dirty_context || nbd_can_meta_context(b->nbd, b->dirty_context) != 1))
         return err_set(err, ERR_UNSUPPORTED, 0,
-                       "Operation not supported: NBD export does not support dirty extents");
+                       "Operation not supported: NBD export '%s' does not support dirty extents",
+                       b->export);
     bool ok = is_usable(b, err) && query_all(b, &q, err);
     if (ok && !(dirty ? print_dirty(&q, b->size, out) : print_zero(&q.allocation, out)))
         ok = err_set(err, ERR_TOO_LARGE, 0, "too many extents");

@@ -186,12 +186,20 @@ static bool apply_fault(struct request *r, enum MHD_Result *ret)
     return true;
 }
 
+static bool is_local(const struct request *r)
+{
+    const union MHD_ConnectionInfo *info =
+        MHD_get_connection_info(r->connection, MHD_CONNECTION_INFO_DAEMON);
+    return info && r->server->local && info->daemon == r->server->local;
+}
+
 static enum MHD_Result begin(struct request *r)
 {
     enum MHD_Result result;
     if (apply_fault(r, &result))
         return result;
-    if (strcmp(r->path, "/info/") == 0 && strcmp(r->method, MHD_HTTP_METHOD_GET) == 0)
+    if (strcmp(r->path, "/info/") == 0 && strcmp(r->method, MHD_HTTP_METHOD_GET) == 0 &&
+        !is_local(r))
         return answer(r, MHD_HTTP_OK, "application/json", "{\"version\": \"sandbox\"}", 22);
     if (!r->ticket_id)
         return answer_error(r, MHD_HTTP_NOT_FOUND, "No handler for '%s'", r->path);

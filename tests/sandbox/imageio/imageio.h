@@ -73,6 +73,7 @@ struct imageio_ticket_info {
     bool active; /* an operation runs */
     bool cancelled;
     unsigned connections; /* that have used it and are still open */
+    unsigned connections_peak;
     uint64_t transferred; /* distinct bytes, of a ticket that reads or writes but not both */
     uint64_t moved;       /* all bytes of data that have gone to and fro */
     int64_t idle_ms;      /* since its last completed operation; 0 while active */

@@ -19,7 +19,8 @@ uint64_t request_offset(struct request *r)
     const char *content = request_header(r, MHD_HTTP_HEADER_CONTENT_RANGE);
     struct range parsed = {0};
     uint64_t first = 0;
-    if (range && range_parse(range, &parsed) == RANGE_OK)
+    const char *ignored;
+    if (range && range_parse(range, &parsed, &ignored) == RANGE_OK)
         return parsed.first;
     return content && content_range_parse(content, &first) ? first : 0;
 }
@@ -182,15 +183,14 @@ static enum MHD_Result serve_get(struct request *r)
     const char *header = request_header(r, MHD_HTTP_HEADER_RANGE);
     const char *close = request_argument(r, "close");
     r->close = close && strcmp(close, "y") == 0;
-    switch (header ? range_parse(header, &range) : RANGE_OK) {
-    case RANGE_BAD:
-        return answer_error(r, MHD_HTTP_RANGE_NOT_SATISFIABLE, "Unsupported range: '%s'", header);
-    case RANGE_SUFFIX:
+    const char *why = NULL;
+    enum range_result parsed = header ? range_parse(header, &range, &why) : RANGE_OK;
+    if (parsed == RANGE_BAD)
+        return answer_error(r, MHD_HTTP_RANGE_NOT_SATISFIABLE, "Cannot satisfy range '%s', %s",
+                            header, why);
+    if (parsed == RANGE_SUFFIX)
         return answer_error(r, MHD_HTTP_RANGE_NOT_SATISFIABLE,
                             "suffix-byte-range-spec not supported yet");
-    case RANGE_OK:
-        break;
-    }
     if (!authorize(r, false, &result))
         return result;
     uint64_t allowed = ticket_opts(r->ticket)->size_bytes;
@@ -317,6 +317,18 @@ static enum MHD_Result finish_put(struct request *r)
 /* --- PATCH
  * -------------------------------------------------------------------------------------------- */
 
+/* A value as the real one shows it: Python's repr(). Free it. */
+static char *show(const json_t *value)
+{
+    if (json_is_string(value))
+        return xasprintf("'%s'", json_string_value(value));
+    if (json_is_null(value))
+        return xstrdup("None");
+    if (json_is_boolean(value))
+        return xstrdup(json_is_true(value) ? "True" : "False");
+    return json_dumps(value, JSON_ENCODE_ANY);
+}
+
 /* An integer member, not negative; false when *ret_answer is the answer. */
 static bool get_integer(struct request *r, json_t *message, const char *name, bool required,
                         uint64_t *ret, enum MHD_Result *ret_answer)
@@ -330,9 +342,8 @@ static bool get_integer(struct request *r, json_t *message, const char *name, bo
         return false;
     }
     if (!json_is_integer(value)) {
-        char *text = json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY);
+        SCOPED_FREE char *text = show(value);
         *ret_answer = answer_error(r, MHD_HTTP_BAD_REQUEST, "Integer required %s", text);
-        free(text);
         return false;
     }
     if (json_integer_value(value) < 0) {
@@ -353,8 +364,10 @@ static enum MHD_Result patch_zero(struct request *r, json_t *message)
         !get_integer(r, message, "offset", false, &r->offset, &result))
         return result;
     json_t *flush = json_object_get(message, "flush");
-    if (flush && !json_is_boolean(flush))
-        return answer_error(r, MHD_HTTP_BAD_REQUEST, "Boolean required for 'flush'");
+    if (flush && !json_is_boolean(flush)) {
+        SCOPED_FREE char *text = show(flush);
+        return answer_error(r, MHD_HTTP_BAD_REQUEST, "Boolean required %s", text);
+    }
     if (!authorize(r, true, &result))
         return result;
     if (!is_allowed(r))
@@ -393,6 +406,7 @@ static enum MHD_Result finish_patch(struct request *r)
     enum MHD_Result result;
     json_t *op = json_object_get(message, "op");
     const char *name = json_string_value(op);
+    SCOPED_FREE char *shown = op ? show(op) : NULL;
     if (r->failed)
         result = answer_error(r, MHD_HTTP_BAD_REQUEST, "The message is too large");
     else if (!message)
@@ -407,9 +421,9 @@ static enum MHD_Result finish_patch(struct request *r)
         result = patch_flush(r);
     else
         result = answer_error(r, MHD_HTTP_BAD_REQUEST,
-                              "Unsupported value '%s' for 'op', expecting one of "
+                              "Unsupported value %s for 'op', expecting one of "
                               "['flush', 'zero']",
-                              name ? name : "?");
+                              shown);
     json_decref(message);
     return result;
 }

@@ -30,20 +30,28 @@ static bool take_text(const char **at, const char *text)
     return true;
 }
 
-enum range_result range_parse(const char *header, struct range *ret)
+enum range_result range_parse(const char *header, struct range *ret, const char **ret_why)
 {
     const char *at = header;
     uint64_t ignored;
     struct range r = {0};
+    *ret_why = "invalid range or multiple ranges";
     if (!take_text(&at, "bytes="))
         return RANGE_BAD;
-    if (take_text(&at, "-"))
+    if (take_text(&at, "-")) {
+        if (*at == '\0')
+            *ret_why = "no first or last";
         return take_number(&at, &ignored) && *at == '\0' ? RANGE_SUFFIX : RANGE_BAD;
+    }
     if (!take_number(&at, &r.first) || !take_text(&at, "-"))
         return RANGE_BAD;
     r.has_last = take_number(&at, &r.last);
-    if (*at != '\0' || (r.has_last && r.last < r.first))
+    if (*at != '\0')
         return RANGE_BAD;
+    if (r.has_last && r.last < r.first) {
+        *ret_why = "first > last";
+        return RANGE_BAD;
+    }
     *ret = r;
     return RANGE_OK;
 }

@@ -13,7 +13,8 @@ struct range {
     uint64_t last; /* inclusive */
 };
 
-/* "bytes=A-B" or "bytes=A-". RANGE_SUFFIX for "bytes=-N". */
-enum range_result range_parse(const char *header, struct range *ret);
+/* "bytes=A-B" or "bytes=A-". RANGE_SUFFIX for "bytes=-N". Of RANGE_BAD, *ret_why is the reason as
+ * the real one words it: a constant. */
+enum range_result range_parse(const char *header, struct range *ret, const char **ret_why);
 /* "bytes A-B/SIZE", where B and SIZE may be "*": only A counts afterwards. */
 bool content_range_parse(const char *header, uint64_t *ret_first);

@@ -325,7 +325,7 @@ static void test_refused_ranges(void **state)
                                       "bytes=a-b",
                                       "bytes=1-99999999999999999999"};
     for (size_t i = 0; i < ARRAY_LEN(bad); i++)
-        expect(f, GET("/images/ro", .range = bad[i]), 416, "Unsupported range");
+        expect(f, GET("/images/ro", .range = bad[i]), 416, "Cannot satisfy range");
     expect(f, GET("/images/ro", .range = "bytes=-5"), 416, "not supported yet");
     expect(f, GET("/images/ro", .range = "bytes=0-16777216"), 416, "out of allowed range");
     expect(f, GET("/images/ro", .range = "bytes=16777217-"), 400, "available 0 bytes");
@@ -446,6 +446,7 @@ static void test_upload(void **state)
     expect(f, patch, 200, "");
     expect_bytes(f, GET("/images/rw"), 200, 0, SIZE, NULL);
     put.content_range = "bytes 16777215-*/*";
+    put.body_len = 4096; /* of a large body, the cut while it is still sent may hide the answer */
     expect(f, put, 416, "out of allowed range");
     expect_bytes(f, GET("/images/rw"), 200, 0, SIZE, NULL);
     put = (struct call){.method = "PUT", .path = "/images/rw", .body = "", .body_len = 0};

@@ -39,7 +39,8 @@ static void test_ranges(void **state)
     };
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         struct range got = {0};
-        if (range_parse(cases[i].header, &got) != cases[i].result)
+        const char *why = NULL;
+        if (range_parse(cases[i].header, &got, &why) != cases[i].result)
             fail_msg("'%s'", cases[i].header);
         assert_int_equal(got.first, cases[i].range.first);
         assert_int_equal(got.has_last, cases[i].range.has_last);

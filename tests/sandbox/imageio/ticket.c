@@ -24,7 +24,7 @@ struct ticket {
     struct ticket *next;
     struct imageio_ticket opts; /* with strings of our own */
     unsigned holders;           /* the table counts as one */
-    unsigned connections;
+    unsigned connections, connections_peak;
     bool cancelled;
     int64_t expires_ms, used_ms;
     struct ticket_op *ops;
@@ -247,6 +247,7 @@ bool ticket_info(struct ticket_table *t, const char *id, struct imageio_ticket_i
             .active = k->ops,
             .cancelled = k->cancelled,
             .connections = k->connections,
+            .connections_peak = k->connections_peak,
             .transferred = k->opts.can_read && k->opts.can_write ? 0 : transferred(k),
             .moved = k->moved,
             .idle_ms = k->ops ? 0 : now - k->used_ms,
@@ -324,6 +325,8 @@ void ticket_join(struct ticket *k)
 {
     pthread_mutex_lock(&k->table->lock);
     k->connections++;
+    if (k->connections > k->connections_peak)
+        k->connections_peak = k->connections;
     pthread_mutex_unlock(&k->table->lock);
 }
 
