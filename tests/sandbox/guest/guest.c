@@ -112,6 +112,7 @@ static bool spawn(struct guest *g, const struct guest_opts *o, struct err *err)
     SCOPED_FREE char *log = xasprintf("%s/writer.log", o->run_dir);
     SCOPED_FREE char *rate = xasprintf("%f", o->writes_per_s);
     SCOPED_FREE char *flush = xasprintf("%u", o->flush_every);
+    SCOPED_FREE char *count = xasprintf("%" PRIu64, o->count);
     char *disks[ARGS_MAX] = {0};
     const char *argv[ARGS_MAX + 1] = {program,        "--spec",      o->spec_path,
                                       "--state",      g->state_path, "--control",
@@ -120,6 +121,10 @@ static bool spawn(struct guest *g, const struct guest_opts *o, struct err *err)
     if (o->flush_every > 0) {
         argv[n++] = "--flush-every";
         argv[n++] = flush;
+    }
+    if (o->count > 0) {
+        argv[n++] = "--count";
+        argv[n++] = count;
     }
     if (o->fill)
         argv[n++] = "--fill";

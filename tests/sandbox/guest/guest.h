@@ -53,6 +53,7 @@ struct guest_opts {
     size_t disk_count;
     double writes_per_s;  /* 0 = as fast as it goes */
     unsigned flush_every; /* writes; 0 = the default */
+    uint64_t count;       /* end after that write; 0 = never */
     bool fill;            /* lay down the initial content unless the state file says it is there */
 };
 

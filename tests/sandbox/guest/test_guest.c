@@ -22,6 +22,7 @@
 
 #include "proto/base/alloc.h"
 #include "proto/base/clock.h"
+#include "proto/base/file.h"
 #include "tests/sandbox/block/block.h"
 #include "tests/sandbox/guest/guest.h"
 #include "tests/sandbox/guest/judge.h"
@@ -54,7 +55,7 @@ static void start_block(struct vm *vm)
     OK(vm->block = block_vm_start(vm->run, disks, DISKS, &err));
 }
 
-static void start_guest(struct vm *vm, double rate)
+static void start_guest_until(struct vm *vm, double rate, uint64_t count)
 {
     struct guest_disk disks[DISKS];
     char *uris[DISKS];
@@ -67,10 +68,16 @@ static void start_guest(struct vm *vm, double rate)
                               .disks = disks,
                               .disk_count = DISKS,
                               .writes_per_s = rate,
+                              .count = count,
                               .fill = true};
     OK(vm->guest = guest_start(&opts, &err));
     for (size_t i = 0; i < DISKS; i++)
         free(uris[i]);
+}
+
+static void start_guest(struct vm *vm, double rate)
+{
+    start_guest_until(vm, rate, 0);
 }
 
 static int setup(void **state)
@@ -258,6 +265,84 @@ static void await_errors(struct vm *vm, uint64_t errors)
     }
 }
 
+static bool hits(const struct pattern_write *w, size_t disk, uint64_t block)
+{
+    return w->disk == disk && block >= w->block && block < w->block + w->block_count;
+}
+
+/* The last write up to n that hits the block; 0 = none. */
+static uint64_t last_hit(const struct pattern_spec *spec, size_t disk, uint64_t block, uint64_t n)
+{
+    for (; n > 0; n--) {
+        struct pattern_write w = pattern_write_at(spec, n);
+        if (hits(&w, disk, block))
+            break;
+    }
+    return n;
+}
+
+/* A long zero write n on the raw disk that emptied `block` of the record of write `old`, and one of
+ * whose other blocks was hit by write `last` right after. */
+struct emptied {
+    uint64_t n, last, block, old;
+};
+
+static bool is_emptied(const struct pattern_spec *spec, struct emptied *e)
+{
+    struct pattern_write w = pattern_write_at(spec, e->n), later = pattern_write_at(spec, e->last);
+    if (w.kind != PATTERN_ZERO_GROUP || w.disk != 1 || later.kind != PATTERN_RECORD ||
+        !hits(&w, later.disk, later.block))
+        return false;
+    for (e->block = w.block; e->block < w.block + w.block_count; e->block++) {
+        e->old = last_hit(spec, w.disk, e->block, e->n - 1);
+        if (e->old > 0 && pattern_write_at(spec, e->old).kind == PATTERN_RECORD &&
+            last_hit(spec, w.disk, e->block, e->last) == e->n)
+            return true;
+    }
+    return false;
+}
+
+static struct emptied find_emptied(const struct pattern_spec *spec, uint64_t after)
+{
+    struct emptied e = {0};
+    for (e.n = after + 1;; e.n++) {
+        for (e.last = e.n + 1; e.last < e.n + 8; e.last++) {
+            if (is_emptied(spec, &e))
+                return e;
+        }
+    }
+}
+
+/* The daemon was killed, and of a zero write all was lost but the block that was hit again. */
+static void test_part_of_a_zero_write_is_lost(void **state)
+{
+    struct vm *vm = *state;
+    OK(guest_wait(vm->guest, 500, GENEROUS_MS, &err));
+    guest_stop(vm->guest);
+    vm->guest = NULL;
+    SCOPED_FREE char *state_path = xasprintf("%s/writer.state", vm->run);
+    struct guest_state s = {0};
+    OK(guest_state_read(state_path, &s, &err));
+    const struct emptied e = find_emptied(&vm->spec, s.acked);
+    start_guest_until(vm, 0, e.last);
+    OK(guest_wait(vm->guest, e.last, GENEROUS_MS, &err));
+    guest_stop(vm->guest);
+    vm->guest = NULL;
+    block_vm_stop(vm->block);
+    vm->block = NULL;
+    unsigned char record[PATTERN_BLOCK];
+    pattern_record(&vm->spec, e.old, record);
+    SCOPED_FD int disk = open(vm->paths[1], O_WRONLY | O_CLOEXEC);
+    OK(file_pwrite_full(disk, record, sizeof record, e.block * PATTERN_BLOCK, &err));
+    SCOPED_FD int fd = open(state_path, O_WRONLY | O_CLOEXEC);
+    s = (struct guest_state){.phase = GUEST_RUNNING, .acked = e.last, .flushed = e.n - 1};
+    OK(guest_state_write(fd, &s, &err));
+    start_block(vm);
+    start_guest(vm, 0);
+    OK(guest_wait(vm->guest, e.last + 100, GENEROUS_MS, &err));
+    snapshot_and_judge(vm);
+}
+
 static void test_freeze_without_a_disk(void **state)
 {
     struct vm *vm = *state;
@@ -340,6 +425,7 @@ int main(void)
         TEST(test_two_instants_are_caught),
         TEST(test_freeze_and_thaw),
         TEST(test_killed_daemon),
+        TEST(test_part_of_a_zero_write_is_lost),
         TEST(test_freeze_without_a_disk),
         TEST(test_killed_guest_goes_on),
         TEST(test_write_errors_are_survived),

@@ -122,33 +122,34 @@ static bool do_write(struct writer *w, uint64_t n)
     return nbd_pwrite(nbd, block, sizeof block, at.block * PATTERN_BLOCK, 0) == 0;
 }
 
-/* Whether a disk holds, at write n's place, what write n or the one after the last put there. */
-static bool is_there(struct writer *w, uint64_t n, bool *ret_there)
+/* Whether a later write than n, up to `last`, hits that block. */
+static bool is_overwritten(const struct writer *w, size_t disk, uint64_t block, uint64_t n,
+                           uint64_t last)
 {
-    struct pattern_write at = pattern_write_at(&w->spec, n);
-    unsigned char found[PATTERN_BLOCK], wanted[PATTERN_BLOCK];
-    for (uint64_t i = 0; i < at.block_count; i++) {
-        if (nbd_pread(w->nbd[at.disk], found, sizeof found, (at.block + i) * PATTERN_BLOCK, 0) != 0)
-            return false;
-        memset(wanted, 0, sizeof wanted);
-        if (at.kind == PATTERN_RECORD)
-            pattern_record(&w->spec, n, wanted);
-        *ret_there = *ret_there && memcmp(found, wanted, sizeof found) == 0;
-    }
-    return true;
-}
-
-/* Whether a later write than n, up to `last`, hits a block of write n. */
-static bool is_overwritten(const struct writer *w, uint64_t n, uint64_t last)
-{
-    struct pattern_write a = pattern_write_at(&w->spec, n);
     for (uint64_t later = n + 1; later <= last; later++) {
-        struct pattern_write b = pattern_write_at(&w->spec, later);
-        if (a.disk == b.disk && a.block < b.block + b.block_count &&
-            b.block < a.block + a.block_count)
+        struct pattern_write at = pattern_write_at(&w->spec, later);
+        if (at.disk == disk && block >= at.block && block < at.block + at.block_count)
             return true;
     }
     return false;
+}
+
+/* Whether the blocks of write n hold what it put there, as far as no later write up to `last`, the
+ * one under way, has hit them: a long zero write can be lost but for one block. */
+static bool is_there(struct writer *w, uint64_t n, uint64_t last, bool *ret_there)
+{
+    struct pattern_write at = pattern_write_at(&w->spec, n);
+    unsigned char found[PATTERN_BLOCK], wanted[PATTERN_BLOCK] = {0};
+    if (at.kind == PATTERN_RECORD)
+        pattern_record(&w->spec, n, wanted);
+    for (uint64_t block = at.block; block < at.block + at.block_count; block++) {
+        if (is_overwritten(w, at.disk, block, n, last))
+            continue;
+        if (nbd_pread(w->nbd[at.disk], found, sizeof found, block * PATTERN_BLOCK, 0) != 0)
+            return false;
+        *ret_there = *ret_there && memcmp(found, wanted, sizeof found) == 0;
+    }
+    return true;
 }
 
 /*
@@ -160,7 +161,7 @@ static bool recover(struct writer *w)
 {
     bool there = true;
     for (uint64_t n = w->state.flushed + 1; there && n <= w->state.acked; n++) {
-        if (!is_overwritten(w, n, w->state.acked + 1) && !is_there(w, n, &there))
+        if (!is_there(w, n, w->state.acked + 1, &there))
             return false;
     }
     if (there)
