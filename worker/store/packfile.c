@@ -11,7 +11,7 @@
 
 #include "proto/base/file.h"
 #include "worker/store/bytes.h"
-#include "worker/store/framecode.h"
+#include "worker/store/decoder.h"
 #include "worker/store/gc/relocate.h"
 
 void pack_id_of_session(const uint8_t repository[16], const char *session, uint32_t n,
@@ -37,68 +37,6 @@ void pack_path(const uint8_t id[PACK_ID_BYTES], char *out)
     char hex[2 * PACK_ID_BYTES + 1];
     hex_encode(id, PACK_ID_BYTES, hex);
     (void)snprintf(out, 64, "packs/%.2s/%s.pk", hex, hex);
-}
-
-/* ---- decoders: what a thread needs to decode one frame, kept for the next one */
-
-struct decoder {
-    struct decoder *next;
-    struct frame_coder *coder;
-    struct hasher *hasher; /* NULL without a key */
-    uint8_t bytes[FRAME_BYTES_MAX];
-};
-
-struct decoder_pool {
-    const struct crypt *crypt;
-    pthread_mutex_t lock; /* guards idle; leaf lock */
-    struct decoder *idle;
-};
-
-struct decoder_pool *decoder_pool_new(const struct crypt *crypt)
-{
-    struct decoder_pool *pool = ALLOC_NEW(struct decoder_pool);
-    pool->crypt = crypt;
-    pthread_mutex_init(&pool->lock, NULL);
-    return pool;
-}
-
-void decoder_pool_free(struct decoder_pool *pool)
-{
-    if (!pool)
-        return;
-    while (pool->idle) {
-        struct decoder *d = pool->idle;
-        pool->idle = d->next;
-        frame_coder_free(d->coder);
-        hasher_free(d->hasher);
-        free(d);
-    }
-    pthread_mutex_destroy(&pool->lock);
-    free(pool);
-}
-
-static struct decoder *decoder_take(struct decoder_pool *pool)
-{
-    pthread_mutex_lock(&pool->lock);
-    struct decoder *d = pool->idle;
-    if (d)
-        pool->idle = d->next;
-    pthread_mutex_unlock(&pool->lock);
-    if (d)
-        return d;
-    d = ALLOC_NEW(struct decoder);
-    d->coder = frame_coder_new(pool->crypt);
-    if (!pool->crypt || crypt_can_write(pool->crypt)) /* else it is only for checking sums */
-        d->hasher = hasher_new(crypt_id_key(pool->crypt));
-    return d;
-}
-
-static void decoder_give(struct decoder_pool *pool, struct decoder *d)
-{
-    pthread_mutex_lock(&pool->lock);
-    d->next = pool->idle;
-    pool->idle = d;
-    pthread_mutex_unlock(&pool->lock);
 }
 
 /* ---- opening a pack */
@@ -312,8 +250,7 @@ struct frame *open_pack_frame(struct store *store, const struct open_pack *pack,
     if (ok) {
         const struct frame_entry *entry = &pack->footer.frames[number];
         struct decoder *d = decoder_take(store->decoders);
-        frame = xaligned(STORE_BLOCK_BYTES, sizeof *frame + entry->raw_len);
-        frame->blocks = entry->raw_len / STORE_BLOCK_BYTES;
+        frame = frame_new(store->decoders, entry->raw_len / STORE_BLOCK_BYTES);
         ok = decode_frame(d, pack, entry, frame->data, err);
         decoder_give(store->decoders, d);
     } else {
@@ -321,7 +258,7 @@ struct frame *open_pack_frame(struct store *store, const struct open_pack *pack,
     }
     if (!ok) {
         err_wrap(err, "'%s' frame %u", pack->path, number);
-        free(frame);
+        frame_free(frame);
         frame = NULL;
     }
     return frame;

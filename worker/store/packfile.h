@@ -4,6 +4,7 @@
  */
 #pragma once
 
+#include "worker/store/decoder.h"
 #include "worker/store/repo.h"
 
 /* An open pack: its file and its verified footer. */
@@ -12,13 +13,6 @@ struct open_pack {
     struct footer footer;
     uint8_t digest[DIGEST_BYTES];
     char path[64]; /* in the repository, for messages */
-};
-
-/* A decoded frame: every byte has been verified. */
-struct frame {
-    uint32_t blocks;
-    /* blocks * STORE_BLOCK_BYTES; aligned, so that it can be written with O_DIRECT as it is. */
-    uint8_t data[] __attribute__((aligned(STORE_BLOCK_BYTES)));
 };
 
 /* The name of pack number `n` of a session (docs/store-format.md, "Packs"). */
@@ -32,13 +26,9 @@ void pack_path(const uint8_t id[PACK_ID_BYTES], char *out);
  * with open_pack_free(). */
 struct open_pack *open_pack_load(struct store *store, const struct pack_ref *ref, struct err *err);
 void open_pack_free(void *pack);
-/* A frame of it, verified; the caller frees with free(). */
-struct frame;
+/* A frame of it, verified; the caller frees with frame_free(). */
 struct frame *open_pack_frame(struct store *store, const struct open_pack *pack, uint16_t frame,
                               struct err *err);
-/* `crypt` is the repository's or NULL; borrowed. */
-struct decoder_pool *decoder_pool_new(const struct crypt *crypt);
-void decoder_pool_free(struct decoder_pool *pool);
 
 /* The pack that `ref` names; store-corrupt when it is missing, damaged, or not that one. Unpin from
  * store->packs. */
@@ -56,7 +46,7 @@ static inline const struct frame *frame_of(const struct cache_item *item)
     return cache_value(item);
 }
 
-/* The same past the cache; the caller frees with free(). */
+/* The same past the cache; the caller frees with frame_free(). */
 struct frame *frame_load(struct store *store, const struct pack_ref *ref, uint16_t frame,
                          struct err *err);
 

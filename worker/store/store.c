@@ -117,7 +117,7 @@ static void make_tables(struct store *store)
 {
     const struct store_opts *o = &store->opts;
     store->packs = cache_new(o->footer_cache_bytes, open_pack_free);
-    store->frames = cache_new(o->frame_cache_bytes, free);
+    store->frames = cache_new(o->frame_cache_bytes, frame_free);
     store->decoders = decoder_pool_new(store->crypt);
     store->marks = marks_new();
 }

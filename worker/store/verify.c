@@ -84,7 +84,7 @@ static uint32_t check_frame(struct verify *v, const struct pack_ref *ref, uint16
     if (!v->opts->quick) {
         struct frame *frame = frame_load(v->store, ref, number, err);
         blocks = frame ? frame->blocks : 0;
-        free(frame);
+        frame_free(frame);
         return blocks;
     }
     struct cache_item *item = pack_pin(v->store, ref, err);

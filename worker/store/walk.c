@@ -150,6 +150,6 @@ bool store_part_read(const struct store_part *part, store_piece_fn take, void *c
     if (!frame)
         return err_wrap(err, "%s offset %" PRIu64, reader->name, first->block * STORE_BLOCK_BYTES);
     bool ok = hand_over(part, frame, take, context, err);
-    free(frame);
+    frame_free(frame);
     return ok;
 }

@@ -95,7 +95,7 @@ static bool frame_is_good(struct store *store, const struct open_pack *pack, uin
 {
     struct err err = ERR_INIT;
     struct frame *f = open_pack_frame(store, pack, (uint16_t)frame, &err);
-    free(f);
+    frame_free(f);
     return f != NULL;
 }
 
@@ -212,7 +212,7 @@ static size_t take_from_frame(struct store *store, const struct open_pack *pack,
             break; /* it is damaged itself */
         filled += fill(wanted, n, hit, data->data + (size_t)b * STORE_BLOCK_BYTES);
     }
-    free(data);
+    frame_free(data);
     return filled;
 }
 

@@ -134,7 +134,7 @@ static bool check_frame(struct scrub *s, const struct pack_ref *ref, const struc
     } else {
         struct frame *data = open_pack_frame(s->store, pack, (uint16_t)frame, &err);
         if (data) {
-            free(data);
+            frame_free(data);
             return true;
         }
     }

@@ -8,6 +8,7 @@
 #include "worker/store/bytes.h"
 #include "worker/store/cache.h"
 #include "worker/store/crew.h"
+#include "worker/store/decoder.h"
 #include "worker/store/dedup.h"
 
 /* ---- cache */
@@ -338,6 +339,40 @@ static void test_crew(void **state)
     assert_in_range(crew_size(0), 1, 8);
 }
 
+/* ---- frames */
+
+static void test_frames_are_used_again(void **state)
+{
+    (void)state;
+    struct decoder_pool *pool = decoder_pool_new(NULL);
+    struct frame *full = frame_new(pool, FRAME_BLOCKS_MAX);
+    assert_int_equal((uintptr_t)full->data % STORE_BLOCK_BYTES, 0);
+    memset(full->data, 0xaa, FRAME_RAW_MAX);
+    frame_free(full);
+    struct frame *most = frame_new(pool, FRAME_BLOCKS_MAX - 1); /* in the memory of a full one */
+    assert_ptr_equal(most, full);
+    assert_int_equal(most->blocks, FRAME_BLOCKS_MAX - 1);
+    struct frame *other = frame_new(pool, FRAME_BLOCKS_MAX);
+    assert_ptr_not_equal(other, most);
+    struct frame *small = frame_new(pool, 1); /* takes what it needs, and is not kept */
+    assert_int_equal(small->blocks_max, 1);
+    memset(small->data, 0xbb, STORE_BLOCK_BYTES);
+    frame_free(small);
+    frame_free(most);
+    frame_free(other);
+    frame_free(NULL);
+    struct frame *many[64]; /* more than are kept: the rest is freed, or a sanitizer tells */
+    for (size_t i = 0; i < ARRAY_LEN(many); i++) {
+        many[i] = frame_new(pool, FRAME_BLOCKS_MAX);
+        many[i]->data[FRAME_RAW_MAX - 1] = (uint8_t)i;
+    }
+    for (size_t i = 0; i < ARRAY_LEN(many); i++) {
+        assert_int_equal(many[i]->data[FRAME_RAW_MAX - 1], i);
+        frame_free(many[i]);
+    }
+    decoder_pool_free(pool);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -352,6 +387,7 @@ int main(void)
         cmocka_unit_test(test_dedup_many_packs),
         cmocka_unit_test(test_extents),
         cmocka_unit_test(test_crew),
+        cmocka_unit_test(test_frames_are_used_again),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
