@@ -8,7 +8,7 @@
  *     struct copy_stats stats;
  *     if (!from || !copy_backup(from, session, disk, &opts, &stats, err)) ...
  *
- * Memory: about 12 MiB a thread, whatever the disk's size.
+ * Memory: about 12 MiB a thread (a restore by frames: 3 MiB), whatever the disk's size.
  */
 #pragma once
 
@@ -77,6 +77,9 @@ struct target;
 struct target_ops {
     bool (*pwrite)(struct target *target, const void *buf, size_t len, uint64_t offset,
                    struct err *err);
+    /* All of the range will be written: take the room for it. Only in a restore by frames, for all
+     * of its data; the last ranges may be being written already. NULL where there is no use. */
+    bool (*reserve)(struct target *target, uint64_t offset, uint64_t len, struct err *err);
     /* Make the range read as zeroes, by whatever means. */
     bool (*zero)(struct target *target, uint64_t offset, uint64_t len, struct err *err);
     /* Everything written is durable when this returns true. */
@@ -93,8 +96,9 @@ struct target {
     unsigned threads_max; /* 0 = any number */
     bool is_zero;         /* known to read as zeroes everywhere before the first write */
     bool is_ordered;      /* takes its bytes from first to last, holes too */
-    bool takes_pieces; /* small writes cost it little, as with a page cache: it gets its data frame
-                          by frame, in the order that is cheapest to read, not in long runs */
+    bool takes_pieces; /* small writes cost it little: it gets its data frame by frame, in the order
+                          that is cheapest to read, not in long runs */
+    bool waits; /* a write takes the time of a disk: more threads than cores keep both busy */
 };
 
 void target_close(struct target *target);
@@ -103,8 +107,9 @@ DEFINE_SCOPED(target, target_close);
 struct target_file_opts {
     bool create; /* make a new regular file of size_bytes; refused with exists if it is there */
     uint64_t size_bytes; /* with create */
-    bool no_direct;      /* never use O_DIRECT (it is used for block devices that allow it) */
-    bool is_zero; /* the caller knows that it reads as zeroes (a disk just made by the engine) */
+    bool no_direct; /* never use O_DIRECT (it is used for block devices, and for files on ext4 and
+                       XFS, where it is allowed) */
+    bool is_zero;   /* the caller knows that it reads as zeroes (a disk just made by the engine) */
 };
 
 /* A raw image file or a block device, opened for writing. The size of an existing one is never
@@ -126,7 +131,8 @@ struct target *target_null_open(uint64_t size_bytes);
 /* ---- the pipeline --------------------------------------------------------------------------- */
 
 struct copy_opts {
-    unsigned threads; /* per disk; 0 = one more than the cores, at most 8 */
+    unsigned threads; /* per disk; 0 = one more than the cores (of a restore to a target that waits
+                         for a disk: twice as many), at most 8 */
     void *context;    /* of the callbacks, each of which may be NULL */
     /* Called at most 5 times a second and once at the end, from the calling thread. `total` is the
      * size of what is copied; holes count as done when they are passed. */

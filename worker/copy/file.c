@@ -7,15 +7,23 @@
 #include <inttypes.h>
 #include <linux/falloc.h>
 #include <linux/fs.h>
+#include <linux/magic.h>
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "worker/copy/copy.h"
 
-enum { IO_BYTES = 512 << 10, SECTOR_BYTES = 512, WRITE_BACK_BYTES = 64 << 20 };
+enum {
+    IO_BYTES = 512 << 10,
+    DIRECT_WRITE_BYTES = 4 << 20,
+    SECTOR_BYTES = 512,
+    BLOCK_BYTES = STORE_BLOCK_BYTES,
+    WRITE_BACK_BYTES = 64 << 20,
+};
 
 /* ---- what both share */
 
@@ -25,6 +33,13 @@ struct raw {
     bool is_block;
     atomic_bool is_direct; /* O_DIRECT is on */
 };
+
+static void raw_take_direct(struct raw *raw)
+{
+    int flags = fcntl(raw->fd, F_GETFL);
+    if (flags >= 0 && fcntl(raw->fd, F_SETFL, flags | O_DIRECT) == 0)
+        atomic_store(&raw->is_direct, true);
+}
 
 /* `flags` as for open(2). O_DIRECT is tried for block devices unless no_direct. */
 static bool raw_open(struct raw *raw, const char *path, int flags, bool no_direct,
@@ -47,9 +62,8 @@ static bool raw_open(struct raw *raw, const char *path, int flags, bool no_direc
     int now = fcntl(raw->fd, F_GETFL);
     if (now >= 0)
         (void)fcntl(raw->fd, F_SETFL, now & ~O_NONBLOCK);
-    if (raw->is_block && !no_direct && now >= 0 &&
-        fcntl(raw->fd, F_SETFL, (now & ~O_NONBLOCK) | O_DIRECT) == 0)
-        atomic_store(&raw->is_direct, true);
+    if (raw->is_block && !no_direct)
+        raw_take_direct(raw);
     return true;
 }
 
@@ -183,30 +197,57 @@ struct target_file {
     struct raw raw;
     bool is_new;              /* made by us: its directory entry is not durable yet */
     atomic_bool cannot_punch; /* the file system or device refused to make holes */
-    atomic_size_t unflushed;  /* bytes written since write-back was last started */
+    atomic_bool cannot_reserve;
+    atomic_size_t unflushed; /* bytes written since write-back was last started */
+    /* What O_DIRECT cannot write, at the end of an odd-sized file: written by flush, so that it
+     * does not meet others' direct writes in the page cache. */
+    uint8_t tail[BLOCK_BYTES];
+    atomic_size_t tail_len;
+    uint64_t tail_offset;
 };
+
+/* Writing past the page cache saves a copy of all data and the allocation of as many pages, and
+ * waits for the disk from the first byte on. Where that was measured to be so: not over a network,
+ * where each write would wait for the server. */
+static bool likes_direct(const struct raw *raw)
+{
+    struct statfs fs;
+    return !raw->is_block && fstatfs(raw->fd, &fs) == 0 &&
+           (fs.f_type == EXT4_SUPER_MAGIC || fs.f_type == XFS_SUPER_MAGIC);
+}
 
 /* The kernel would begin to write when a tenth of the memory is dirty, which for most disks is at
  * the end: start early, so that the disk works while we decode. A hint: what fails here fails in
  * fsync. */
 static void write_back(struct target_file *f, size_t len)
 {
-    if (f->raw.is_block || atomic_fetch_add(&f->unflushed, len) + len < WRITE_BACK_BYTES)
+    if (f->raw.is_block || atomic_load(&f->raw.is_direct) ||
+        atomic_fetch_add(&f->unflushed, len) + len < WRITE_BACK_BYTES)
         return;
     if (atomic_exchange(&f->unflushed, 0) >= WRITE_BACK_BYTES) /* of several threads, one */
         (void)sync_file_range(f->raw.fd, 0, 0, SYNC_FILE_RANGE_WRITE);
 }
 
-static bool target_pwrite(struct target *target, const void *buf, size_t len, uint64_t offset,
-                          struct err *err)
+/* How much of [offset, offset + len) is written now. */
+static size_t keep_tail(struct target_file *f, const uint8_t *data, size_t len, uint64_t offset)
 {
-    struct target_file *f = (struct target_file *)target;
-    const uint8_t *at = buf;
-    size_t all = len;
+    size_t odd = len % BLOCK_BYTES;
+    if (odd == 0 || !atomic_load(&f->raw.is_direct) || offset + len != f->base.size_bytes)
+        return len;
+    memcpy(f->tail, data + len - odd, odd); /* nobody else writes there */
+    f->tail_offset = offset + len - odd;
+    atomic_store(&f->tail_len, odd);
+    return len - odd;
+}
+
+static bool write_all(struct target_file *f, const uint8_t *at, size_t len, uint64_t offset,
+                      struct err *err)
+{
     while (len > 0) {
         if (len % SECTOR_BYTES != 0)
             (void)raw_drop_direct(&f->raw);
-        size_t part = len < IO_BYTES ? len : IO_BYTES;
+        size_t most = atomic_load(&f->raw.is_direct) ? DIRECT_WRITE_BYTES : IO_BYTES;
+        size_t part = len < most ? len : most;
         ssize_t n = pwrite(f->raw.fd, at, part, (off_t)offset);
         if (n < 0 && errno == EINTR)
             continue;
@@ -218,7 +259,36 @@ static bool target_pwrite(struct target *target, const void *buf, size_t len, ui
         len -= (size_t)n;
         offset += (uint64_t)n;
     }
-    write_back(f, all);
+    return true;
+}
+
+static bool target_pwrite(struct target *target, const void *buf, size_t len, uint64_t offset,
+                          struct err *err)
+{
+    struct target_file *f = (struct target_file *)target;
+    if (!write_all(f, buf, keep_tail(f, buf, len, offset), offset, err))
+        return false;
+    write_back(f, len);
+    return true;
+}
+
+/* With room taken beforehand, file systems let several direct writes into one file at once, and the
+ * file is in few pieces. A file system that cannot do it goes without. */
+static bool target_reserve(struct target *target, uint64_t offset, uint64_t len, struct err *err)
+{
+    struct target_file *f = (struct target_file *)target;
+    if (!atomic_load(&f->raw.is_direct) || atomic_load(&f->cannot_reserve))
+        return true;
+    int ret;
+    do
+        ret = fallocate(f->raw.fd, FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)len);
+    while (ret != 0 && errno == EINTR);
+    if (ret == 0)
+        return true;
+    if (errno == ENOSPC || errno == EDQUOT || errno == EIO)
+        return err_set_errno(err, errno, "take room for '%s' at offset %" PRIu64, f->raw.path,
+                             offset);
+    atomic_store(&f->cannot_reserve, true);
     return true;
 }
 
@@ -258,6 +328,12 @@ static bool target_zero(struct target *target, uint64_t offset, uint64_t len, st
 static bool target_flush(struct target *target, struct err *err)
 {
     struct target_file *f = (struct target_file *)target;
+    size_t tail = atomic_exchange(&f->tail_len, 0);
+    if (tail > 0) {
+        (void)raw_drop_direct(&f->raw);
+        if (!write_all(f, f->tail, tail, f->tail_offset, err))
+            return false;
+    }
     if (fsync(f->raw.fd) != 0)
         return err_set_errno(err, errno, "sync '%s'", f->raw.path);
     return !f->is_new || file_sync_parent(AT_FDCWD, f->raw.path, err);
@@ -287,6 +363,7 @@ struct target *target_file_open(const char *path, const struct target_file_opts 
                                 struct err *err)
 {
     static const struct target_ops ops = {.pwrite = target_pwrite,
+                                          .reserve = target_reserve,
                                           .zero = target_zero,
                                           .flush = target_flush,
                                           .close = target_file_close};
@@ -306,6 +383,9 @@ struct target *target_file_open(const char *path, const struct target_file_opts 
         target_file_close(&f->base);
         return NULL;
     }
-    f->base.takes_pieces = !f->raw.is_block; /* O_DIRECT makes each write of a device wait */
+    if (!opts->no_direct && likes_direct(&f->raw))
+        raw_take_direct(&f->raw);
+    f->base.takes_pieces = !f->raw.is_block;
+    f->base.waits = atomic_load(&f->raw.is_direct);
     return &f->base;
 }

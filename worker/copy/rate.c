@@ -287,6 +287,12 @@ static bool limited_pwrite(struct target *target, const void *buf, size_t len, u
     return true;
 }
 
+static bool limited_reserve(struct target *target, uint64_t offset, uint64_t len, struct err *err)
+{
+    struct target *inner = ((struct target_limited *)target)->inner;
+    return !inner->ops->reserve || inner->ops->reserve(inner, offset, len, err);
+}
+
 static bool limited_zero(struct target *target, uint64_t offset, uint64_t len, struct err *err)
 {
     struct target *inner = ((struct target_limited *)target)->inner;
@@ -316,6 +322,7 @@ static void limited_close_target(struct target *target)
 struct target *target_limited_open(struct target *inner, const struct rate_gate *gate)
 {
     static const struct target_ops ops = {.pwrite = limited_pwrite,
+                                          .reserve = limited_reserve,
                                           .zero = limited_zero,
                                           .flush = limited_flush,
                                           .fail = limited_fail,

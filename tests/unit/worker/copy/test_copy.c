@@ -84,7 +84,7 @@ struct memory_target {
     struct target base;
     uint8_t *data;
     pthread_mutex_t lock;
-    uint64_t written, zeroed;
+    uint64_t written, zeroed, reserved;
     int fail_at;
     int calls;
     bool is_flushed, fail_flush;
@@ -124,6 +124,18 @@ static bool memory_zero(struct target *target, uint64_t offset, uint64_t len, st
     return ok;
 }
 
+static bool memory_reserve(struct target *target, uint64_t offset, uint64_t len, struct err *err)
+{
+    struct memory_target *m = (struct memory_target *)target;
+    pthread_mutex_lock(&m->lock);
+    bool ok = target_call(m, err);
+    if (offset % BLOCK != 0 || offset + len > target->size_bytes)
+        ok = err_set(err, ERR_INTERNAL, 0, "room beyond the end");
+    m->reserved += len;
+    pthread_mutex_unlock(&m->lock);
+    return ok;
+}
+
 static bool memory_flush(struct target *target, struct err *err)
 {
     struct memory_target *m = (struct memory_target *)target;
@@ -142,6 +154,12 @@ static const struct target_ops memory_target_ops = {.pwrite = memory_pwrite,
                                                     .zero = memory_zero,
                                                     .flush = memory_flush,
                                                     .close = memory_target_close};
+
+static const struct target_ops reserving_target_ops = {.pwrite = memory_pwrite,
+                                                       .reserve = memory_reserve,
+                                                       .zero = memory_zero,
+                                                       .flush = memory_flush,
+                                                       .close = memory_target_close};
 
 /* ---- fixture */
 
@@ -231,10 +249,10 @@ static struct store_reader *open_reader(struct fixture *f, const char *id)
 
 /* Restore into a target of `size` bytes full of rubbish, or of zeroes, and compare. */
 static void check_restore_into(struct fixture *f, const char *id, size_t size, bool is_zero_before,
-                               bool takes_pieces)
+                               bool takes_pieces, bool reserves)
 {
     SCOPED(store_reader) struct store_reader *reader = open_reader(f, id);
-    struct memory_target t = {.base = {.ops = &memory_target_ops,
+    struct memory_target t = {.base = {.ops = reserves ? &reserving_target_ops : &memory_target_ops,
                                        .size_bytes = size,
                                        .is_zero = is_zero_before,
                                        .takes_pieces = takes_pieces},
@@ -252,14 +270,18 @@ static void check_restore_into(struct fixture *f, const char *id, size_t size, b
         assert_int_equal(t.zeroed, 0);
     else
         assert_int_equal(t.zeroed + t.written, size);
+    if (takes_pieces && reserves) /* room for the data, and for nothing else */
+        assert_int_equal(t.reserved, t.written);
+    else
+        assert_int_equal(t.reserved, 0);
     free(t.data);
     pthread_mutex_destroy(&t.lock);
 }
 
 static void check_restore(struct fixture *f, const char *id, size_t size, bool is_zero_before)
 {
-    check_restore_into(f, id, size, is_zero_before, false);
-    check_restore_into(f, id, size, is_zero_before, true);
+    for (unsigned i = 0; i < 4; i++)
+        check_restore_into(f, id, size, is_zero_before, i % 2, i / 2);
 }
 
 /* ---- tests */
@@ -625,6 +647,7 @@ static void test_failing_target(void **state)
         t.calls = 0;
         t.fail_at = n;
         t.base.takes_pieces = n % 2;
+        t.base.ops = n % 4 < 2 ? &memory_target_ops : &reserving_target_ops;
         MUST_FAIL(copy_restore(reader, &t.base, NULL, NULL, &f->err), &f->err, ERR_NO_SPACE);
         assert_false(t.is_flushed);
     }

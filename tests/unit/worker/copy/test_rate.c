@@ -248,7 +248,7 @@ static void test_a_wait_can_be_stopped(void **state)
 struct counter {
     struct source source;
     struct target target;
-    uint64_t bytes, largest, zeroed;
+    uint64_t bytes, largest, zeroed, reserved;
     unsigned flushed, failed, closed;
 };
 
@@ -325,6 +325,14 @@ static bool count_pwrite(struct target *t, const void *buf, size_t len, uint64_t
     return true;
 }
 
+static bool count_reserve(struct target *t, uint64_t offset, uint64_t len, struct err *err)
+{
+    (void)offset;
+    (void)err;
+    of_target(t)->reserved += len;
+    return true;
+}
+
 static bool count_zero(struct target *t, uint64_t offset, uint64_t len, struct err *err)
 {
     (void)offset;
@@ -354,6 +362,7 @@ static void test_a_target_behind_a_gate(void **state)
 {
     (void)state;
     static const struct target_ops ops = {.pwrite = count_pwrite,
+                                          .reserve = count_reserve,
                                           .zero = count_zero,
                                           .flush = count_flush,
                                           .fail = count_fail,
@@ -369,7 +378,8 @@ static void test_a_target_behind_a_gate(void **state)
     assert_true(t->is_zero);
     uint8_t *buf = xcalloc(1, 8 * MIB);
     int64_t start = atomic_load(&clock.mono_ms);
-    assert_true(t->ops->zero(t, 0, 64 * MIB, &err)); /* costs no bandwidth */
+    assert_true(t->ops->zero(t, 0, 64 * MIB, &err));   /* costs no bandwidth */
+    assert_true(t->ops->reserve(t, 0, 8 * MIB, &err)); /* nor does this */
     assert_int_equal(atomic_load(&clock.mono_ms), start);
     assert_true(t->ops->pwrite(t, buf, 8 * MIB, 0, &err));
     assert_in_range(atomic_load(&clock.mono_ms) - start, 1600, 2000);
@@ -378,6 +388,7 @@ static void test_a_target_behind_a_gate(void **state)
     target_close(t);
     assert_int_equal(c.bytes, 8 * MIB);
     assert_int_equal(c.zeroed, 64 * MIB);
+    assert_int_equal(c.reserved, 8 * MIB);
     assert_int_equal(c.flushed + c.failed + c.closed, 3);
     free(buf);
 }
