@@ -51,7 +51,7 @@ struct hammer {
     /* What stands still from time to time. The lock is held while a pid is used or changes. */
     pthread_mutex_t lock;
     atomic_bool over;
-    uint64_t instants, backups, frozen, hidden, restarts, cuts;
+    uint64_t instants, backups, frozen, hidden, restarts, cuts, crashes;
 };
 
 #define MUST(call)                                                                                 \
@@ -82,19 +82,25 @@ static struct volume new_volume(struct hammer *h, size_t disk, enum block_format
                            .format = format};
 }
 
-static void start_block(struct hammer *h)
+static void make_volumes(struct hammer *h)
 {
-    struct block_disk disks[DISKS] = {0};
     for (size_t i = 0; i < DISKS; i++) {
         h->chains[i][0] = new_volume(h, i, i == 0 ? BLOCK_QCOW2 : BLOCK_RAW);
         const struct volume *base = &h->chains[i][0];
         MUST(block_volume_create(base->path, base->format, h->spec.disks[i].size_bytes, NULL,
                                  BLOCK_RAW, &err));
-        memcpy(disks[i].id, h->spec.disks[i].id, sizeof disks[i].id);
-        disks[i].path = base->path;
-        disks[i].format = base->format;
     }
     h->depth = 1;
+}
+
+static void start_block(struct hammer *h)
+{
+    struct block_disk disks[DISKS] = {0};
+    for (size_t i = 0; i < DISKS; i++) {
+        memcpy(disks[i].id, h->spec.disks[i].id, sizeof disks[i].id);
+        disks[i].path = h->chains[i][h->depth - 1].path;
+        disks[i].format = h->chains[i][h->depth - 1].format;
+    }
     MUST(h->block = block_vm_start(h->run, disks, DISKS, &err));
 }
 
@@ -162,6 +168,21 @@ static void restart_guest(struct hammer *h)
     pthread_mutex_unlock(&h->lock);
     MUST(guest_wait(h->guest, at + 1, PATIENCE_MS, &err)); /* it has looked at its disks then */
     h->restarts++;
+}
+
+/* What was not flushed may be lost; the guest writes it again before anything else. An answer may
+ * still be on its way to it when the daemon is dead: the second write after that is made anew. */
+static void restart_daemon(struct hammer *h)
+{
+    pthread_mutex_lock(&h->lock);
+    (void)kill(block_vm_pid(h->block), SIGKILL);
+    block_vm_stop(h->block);
+    uint64_t at = acked(h);
+    start_block(h);
+    pthread_mutex_unlock(&h->lock);
+    MUST(guest_wait(h->guest, at + 2, PATIENCE_MS, &err));
+    MUST(block_vm_drop_bitmaps(h->block, h->spec.disks[0].id, NULL, &err)); /* broken by it */
+    h->crashes++;
 }
 
 /* A fault filter comes and goes; with it goes the connection, and with that perhaps a write. */
@@ -329,6 +350,8 @@ static void hammer_round(struct hammer *h)
         restart_guest(h);
     else if (what == 1)
         cut_connection(h);
+    else if (what == 2)
+        restart_daemon(h);
     if (draw(&h->random, 4) == 0)
         hammer_backup(h);
     else
@@ -362,6 +385,7 @@ static void set_up(struct hammer *h, const struct args *args)
     h->run = xasprintf("%s/vm", h->dir);
     h->spec_path = xasprintf("%s/spec.json", h->dir);
     MUST(pattern_spec_save(&h->spec, h->spec_path, &err));
+    make_volumes(h);
     start_block(h);
     start_guest(h);
     MUST(guest_wait(h->guest, 500, PATIENCE_MS, &err));
@@ -448,7 +472,7 @@ int main(int argc, char **argv)
     (void)printf("%" PRIu64 " instants of %" PRIu64 " writes are good: %" PRIu64
                  " of backups, %" PRIu64 " frozen, %" PRIu64
                  " whose last record lies under zeroes; the guest was killed %" PRIu64
-                 " times, and cut off %" PRIu64 " times\n",
-                 h.instants, writes, h.backups, h.frozen, h.hidden, h.restarts, h.cuts);
+                 " times, the daemon %" PRIu64 " times, and the guest cut off %" PRIu64 " times\n",
+                 h.instants, writes, h.backups, h.frozen, h.hidden, h.restarts, h.crashes, h.cuts);
     return EXIT_SUCCESS;
 }
