@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* From a host's map of changes to what is read and what is kept: whole blocks, and nothing that
- * changed is ever kept. */
+ * changed is ever kept. And from its map of zeroes to what is read of a device. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -94,6 +94,36 @@ static void a_short_map(void **state)
     assert_true(got.items[0].is_data);
 }
 
+static void close_device(struct source *device)
+{
+    free(device);
+}
+
+/* What the map does not tell is data. */
+static void a_mapped_device(void **state)
+{
+    (void)state;
+    static const struct source_ops ops = {.close = close_device}; /* its own map is not asked */
+    struct source *device = ALLOC_NEW(struct source);
+    *device = (struct source){.ops = &ops, .size_bytes = 16 * B};
+    struct imageio_extent v[] = {{.offset = 0, .len = 2 * B},
+                                 {.offset = 2 * B, .len = 12 * B, .zero = true},
+                                 {.offset = 14 * B, .len = B}};
+    struct imageio_map map = {.v = v, .count = 3};
+    SCOPED(source) struct source *from = source_mapped_open(device, &map);
+    SCOPED_EXTENTS struct extents got = EXTENTS_INIT;
+    struct err err = ERR_INIT;
+    assert_true(from->ops->extents(from, B, 15 * B, &got, &err));
+    static const struct extent want[] = {
+        {B, B, true}, {2 * B, 12 * B, false}, {14 * B, 2 * B, true}};
+    assert_int_equal(got.count, 3);
+    for (size_t i = 0; i < 3; i++) {
+        assert_int_equal(got.items[i].offset, want[i].offset);
+        assert_int_equal(got.items[i].len, want[i].len);
+        assert_int_equal(got.items[i].is_data, want[i].is_data);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -101,6 +131,7 @@ int main(void)
         cmocka_unit_test(zeroes_do_not_cut),
         cmocka_unit_test(half_blocks_have_changed),
         cmocka_unit_test(a_short_map),
+        cmocka_unit_test(a_mapped_device),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
