@@ -12,7 +12,7 @@
 #include "proto/base/alloc.h"
 
 /* A disk stays whole when its worker ends no later than this share of the average after it. */
-enum { SLACK_DIVISOR = 8 };
+enum { SLACK_DIVISOR = 8, BLOCK_BYTES = 4096 };
 
 struct item {
     size_t disk;
@@ -157,6 +157,100 @@ static void join_neighbours(struct share *s)
     s->count = kept + 1;
 }
 
+/* ---- holes */
+
+struct hole {
+    size_t piece;
+    uint64_t begin, end;
+};
+
+struct holes {
+    struct hole *v;
+    size_t count;
+};
+
+static uint64_t hole_len(const struct hole *h)
+{
+    return h->end - h->begin;
+}
+
+static int by_length(const void *a, const void *b)
+{
+    const struct hole *x = a, *y = b;
+    return hole_len(x) < hole_len(y) ? 1 : hole_len(x) > hole_len(y) ? -1 : 0;
+}
+
+static int by_offset(const void *a, const void *b)
+{
+    const struct hole *x = a, *y = b;
+    if (x->piece != y->piece)
+        return x->piece < y->piece ? -1 : 1;
+    return x->begin < y->begin ? -1 : x->begin > y->begin;
+}
+
+/* The holes in this piece that are large enough, in whole blocks but at the disk's end. */
+static void find_holes(const struct table *t, const struct share *s, size_t piece,
+                       struct holes *ret)
+{
+    const struct share_piece *p = &s->pieces[piece];
+    const struct share_disk *d = &t->disks[p->disk];
+    for (size_t i = 0; !is_all_data(d) && i < d->data->count; i++) {
+        const struct extent *x = &d->data->items[i];
+        uint64_t begin = later(x->offset, p->offset);
+        uint64_t end = sooner(x->offset + x->len, p->offset + p->len_bytes);
+        begin += (BLOCK_BYTES - begin % BLOCK_BYTES) % BLOCK_BYTES;
+        if (end != d->size_bytes)
+            end -= end % BLOCK_BYTES;
+        if (x->is_data || begin >= end || end - begin < t->opts->hole_bytes)
+            continue;
+        ret->v = xreallocarray(ret->v, ret->count + 1, sizeof *ret->v);
+        ret->v[ret->count++] = (struct hole){.piece = piece, .begin = begin, .end = end};
+    }
+}
+
+static void add_range(const struct table *t, struct share *s, size_t disk, uint64_t begin,
+                      uint64_t end)
+{
+    if (begin >= end)
+        return;
+    s->pieces = xreallocarray(s->pieces, s->count + 1, sizeof *s->pieces);
+    s->pieces[s->count++] =
+        (struct share_piece){.disk = disk,
+                             .offset = begin,
+                             .len_bytes = end - begin,
+                             .cost_bytes = cost_of(&t->disks[disk], begin, end)};
+}
+
+static void leave_out_holes(const struct table *t, struct share *s, size_t limit)
+{
+    struct holes holes = {0};
+    for (size_t i = 0; i < s->count; i++)
+        find_holes(t, s, i, &holes);
+    if (holes.count == 0)
+        return;
+    qsort(holes.v, holes.count, sizeof *holes.v, by_length);
+    size_t room = s->count < limit ? limit - s->count : 0; /* each may cut a piece in two */
+    if (holes.count > room)
+        holes.count = room;
+    qsort(holes.v, holes.count, sizeof *holes.v, by_offset);
+    struct share cut = {.cost_bytes = s->cost_bytes};
+    size_t at = 0;
+    for (size_t i = 0; i < s->count; i++) {
+        const struct share_piece *p = &s->pieces[i];
+        uint64_t begin = p->offset;
+        for (; at < holes.count && holes.v[at].piece == i; at++) {
+            add_range(t, &cut, p->disk, begin, holes.v[at].begin);
+            begin = holes.v[at].end;
+        }
+        add_range(t, &cut, p->disk, begin, p->offset + p->len_bytes);
+    }
+    free(holes.v);
+    free(s->pieces);
+    *s = cut;
+}
+
+/* ---- the plan */
+
 static int by_size(const void *a, const void *b)
 {
     const struct share *x = a, *y = b;
@@ -202,6 +296,8 @@ void share_out(const struct share_disk *disks, size_t count, const struct share_
         share_plan_done(ret);
         t.workers--;
     }
+    for (size_t i = 0; opts->hole_bytes > 0 && i < ret->count; i++)
+        leave_out_holes(&t, &ret->v[i], i == 0 ? SHARE_OWN_MAX : SHARE_PIECES_MAX);
 }
 
 void share_plan_done(struct share_plan *plan)

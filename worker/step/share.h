@@ -18,6 +18,7 @@
 enum {
     SHARE_WORKERS_MAX = 16,
     SHARE_PIECES_MAX = 256, /* of one worker but the first */
+    SHARE_OWN_MAX = 4096,   /* of the first: but for this many disks and holes, not limited */
 };
 
 struct share_disk {
@@ -31,6 +32,7 @@ struct share_opts {
     unsigned workers;     /* ourselves included; 0 = 1 */
     uint64_t align_bytes; /* ranges begin at multiples of it; a multiple of the store's blocks */
     uint64_t min_bytes;   /* of data, for another worker to be worth it; 0 = 1 */
+    uint64_t hole_bytes;  /* holes at least so large are in no piece; 0 = all are */
 };
 
 struct share_piece {
@@ -51,9 +53,11 @@ struct share_plan {
     size_t count;                      /* 1 = nobody else */
 };
 
-/* Each byte of each disk is in exactly one piece (a disk of no bytes is in none). Every share but
- * the first has at least min_bytes of data and at most SHARE_PIECES_MAX pieces. The caller calls
- * share_plan_done(). */
+/* Each byte of data of each disk is in exactly one piece, and no byte in two. Pieces begin at
+ * multiples of the alignment, or behind a hole that was left out, in whole blocks. Holes are left
+ * out, the largest first, while there is room for the pieces. Every share but the first has at
+ * least min_bytes of data and at most SHARE_PIECES_MAX pieces. The caller calls share_plan_done().
+ */
 void share_out(const struct share_disk *disks, size_t count, const struct share_opts *opts,
                struct share_plan *ret);
 void share_plan_done(struct share_plan *plan);

@@ -22,35 +22,63 @@ static uint64_t random_next(uint64_t *seed)
     return *seed >> 33;
 }
 
-/* The pieces of one disk in all shares: are they the disk, each byte once? */
+/* Of data in [begin, end). */
+static uint64_t data_in(const struct share_disk *d, uint64_t begin, uint64_t end)
+{
+    uint64_t sum = 0, mapped = 0;
+    for (size_t i = 0; d->data && i < d->data->count; i++) {
+        const struct extent *x = &d->data->items[i];
+        mapped = x->offset + x->len;
+        if (!x->is_data || mapped <= begin || x->offset >= end)
+            continue;
+        sum += (mapped < end ? mapped : end) - (x->offset > begin ? x->offset : begin);
+    }
+    return sum + (mapped < end ? end - (mapped > begin ? mapped : begin) : 0);
+}
+
+static const struct share_piece *first_from(const struct share_plan *plan, size_t disk,
+                                            uint64_t offset)
+{
+    const struct share_piece *first = NULL;
+    for (size_t w = 0; w < plan->count; w++) {
+        for (size_t i = 0; i < plan->v[w].count; i++) {
+            const struct share_piece *p = &plan->v[w].pieces[i];
+            if (p->disk == disk && p->offset + p->len_bytes > offset &&
+                (!first || p->offset < first->offset))
+                first = p;
+        }
+    }
+    return first;
+}
+
+/* The pieces of one disk in all shares: are they all its data, each byte once? */
 static void check_disk(const struct share_plan *plan, size_t disk, const struct share_disk *d,
                        const struct share_opts *opts)
 {
     uint64_t at = 0;
-    unsigned pieces = 0;
-    while (at < d->size_bytes) {
-        const struct share_piece *next = NULL;
-        for (size_t w = 0; w < plan->count; w++) {
-            for (size_t i = 0; i < plan->v[w].count; i++) {
-                const struct share_piece *p = &plan->v[w].pieces[i];
-                if (p->disk == disk && p->offset == at) {
-                    assert_null(next);
-                    next = p;
-                }
-            }
+    const struct share_piece *p;
+    while ((p = first_from(plan, disk, at))) {
+        assert_true(p->len_bytes > 0 && p->offset >= at);
+        if (p->offset > at) { /* left out: a hole, and a large one */
+            assert_true(opts->hole_bytes > 0 && p->offset - at >= opts->hole_bytes);
+            assert_int_equal(data_in(d, at, p->offset), 0);
+            assert_int_equal(p->offset % 4096, 0);
+        } else {
+            assert_true(p->offset % opts->align_bytes == 0 || opts->hole_bytes > 0);
         }
-        if (!next) {
-            fail_msg("disk %zu: no piece begins at %llu", disk, (unsigned long long)at);
-            return;
-        }
-        assert_true(next->len_bytes > 0);
-        assert_int_equal(next->offset % opts->align_bytes, 0);
-        at += next->len_bytes;
-        pieces++;
+        at = p->offset + p->len_bytes;
     }
-    assert_int_equal(at, d->size_bytes);
+    assert_true(at == d->size_bytes ||
+                (opts->hole_bytes > 0 && at < d->size_bytes && data_in(d, at, d->size_bytes) == 0));
+    size_t holders = 0;
+    for (size_t w = 0; w < plan->count; w++) {
+        bool has = false;
+        for (size_t i = 0; i < plan->v[w].count; i++)
+            has = has || plan->v[w].pieces[i].disk == disk;
+        holders += has;
+    }
     if (d->is_whole)
-        assert_true(pieces <= 1);
+        assert_true(holders <= 1);
 }
 
 /* What the header promises, of any plan. */
@@ -87,7 +115,9 @@ static void check_plan(const struct share_plan *plan, const struct share_disk *d
         check_disk(plan, i, &disks[i], opts);
         bytes += disks[i].size_bytes;
     }
-    assert_int_equal(sum, bytes);
+    if (opts->hole_bytes == 0)
+        assert_int_equal(sum, bytes);
+    assert_true(sum <= bytes);
 }
 
 static void make(const struct share_disk *disks, size_t count, const struct share_opts *opts,
@@ -153,6 +183,49 @@ static void test_data_is_what_counts(void **state)
     assert_int_equal(plan.count, 3);
     for (size_t i = 0; i < 3; i++)
         assert_int_equal(plan.v[i].cost_bytes, 10 * GIB);
+    share_plan_done(&plan);
+}
+
+/* What is left out is not even asked for: the piece is all data. */
+static void test_holes_are_left_out(void **state)
+{
+    (void)state;
+    SCOPED_EXTENTS struct extents map = EXTENTS_INIT;
+    extents_add(&map, 0, 10 * GIB, true);
+    extents_add(&map, 10 * GIB, TIB - 20 * GIB, false);
+    extents_add(&map, TIB - 10 * GIB, 10 * GIB, true);
+    const struct share_disk disk = {.size_bytes = TIB, .data = &map};
+    const struct share_opts opts = {
+        .workers = 2, .align_bytes = GIB, .min_bytes = GIB, .hole_bytes = MIB};
+    struct share_plan plan;
+    make(&disk, 1, &opts, &plan);
+    assert_int_equal(plan.count, 2);
+    for (size_t i = 0; i < 2; i++) {
+        assert_int_equal(plan.v[i].count, 1);
+        assert_int_equal(plan.v[i].pieces[0].len_bytes, 10 * GIB);
+    }
+    share_plan_done(&plan);
+}
+
+/* More holes than pieces are allowed: the largest go. */
+static void test_many_holes(void **state)
+{
+    (void)state;
+    SCOPED_EXTENTS struct extents map = EXTENTS_INIT;
+    uint64_t at = 0;
+    for (uint64_t i = 0; i < 10000; i++) {
+        extents_add(&map, at, MIB, true);
+        extents_add(&map, at + MIB, (1 + i % 7) * MIB, false);
+        at += (2 + i % 7) * MIB;
+    }
+    const struct share_disk disk = {.size_bytes = at, .data = &map};
+    const struct share_opts opts = {
+        .workers = 2, .align_bytes = MIB, .min_bytes = GIB, .hole_bytes = MIB};
+    struct share_plan plan;
+    make(&disk, 1, &opts, &plan);
+    assert_int_equal(plan.count, 2);
+    assert_in_range(plan.v[1].count, SHARE_PIECES_MAX - 1, SHARE_PIECES_MAX);
+    assert_in_range(plan.v[0].count, SHARE_OWN_MAX - 1, SHARE_OWN_MAX);
     share_plan_done(&plan);
 }
 
@@ -252,7 +325,8 @@ static void test_any(void **state)
         }
         const struct share_opts opts = {.workers = (unsigned)(random_next(&seed) % 20),
                                         .align_bytes = MIB << random_next(&seed) % 5,
-                                        .min_bytes = random_next(&seed) % (64 * MIB)};
+                                        .min_bytes = random_next(&seed) % (64 * MIB),
+                                        .hole_bytes = random_next(&seed) % 2 * 65536};
         struct share_plan plan;
         share_out(disks, count, &opts, &plan);
         struct share_opts limits = opts;
@@ -273,6 +347,8 @@ int main(void)
         cmocka_unit_test(test_one_that_cannot_be_cut),
         cmocka_unit_test(test_whole_disks_first),
         cmocka_unit_test(test_data_is_what_counts),
+        cmocka_unit_test(test_holes_are_left_out),
+        cmocka_unit_test(test_many_holes),
         cmocka_unit_test(test_not_worth_it),
         cmocka_unit_test(test_fewer_workers_when_shares_are_small),
         cmocka_unit_test(test_many_small_disks),
