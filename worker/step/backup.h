@@ -3,7 +3,8 @@
  * What the steps of a backup tell each other, and the steps themselves. All disks are read as of
  * one instant: of one snapshot, each by its own path, attached to the proxy VM as a device or by
  * image transfer from the host; or of one backup of the engine's own, with what changed since its
- * last.
+ * last. Some of it may be copied by other workers, which run the same steps for a part of the
+ * disks.
  */
 #pragma once
 
@@ -12,6 +13,7 @@
 #include "worker/ovirt/backup.h"
 #include "worker/ovirt/snapshot.h"
 #include "worker/ovirt/vm.h"
+#include "worker/step/parts.h"
 #include "worker/step/path.h"
 #include "worker/step/site.h"
 #include "worker/step/step.h"
@@ -31,6 +33,9 @@ struct backup_disk {
     struct imageio_map map; /* which parts hold data; empty = nobody knows */
     bool by_changes;        /* only what changed is read; all else is as in backup.base */
     struct extents changed;
+    bool is_shared;              /* others copy some of it; ours is what `only` names */
+    struct extents only;         /* its data ranges */
+    struct store_reader *parent; /* of the disk in an earlier point, until it is finished */
     struct store_disk *stored;   /* once it is copied */
     int64_t read_bytes, copy_ms; /* likewise */
     uint64_t kept_bytes;         /* likewise: taken from the base */
@@ -38,7 +43,9 @@ struct backup_disk {
 
 struct backup {
     struct wire_backup_opts opts;
-    bool stands; /* an earlier attempt committed: only tidy up */
+    const struct wire_part *part; /* all that this run is to do, for another one; NULL = a backup */
+    struct parts parts;           /* that others do for this one */
+    bool stands;                  /* an earlier attempt committed: only tidy up */
     struct site site;
     struct ovirt_vm vm;
     struct ovirt_disks disks; /* all that the VM has, in its order */
@@ -59,12 +66,17 @@ struct backup {
     json_t *vm_json;
     struct buf ovf;
     struct store_session *session;
+    struct store_point *parent; /* the newest usable point of the VM; NULL = none */
     char **earlier; /* sessions of earlier attempts, dead now; their packs can be adopted */
     size_t earlier_count;
 };
 
 void *backup_new(struct task_run *run, struct err *err);
+/* Of a backup-part: the state of a backup that does only that. */
+void *backup_part_new(struct task_run *run, struct err *err);
 void backup_free(void *state);
+/* The snapshot that is read: ours, or the one of the task that this is a part of. NULL = none. */
+const char *backup_snapshot(const struct task_run *run);
 
 /* The steps, one file each; tables in worker/task/backup.c. */
 bool step_revoke_earlier(struct task_run *run, struct err *err);
@@ -102,6 +114,19 @@ bool undo_open(struct task_run *run, struct err *err);
 bool step_close(struct task_run *run, struct err *err);
 bool step_copy(struct task_run *run, struct err *err);
 bool undo_copy(struct task_run *run, struct err *err);
+
+/* Where several workers may copy the VM: give parts to others; take what they have copied, and copy
+ * what they have not; and remove what is left of that. */
+enum probe_answer probe_share(struct task_run *run, struct err *err);
+bool step_share(struct task_run *run, struct err *err);
+bool undo_share(struct task_run *run, struct err *err);
+enum probe_answer probe_gather(struct task_run *run, struct err *err);
+bool step_gather(struct task_run *run, struct err *err);
+enum probe_answer probe_drop_parts(struct task_run *run, struct err *err);
+bool step_drop_parts(struct task_run *run, struct err *err);
+
+/* In place of precheck, where another task has looked at all that matters and made the snapshot. */
+bool step_part_precheck(struct task_run *run, struct err *err);
 bool step_commit(struct task_run *run, struct err *err);
 
 /* Take off every disk that is attached by the handles; also the undo of attach. */

@@ -18,6 +18,27 @@ void *backup_new(struct task_run *run, struct err *err)
     return b;
 }
 
+void *backup_part_new(struct task_run *run, struct err *err)
+{
+    const struct wire_part *part = run->offer->part;
+    if (!part || !part->snapshot) {
+        err_set(err, ERR_BAD_MESSAGE, 0, "a part of a backup must name a snapshot, and what to do");
+        return NULL;
+    }
+    struct backup *b = backup_new(run, err);
+    if (!b)
+        return NULL;
+    b->part = part;
+    b->opts.quiesce = WIRE_QUIESCE_OFF; /* the guest is not our business */
+    return b;
+}
+
+const char *backup_snapshot(const struct task_run *run)
+{
+    const struct wire_part *part = run->offer->part;
+    return part ? part->snapshot : handles_get(&run->handles, HANDLE_SNAPSHOT);
+}
+
 /* One that was neither committed nor undone: the lease was lost, and somebody else goes on. */
 static void leave_session(struct store_session *session)
 {
@@ -46,8 +67,12 @@ void backup_free(void *state)
         disk_transfer_forget(&b->plan[i].transfer);
         imageio_map_done(&b->plan[i].map);
         extents_done(&b->plan[i].changed);
+        extents_done(&b->plan[i].only);
+        store_reader_free(b->plan[i].parent); /* after the session */
     }
     free(b->plan);
+    parts_done(&b->parts);
+    store_point_free(b->parent);
     store_point_free(b->base);
     free(b->checkpoint);
     ovirt_checkpoints_done(&b->checkpoints);

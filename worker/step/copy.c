@@ -1,18 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Read the disks into a session of the repository. */
-#include "worker/copy/copy.h"
-
 #include <inttypes.h>
 #include <string.h>
 
 #include "proto/base/alloc.h"
 #include "proto/base/log.h"
-#include "worker/copy/rate.h"
-#include "worker/copy/transfer.h"
-#include "worker/step/backup.h"
-#include "worker/step/parallel.h"
+#include "worker/step/backup_copy.h"
 #include "worker/step/point_meta.h"
-#include "worker/step/space.h"
 
 /* The newest usable point of this VM: unchanged blocks refer to it. NULL without an error when
  * there is none: then everything new is stored, which is right as well, only larger. */
@@ -33,78 +27,6 @@ static struct store_point *open_parent(struct task_run *run, const struct backup
     }
     store_point_list_done(&list);
     return parent;
-}
-
-struct job {
-    struct task_run *run;
-    struct backup *b;
-    struct store_point *parent;
-    struct space_watch *space;
-};
-
-/* The disk by its path, and by its map where there is one. */
-static struct source *open_source(const struct backup_disk *d, struct err *err)
-{
-    if (d->path != BACKUP_ATTACH)
-        return source_transfer_open(d->transfer.io, &d->map, d->size_bytes);
-    struct source *device = source_file_open(d->device, NULL, err);
-    if (device && device->size_bytes != d->size_bytes) {
-        err_set(err, ERR_DEVICE_MISMATCH, 0,
-                "device '%s' has %" PRIu64 " bytes, but the disk has %" PRIu64, d->device,
-                device->size_bytes, d->size_bytes);
-        source_close(device);
-        return NULL;
-    }
-    return device && d->map.count > 0 ? source_mapped_open(device, &d->map) : device;
-}
-
-/* The same within the limits of bandwidth of its storage domain. */
-static struct source *open_limited(const struct job *job, const struct backup_disk *d,
-                                   const struct copy_opts *copy, struct err *err)
-{
-    const char *id = d->disk->storage_domain_id;
-    const struct ovirt_storage_domain *sd =
-        id ? ovirt_storage_domains_find(&job->b->domains, id) : NULL;
-    struct rate_gate gate = {.limits = job->run->settings->limits,
-                             .domain_id = id,
-                             .domain_name = sd ? sd->name : NULL,
-                             .stopped = copy->cancelled,
-                             .ctx = copy->context};
-    return source_limited_open(open_source(d, err), &gate);
-}
-
-static bool copy_disk(void *ctx, size_t index, const struct copy_opts *inner, struct err *err)
-{
-    struct job *job = ctx;
-    struct backup_disk *d = &job->b->plan[index];
-    struct space_guard guard = {.watch = job->space, .inner = inner};
-    struct copy_opts copy = space_guard_opts(&guard);
-    SCOPED(source) struct source *from = open_limited(job, d, &copy, err);
-    if (!from)
-        return err_wrap(err, "disk %s", d->disk->id);
-    struct err why = ERR_INIT; /* a parent that cannot be read costs space, nothing else */
-    struct store_point *point = d->by_changes ? job->b->base : job->parent;
-    SCOPED(store_reader)
-    struct store_reader *parent = point ? store_disk_open(point, d->disk->id, &why) : NULL;
-    if (d->by_changes && !parent) {
-        *err = why; /* but here it holds what is not read */
-        return err_wrap(err, "disk %s", d->disk->id);
-    }
-    struct store_disk_opts opts = {
-        .id = d->disk->id, .size_bytes = d->size_bytes, .parent = parent};
-    d->stored = store_disk_begin(job->b->session, &opts, err);
-    copy.changed = d->by_changes ? &d->changed : NULL;
-    struct copy_stats stats = {0};
-    if (!d->stored || !copy_backup(from, job->b->session, d->stored, &copy, &stats, err) ||
-        !store_disk_finish(d->stored, NULL, err))
-        return err_wrap(err, "disk %s", d->disk->id);
-    d->read_bytes = (int64_t)stats.data_bytes;
-    d->copy_ms = stats.elapsed_ms;
-    d->kept_bytes = stats.kept_bytes;
-    log_info("disk_copied", LOG_STR("disk", d->disk->id), LOG_U64("bytes", stats.size_bytes),
-             LOG_U64("read", stats.data_bytes), LOG_U64("kept", stats.kept_bytes),
-             LOG_U64("stored", stats.store.stored_bytes), LOG_I64("ms", stats.elapsed_ms));
-    return true;
 }
 
 static bool put_blobs(struct backup *b, struct err *err)
@@ -140,8 +62,9 @@ static bool begin_session(struct task_run *run, struct backup *b, struct err *er
     run_handle_set(run, HANDLE_SESSION, id);
     struct store_session_opts opts = {
         .id = id, .vm_id = b->vm.id, .vm_name = b->vm.name, .worker = run->worker};
+    opts.part_of = b->part ? b->part->of : NULL;
     b->session = store_session_begin(run->store, &opts, err);
-    if (!b->session || !put_blobs(b, err))
+    if (!b->session || (!b->part && !put_blobs(b, err)))
         return false;
     adopt_earlier(b);
     return true;
@@ -170,14 +93,16 @@ static void take_path_stats(struct task_run *run, const struct backup *b)
     }
 }
 
-static void take_stats(struct task_run *run, struct backup *b)
+void backup_take_stats(struct task_run *run, struct backup *b)
 {
     struct store_stats s = {0};
     store_session_stats(b->session, &s);
     run->stats.disks = (int64_t)b->plan_count;
+    run->stats.bytes_total = 0;
     uint64_t kept = 0; /* given to the repository, but not read */
     for (size_t i = 0; i < b->plan_count; i++) {
-        run->stats.bytes_total += (int64_t)b->plan[i].size_bytes;
+        const struct backup_disk *d = &b->plan[i];
+        run->stats.bytes_total += (int64_t)(b->part ? backup_bytes_of(d) : d->size_bytes);
         kept += b->plan[i].kept_bytes;
     }
     run->stats.bytes_read = (int64_t)(s.read_bytes > kept ? s.read_bytes - kept : 0);
@@ -187,16 +112,14 @@ static void take_stats(struct task_run *run, struct backup *b)
     take_path_stats(run, b);
 }
 
-/* NULL when no disk is read by transfer. */
-static struct transfer_keeper *keep_transfers(struct task_run *run, const struct backup *b)
+/* Of those that others copy, too: they take over what is copied there. */
+static bool begin_disks(struct backup *b, struct err *err)
 {
-    const char *ids[WIRE_DISKS_MAX];
-    size_t count = 0;
     for (size_t i = 0; i < b->plan_count; i++) {
-        if (b->plan[i].transfer.id)
-            ids[count++] = b->plan[i].transfer.id;
+        if (b->plan[i].is_shared && !backup_begin_disk(b, &b->plan[i], err))
+            return false;
     }
-    return count > 0 ? transfer_keeper_begin(run, ids, count) : NULL;
+    return true;
 }
 
 bool step_copy(struct task_run *run, struct err *err)
@@ -204,26 +127,14 @@ bool step_copy(struct task_run *run, struct err *err)
     struct backup *b = run->state;
     if (!begin_session(run, b, err))
         return false;
-    SCOPED(store_point) struct store_point *parent = open_parent(run, b);
-    SCOPED_FREE uint64_t *sizes = xcalloc(b->plan_count, sizeof *sizes);
-    SCOPED_FREE const char **domains = xcalloc(b->plan_count, sizeof *domains);
-    for (size_t i = 0; i < b->plan_count; i++) {
-        sizes[i] = b->plan[i].size_bytes;
-        domains[i] = b->plan[i].disk->storage_domain_id;
-    }
-    struct space_watch_opts watch = {.datacenter_id = b->site.datacenter_id,
-                                     .domain_ids = domains,
-                                     .count = b->plan_count,
-                                     .what = "backup"};
-    struct job job = {
-        .run = run, .b = b, .parent = parent, .space = space_watch_begin(run, &watch)};
-    struct transfer_keeper *keeper = keep_transfers(run, b);
-    struct parallel_opts all = {
-        .count = b->plan_count, .sizes = sizes, .work = copy_disk, .ctx = &job};
-    bool ok = parallel_run(run, &all, err);
-    transfer_keeper_end(keeper);
-    space_watch_end(job.space, ok, err);
-    take_stats(run, b);
+    if (!b->parent)
+        b->parent = open_parent(run, b);
+    if (!begin_disks(b, err))
+        return false;
+    struct backup_watches watches = backup_watches_begin(run, b);
+    bool ok = backup_copy_disks(run, b, &watches, err);
+    backup_watches_end(&watches, ok, err);
+    backup_take_stats(run, b);
     return ok;
 }
 

@@ -7,7 +7,7 @@
 #include "worker/step/backup.h"
 #include "worker/step/strays.h"
 
-enum { UNDO_LOCKED_MAX_S = 300 };
+enum { UNDO_LOCKED_MAX_S = 300, PARTS_HOLD_MAX_MS = 5 * 60 * 1000, PARTS_HOLD_LOOK_MS = 2000 };
 
 static void merge_failed(void *ctx, unsigned attempt, const struct err *why)
 {
@@ -43,6 +43,27 @@ static bool remove_snapshot(struct task_run *run, const char *id, struct err *er
     return ovirt_snapshot_delete(run->session, run->offer->vm, id, prefix, &how, err);
 }
 
+/* A worker that died with a part of this backup has left disks of the snapshot on its proxy VM: a
+ * clean-up takes them off, soon. */
+static bool remove_when_let_go(struct task_run *run, const char *id, struct err *err)
+{
+    const struct backup *b = run->state;
+    int64_t until = clock_mono_ms(run->clock) + PARTS_HOLD_MAX_MS;
+    for (;;) {
+        if (remove_snapshot(run, id, err))
+            return true;
+        if (b->parts.count == 0 || err->code != ERR_CONFLICT || clock_mono_ms(run->clock) >= until)
+            return false;
+        log_info("snapshot_held", LOG_STR("message", err->message));
+        struct err stop = ERR_INIT;
+        if (!run_sleep(run, PARTS_HOLD_LOOK_MS, &stop)) {
+            *err = stop;
+            return false;
+        }
+        err_clear(err);
+    }
+}
+
 bool step_merge(struct task_run *run, struct err *err)
 {
     struct backup *b = run->state;
@@ -63,7 +84,7 @@ bool step_merge(struct task_run *run, struct err *err)
     if (thaw)
         thaw_in_case(run, run->offer->vm);
     SCOPED_FREE char *snapshot = xstrdup(id);
-    bool ok = remove_snapshot(run, snapshot, err);
+    bool ok = remove_when_let_go(run, snapshot, err);
     if (!ok && strays_may_hold(run, err)) {
         struct err why = ERR_INIT;
         ok = strays_detach(run, NULL, &why) && remove_snapshot(run, snapshot, &why);

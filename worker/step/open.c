@@ -2,7 +2,7 @@
 /* The image transfers of the disks that are read by them. */
 #include "proto/base/log.h"
 #include "worker/copy/transfer.h"
-#include "worker/step/backup.h"
+#include "worker/step/backup_copy.h"
 
 /* What changed, where the backup started from a checkpoint. A host that cannot tell after all: read
  * all of it, which is right as well. */
@@ -36,8 +36,8 @@ static bool read_map(struct task_run *run, struct backup_disk *d, struct err *er
     return true;
 }
 
-static bool open_disk(struct task_run *run, const struct backup *b, struct backup_disk *d,
-                      struct err *err)
+static bool open_transfer(struct task_run *run, const struct backup *b, struct backup_disk *d,
+                          struct err *err)
 {
     const char *backup = handles_get(&run->handles, HANDLE_BACKUP);
     if (b->by_cbt)
@@ -46,18 +46,23 @@ static bool open_disk(struct task_run *run, const struct backup *b, struct backu
     return disk_transfer_open(run, d->disk->id, d->image_id, d->size_bytes, &d->transfer, err);
 }
 
+bool backup_open_disk(struct task_run *run, const struct backup *b, struct backup_disk *d,
+                      struct err *err)
+{
+    if (!b->by_cbt && !d->image_id)
+        return err_set(err, ERR_ENGINE_PROTOCOL, 0,
+                       "the snapshot does not name the volume of disk %s", d->disk->id);
+    return (open_transfer(run, b, d, err) && read_map(run, d, err)) ||
+           err_wrap(err, "disk %s", d->disk->id);
+}
+
 bool step_open(struct task_run *run, struct err *err)
 {
     struct backup *b = run->state;
     for (size_t i = 0; i < b->plan_count; i++) {
         struct backup_disk *d = &b->plan[i];
-        if (d->path == BACKUP_ATTACH)
-            continue;
-        if (!b->by_cbt && !d->image_id)
-            return err_set(err, ERR_ENGINE_PROTOCOL, 0,
-                           "the snapshot does not name the volume of disk %s", d->disk->id);
-        if (!open_disk(run, b, d, err) || !read_map(run, d, err))
-            return err_wrap(err, "disk %s", d->disk->id);
+        if (d->path != BACKUP_ATTACH && backup_is_ours(d) && !backup_open_disk(run, b, d, err))
+            return false;
     }
     return true;
 }

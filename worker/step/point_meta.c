@@ -84,9 +84,11 @@ json_t *point_meta_build(const struct task_run *run, const struct backup *b)
         "attempt", (json_int_t)run->offer->attempt, "fence", (json_int_t)run->fence, "zone",
         run->settings->zone ? run->settings->zone : "", "path", path_of(b), "engine", engine, "vm",
         b->vm.id, "vm_name", b->vm.name, "description", str_or_null(b->vm.description), "snapshot",
-        str_or_null(handles_get(&run->handles, HANDLE_SNAPSHOT)), "snapshot_ms",
-        (json_int_t)b->snapshot_ms, "vm_status", b->vm.status ? b->vm.status : "", "quiesced",
-        b->quiesced ? "yes" : "no", "disks", disks, "skipped", skipped_json(b));
+        str_or_null(backup_snapshot(run)), "snapshot_ms", (json_int_t)b->snapshot_ms, "vm_status",
+        b->vm.status ? b->vm.status : "", "quiesced", b->quiesced ? "yes" : "no", "disks", disks,
+        "skipped", b->part ? json_array() : skipped_json(b));
+    if (b->part && meta)
+        json_object_set_new(meta, "part", json_integer((json_int_t)b->part->n));
     if (b->by_cbt && meta) {
         json_object_set_new(meta, "backup", str_or_null(handles_get(&run->handles, HANDLE_BACKUP)));
         json_object_set_new(meta, "checkpoint", str_or_null(b->checkpoint));

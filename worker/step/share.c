@@ -138,11 +138,17 @@ static int by_place(const void *a, const void *b)
     return x->offset < y->offset ? -1 : x->offset > y->offset;
 }
 
+void share_sort(struct share_piece *pieces, size_t count)
+{
+    if (count > 0)
+        qsort(pieces, count, sizeof *pieces, by_place);
+}
+
 static void join_neighbours(struct share *s)
 {
     if (s->count == 0)
         return;
-    qsort(s->pieces, s->count, sizeof *s->pieces, by_place);
+    share_sort(s->pieces, s->count);
     size_t kept = 0;
     for (size_t i = 1; i < s->count; i++) {
         struct share_piece *last = &s->pieces[kept];

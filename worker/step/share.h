@@ -61,3 +61,6 @@ struct share_plan {
 void share_out(const struct share_disk *disks, size_t count, const struct share_opts *opts,
                struct share_plan *ret);
 void share_plan_done(struct share_plan *plan);
+
+/* By disk and offset. */
+void share_sort(struct share_piece *pieces, size_t count);

@@ -120,6 +120,12 @@ static bool end_transfer_of(struct task_run *run, const struct ovirt_open_transf
 bool strays_end_transfers(struct task_run *run, const char *vm_id, const char *snapshot_id,
                           struct err *err)
 {
+    return strays_end_transfers_of(run, vm_id, snapshot_id, NULL, err);
+}
+
+bool strays_end_transfers_of(struct task_run *run, const char *vm_id, const char *snapshot_id,
+                             const char *disk_id, struct err *err)
+{
     struct ovirt_open_transfers open = {0};
     struct ovirt_disks disks = {0};
     if (!ovirt_transfers_open(run->session, &open, err)) {
@@ -135,8 +141,10 @@ bool strays_end_transfers(struct task_run *run, const char *vm_id, const char *s
         if (ok)
             err_clear(err);
     }
-    for (size_t i = 0; ok && i < disks.count; i++)
-        ok = end_transfer_of(run, &open, &disks.v[i], err);
+    for (size_t i = 0; ok && i < disks.count; i++) {
+        if (!disk_id || strcmp(disks.v[i].id, disk_id) == 0)
+            ok = end_transfer_of(run, &open, &disks.v[i], err);
+    }
     ovirt_disks_done(&disks);
     ovirt_open_transfers_done(&open);
     return ok;

@@ -23,6 +23,9 @@ bool strays_detach_one(struct task_run *run, const char *vm_id, const char *disk
  * of another snapshot of these disks. A snapshot that has gone is fine. */
 bool strays_end_transfers(struct task_run *run, const char *vm_id, const char *snapshot_id,
                           struct err *err);
+/* The same of one disk only: the others may be other workers', in parts of this task. */
+bool strays_end_transfers_of(struct task_run *run, const char *vm_id, const char *snapshot_id,
+                             const char *disk_id, struct err *err);
 
 /* Ends the engine's own backups of the task's VM that carry the mark of an earlier attempt, and the
  * transfers that hold them. */

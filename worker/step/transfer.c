@@ -52,7 +52,7 @@ static char *ask(struct task_run *run, struct ovirt_transfer_spec *spec, struct 
     while (!id && spec->no_wait && err->code == ERR_ENGINE_BUSY &&
            clock_mono_ms(run->clock) < until_ms) {
         struct err stop = ERR_INIT;
-        if (!strays_end_transfers(run, run->offer->vm, snapshot, &stop) ||
+        if (!strays_end_transfers_of(run, run->offer->vm, snapshot, spec->disk_id, &stop) ||
             !run_sleep(run, backoff_next_ms(&wait), &stop)) {
             *err = stop;
             return NULL;
@@ -168,7 +168,7 @@ bool transfers_cancel_all(struct task_run *run, struct err *err)
 
 /* --- Keeping alive --------------------------------------------------------------------------- */
 struct transfer_keeper {
-    const char *const *ids;
+    char **ids;
     size_t count;
     struct ticker *ticker;
 };
@@ -188,8 +188,9 @@ struct transfer_keeper *transfer_keeper_begin(struct task_run *run, const char *
                                               size_t count)
 {
     struct transfer_keeper *k = ALLOC_NEW(struct transfer_keeper);
-    k->ids = ids;
-    k->count = count;
+    k->ids = xcalloc(count + 1, sizeof *k->ids);
+    for (; k->count < count; k->count++)
+        k->ids[k->count] = xstrdup(ids[k->count]);
     k->ticker = ticker_begin(
         run, &(struct ticker_opts){
                  .name = "keeper", .every_s = KEEP_EVERY_S, .tick = keep_all, .ctx = k});
@@ -201,5 +202,8 @@ void transfer_keeper_end(struct transfer_keeper *k)
     if (!k)
         return;
     ticker_end(k->ticker);
+    for (size_t i = 0; i < k->count; i++)
+        free(k->ids[i]);
+    free(k->ids);
     free(k);
 }

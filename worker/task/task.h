@@ -9,7 +9,7 @@
 #include "worker/step/step.h"
 
 struct task_kind {
-    const char *name; /* of the offer: backup | restore | inventory | list | cleanup | sweep */
+    const char *name; /* of the offer: backup | restore | inventory | list | cleanup | sweep ... */
     enum lane lane;
     bool needs_engine, needs_store;
     const struct step *steps;
@@ -26,6 +26,7 @@ const struct task_kind *task_kind_find(const char *name);
 const struct task_kind *const *task_kinds(size_t *ret_count);
 
 extern const struct task_kind task_backup;
+extern const struct task_kind task_backup_part;
 extern const struct task_kind task_restore;
 extern const struct task_kind task_export;
 extern const struct task_kind task_inventory;
