@@ -5,12 +5,14 @@
 
 #include "coordinator/offer.h"
 #include "coordinator/outgoing.h"
+#include "coordinator/parts.h"
 #include "coordinator/work.h"
 #include "proto/wire/topology.h"
 
 enum {
     STALE_OFFER_MS = 120 * 1000,
     BATCH = 64, /* waiting tasks looked at in one query */
+    PARTS_AT_ONCE = 200,
 };
 
 struct place { /* one zone and lane */
@@ -18,6 +20,9 @@ struct place { /* one zone and lane */
     int64_t slots; /* of live workers */
     struct task_list waiting;
     size_t next;
+    bool parts_read;
+    struct task_list parts; /* waiting ones */
+    size_t next_part;
 };
 
 struct picture {
@@ -29,8 +34,10 @@ struct picture {
 
 static void picture_done(struct picture *p)
 {
-    for (size_t i = 0; p->places && i < p->zones * LANE_COUNT; i++)
+    for (size_t i = 0; p->places && i < p->zones * LANE_COUNT; i++) {
         task_list_done(&p->places[i].waiting);
+        task_list_done(&p->places[i].parts);
+    }
     free(p->places);
     free(p->of_zone);
 }
@@ -155,6 +162,50 @@ static bool offer(struct core *core, struct task *t, struct err *err)
     return true;
 }
 
+/* The next task that waits at a place, parts first: their main task waits for them. NULL in *ret
+ * when there is none. */
+static bool next_waiting(struct core *core, struct place *place, size_t zone, enum lane lane,
+                         struct task **ret, struct err *err)
+{
+    const char *zone_name = core->conf->zones[zone].name;
+    *ret = NULL;
+    if (!place->parts_read &&
+        !ledger_task_waiting_parts(core->ledger, zone_name, lane_name(lane), core->now_ms,
+                                   PARTS_AT_ONCE, &place->parts, err))
+        return false;
+    place->parts_read = true;
+    if (place->next_part < place->parts.count) {
+        *ret = &place->parts.v[place->next_part++];
+        return true;
+    }
+    if (place->next >= place->waiting.count) {
+        bool was_last = place->waiting.v && place->waiting.count < BATCH;
+        task_list_done(&place->waiting);
+        place->next = 0;
+        if (was_last || !ledger_task_waiting(core->ledger, zone_name, lane_name(lane), core->now_ms,
+                                             BATCH, &place->waiting, err))
+            return !err_is_set(err);
+        if (place->waiting.count == 0)
+            return true;
+    }
+    *ret = &place->waiting.v[place->next++];
+    return true;
+}
+
+/* Whether it cannot be offered after all: its VM was taken a moment ago; there is nobody for a
+ * part. */
+static bool must_wait(struct core *core, const struct task *t, bool *ret, struct err *err)
+{
+    *ret = false;
+    if (t->role != TASK_PART)
+        return !t->vm || ledger_vm_is_busy(core->ledger, t->vm, ret, err);
+    bool taker = false;
+    if (!parts_has_taker(core, t, &taker, err))
+        return false;
+    *ret = !taker;
+    return true;
+}
+
 /* Offer the next waiting task of a place. *ret_offered is false when there is none. */
 static bool offer_next(struct core *core, struct picture *p, size_t zone, enum lane lane,
                        bool *ret_offered, struct err *err)
@@ -162,22 +213,14 @@ static bool offer_next(struct core *core, struct picture *p, size_t zone, enum l
     struct place *place = place_at(p, zone, lane);
     *ret_offered = false;
     for (;;) {
-        if (place->next >= place->waiting.count) {
-            bool was_last = place->waiting.v && place->waiting.count < BATCH;
-            task_list_done(&place->waiting);
-            place->next = 0;
-            if (was_last ||
-                !ledger_task_waiting(core->ledger, core->conf->zones[zone].name, lane_name(lane),
-                                     core->now_ms, BATCH, &place->waiting, err))
-                return !err_is_set(err);
-            if (place->waiting.count == 0)
-                return true;
-        }
-        struct task *t = &place->waiting.v[place->next++];
-        bool busy = false;
-        if (t->vm && !ledger_vm_is_busy(core->ledger, t->vm, &busy, err))
+        struct task *t = NULL;
+        bool waits = false;
+        if (!next_waiting(core, place, zone, lane, &t, err) ||
+            (t && !must_wait(core, t, &waits, err)))
             return false;
-        if (busy) /* by one that was offered a moment ago */
+        if (!t)
+            return true;
+        if (waits)
             continue;
         if (!offer(core, t, err))
             return false;

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "coordinator/outgoing.h"
+#include "coordinator/parts.h"
 #include "coordinator/plan.h"
 #include "coordinator/work.h"
 
@@ -18,13 +19,15 @@ static bool stop_running(struct core *core, struct task *t, enum task_stop stop,
     t->stop_ms = core->now_ms;
     log_info("task_stop", LOG_STR("task", t->id), LOG_STR("vm", t->vm_name),
              LOG_STR("worker", t->worker), LOG_STR("reason", reason));
-    return outgoing_stop(core, t, reason, err) && ledger_task_save(core->ledger, t, err);
+    /* Its parts too: it cannot clean up before they have let go. */
+    return outgoing_stop(core, t, reason, err) && ledger_task_save(core->ledger, t, err) &&
+           parts_stop(core, t, err);
 }
 
-static bool cancel_task(struct core *core, struct task *t, struct err *err)
+bool cancel_task(struct core *core, struct task *t, const char *reason, struct err *err)
 {
     if (t->state == TASK_RUNNING)
-        return stop_running(core, t, TASK_STOP_CANCEL, "cancelled", err);
+        return stop_running(core, t, TASK_STOP_CANCEL, reason, err);
     struct err why = ERR_INIT;
     err_set(&why, ERR_CANCELLED, 0, "cancelled before it ran%s", t->attempt > 1 ? " again" : "");
     /* Earlier attempts relied on this one to look after what they left. */
@@ -100,7 +103,7 @@ bool cancel_plan(struct core *core, struct request *r, const void *message, stru
     if (!ledger_request_save(core->ledger, r, err))
         return false;
     for (size_t i = 0; i < tasks.count; i++) {
-        if (task_is_open(tasks.v[i].state) && !cancel_task(core, &tasks.v[i], err))
+        if (task_is_open(tasks.v[i].state) && !cancel_task(core, &tasks.v[i], "cancelled", err))
             return false;
     }
     return true;

@@ -8,6 +8,7 @@
 #include "coordinator/lease.h"
 #include "coordinator/leftovers.h"
 #include "coordinator/outgoing.h"
+#include "coordinator/parts.h"
 #include "coordinator/result.h"
 #include "coordinator/work.h"
 
@@ -101,6 +102,14 @@ static bool on_copying(struct core *core, const void *message, const char *messa
     SCOPED_TASK struct task t = {0};
     return ledger_task_get(core->ledger, c->task, &t, err) &&
            (!t.id || outgoing_progress(core, &t, PROGRESS_GAP_MS, err));
+}
+
+static bool on_parts(struct core *core, const void *message, const char *message_id,
+                     const char *body, struct err *err)
+{
+    (void)message_id;
+    (void)body;
+    return parts_take(core, message, err);
 }
 
 /* --- Listings --- */
@@ -213,7 +222,7 @@ static const struct {
 } events[] = {
     {WIRE_CLAIM, on_claim},     {WIRE_STEP, on_step},     {WIRE_COPYING, on_copying},
     {WIRE_ITEMS, on_items},     {WIRE_RESULT, on_result}, {WIRE_PRESENCE, on_presence},
-    {WIRE_CHECKED, on_checked},
+    {WIRE_CHECKED, on_checked}, {WIRE_PARTS, on_parts},
 };
 
 bool event_is(enum wire_type type)

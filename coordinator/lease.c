@@ -6,12 +6,15 @@
 
 #include "coordinator/admission.h"
 #include "coordinator/outgoing.h"
+#include "coordinator/parts.h"
 #include "coordinator/work.h"
 
 enum {
     AVOID_MAX = 3,          /* how often a task is kept from a worker that failed it */
     LIMIT_WAIT_MS = 2000,   /* pause before a task is offered again that met a limit */
     AVOID_WAIT_MS = 2000,   /* pause before it is offered again */
+    PART_WAIT_MS = 250,     /* the same for a part that the wrong worker claimed, doubled */
+    PART_WAIT_DOUBLED = 5,  /* each time, so often */
     MISSES_MAX = 2,         /* presences that do not name a task they should */
     STOP_REPEAT_MS = 15000, /* a stop may be lost with a worker's connection */
 };
@@ -56,9 +59,10 @@ void lease_renew_task(struct core *core, const char *task, int64_t now_ms)
 }
 
 /* --- Claims --- */
+/* A part's fences are its own: it makes nothing in the VM that is its main task's. */
 static bool next_fence(struct core *core, const struct task *t, int64_t *ret, struct err *err)
 {
-    if (t->vm)
+    if (t->vm && t->role != TASK_PART)
         return ledger_fence_next(core->ledger, t->vm, ret, err);
     *ret = t->fence + 1;
     return true;
@@ -86,7 +90,8 @@ static bool grant(struct core *core, struct task *t, const struct wire_claim *cl
              LOG_I64("attempt", t->attempt), LOG_I64("fence", t->fence));
     return ledger_task_save(core->ledger, t, err) &&
            ledger_attempt_add(core->ledger, t, core->now_ms, err) &&
-           outgoing_grant(core, t, message_id, err) && outgoing_progress(core, t, 0, err);
+           outgoing_grant(core, t, message_id, err) && outgoing_progress(core, t, 0, err) &&
+           parts_tell(core, t, err);
 }
 
 /* Whether another live worker of the zone could run the task. */
@@ -108,6 +113,18 @@ static bool others_can(struct core *core, const struct task *t, bool *ret, struc
     return true;
 }
 
+/* A part goes to another worker than its main task and its other parts. It is offered again soon:
+ * it was offered at all because another one has a free slot. */
+static bool refuse_part(struct core *core, struct task *t, const struct wire_claim *claim,
+                        const char *message_id, const char *why, struct err *err)
+{
+    int64_t wait_ms = PART_WAIT_MS
+                      << (t->avoided < PART_WAIT_DOUBLED ? t->avoided : PART_WAIT_DOUBLED);
+    t->avoided++;
+    return outgoing_deny(core, claim, message_id, why, err) &&
+           work_requeue(core, t, NULL, NULL, core->now_ms + wait_ms, err);
+}
+
 static bool claim_offered(struct core *core, struct task *t, const struct wire_claim *claim,
                           const char *message_id, struct err *err)
 {
@@ -118,6 +135,10 @@ static bool claim_offered(struct core *core, struct task *t, const struct wire_c
     if (!may)
         return outgoing_deny(core, claim, message_id, why, err) &&
                work_requeue(core, t, NULL, NULL, 0, err);
+    if (t->role == TASK_PART && !parts_may_take(core, t, claim->worker, &may, &why, err))
+        return false;
+    if (!may)
+        return refuse_part(core, t, claim, message_id, why, err);
     bool better = false;
     if (t->avoid && strcmp(t->avoid, claim->worker) == 0 && t->avoided < AVOID_MAX &&
         !others_can(core, t, &better, err))
@@ -312,11 +333,13 @@ bool lease_lose(struct core *core, struct task *t, const struct wire_error *said
                 t->worker);
         return work_fail(core, t, TASK_FAILED, &why, true, err);
     }
-    if (t->role != TASK_CLEANUP && t->failures >= core->conf->max_attempts)
+    if (t->role != TASK_CLEANUP && t->role != TASK_PART && t->failures >= core->conf->max_attempts)
         return quarantine(core, t, err);
     struct wire_error error;
     char at[WIRE_AT_BYTES];
     err_set(&why, ERR_TIMEOUT, 0, "worker '%s' was not heard of any more", t->worker);
+    if (t->role == TASK_PART) /* not tried again: its main task does it */
+        return work_fail(core, t, TASK_FAILED, &why, true, err);
     wire_error_of(&why, &error, at);
     work_set_error(&t->error, said ? said : &error);
     return work_requeue(core, t, "lost", &t->error, 0, err);

@@ -55,6 +55,8 @@ static bool keep_handle(struct core *core, const struct task *t, const struct wi
         return true;
     if (strcmp(h->name, "snapshot") == 0 && t->vm)
         return ledger_leftover_add(core->ledger, t->id, "snapshot", t->vm, h->value, err);
+    if (after(h->name, "part."))
+        return ledger_leftover_add(core->ledger, t->id, "part", NULL, h->value, err);
     if (which == ALL_BUT_MADE)
         return true;
     const char *clone = after(h->name, "clone.");
@@ -70,6 +72,8 @@ static bool keep_handle(struct core *core, const struct task *t, const struct wi
 static bool keep_handles(struct core *core, const struct task *t, const struct wire_handles *all,
                          enum which which, struct err *err)
 {
+    if (t->role == TASK_PART) /* all else is its main task's */
+        which = HOLDS;
     for (size_t i = 0; i < all->count; i++) {
         if (!keep_handle(core, t, all, &all->v[i], which, err))
             return false;

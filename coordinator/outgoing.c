@@ -3,11 +3,15 @@
 
 #include <string.h>
 
+#include "coordinator/parts.h"
 #include "coordinator/work.h"
 #include "proto/base/id.h"
 #include "proto/wire/topology.h"
 
-enum { FLEETING_MAX = 2000 };
+enum {
+    FLEETING_MAX = 2000,
+    PART_GAP_MS = 1000, /* between two progress replies that parts cause */
+};
 
 /* Everything that is published goes through here. The strings are borrowed. */
 static bool post(struct core *core, const char *exchange, const char *key, enum wire_type type,
@@ -157,6 +161,12 @@ bool outgoing_stop(struct core *core, struct task *t, const char *reason, struct
     return control(core, t->worker, WIRE_STOP, t->request, &stop, err);
 }
 
+bool outgoing_parted(struct core *core, const struct wire_parted *m, const char *request,
+                     struct err *err)
+{
+    return control(core, m->worker, WIRE_PARTED, request, m, err);
+}
+
 bool outgoing_checkup(struct core *core, const struct wire_checkup *m, struct err *err)
 {
     return control(core, m->worker, WIRE_CHECKUP, m->request, m, err);
@@ -176,9 +186,12 @@ static void add_fleeting(struct core *core, const struct reply_to *to, const cha
     };
 }
 
-static char *progress_body(const struct core *core, const struct task *t, const struct request *r,
+static char *progress_body(struct core *core, const struct task *t, const struct request *r,
                            const struct lease *lease, struct err *err)
 {
+    struct parts_sum parts;
+    if (!parts_sum_of(core, t, &parts, err))
+        return NULL;
     struct wire_error error;
     const struct work_wait wait = work_wait_of(core, t, &error);
     struct wire_progress p = {
@@ -198,9 +211,9 @@ static char *progress_body(const struct core *core, const struct task *t, const 
         .error = wait.error,
     };
     if (lease) {
-        p.bytes_done = lease->bytes_done;
-        p.bytes_total = lease->bytes_total;
-        p.rate_bps = lease->rate_bps;
+        p.bytes_done = lease->bytes_done + parts.bytes_done;
+        p.bytes_total = lease->bytes_total + parts.bytes_total;
+        p.rate_bps = lease->rate_bps + parts.rate_bps;
     }
     size_t len;
     return wire_encode(WIRE_PROGRESS, &p, &len, err);
@@ -208,6 +221,12 @@ static char *progress_body(const struct core *core, const struct task *t, const 
 
 bool outgoing_progress(struct core *core, const struct task *t, int64_t min_gap_ms, struct err *err)
 {
+    if (t->role == TASK_PART) {
+        SCOPED_TASK struct task owner = {0};
+        return ledger_task_get(core->ledger, t->part_of, &owner, err) &&
+               (!owner.id || owner.state != TASK_RUNNING ||
+                outgoing_progress(core, &owner, PART_GAP_MS, err));
+    }
     struct lease *lease = lease_find(core->leases, t->id);
     if (lease && lease->progress_ms && core->now_ms - lease->progress_ms < min_gap_ms)
         return true;

@@ -32,10 +32,12 @@ bool outgoing_grant(struct core *core, const struct task *t, const char *claim_i
 bool outgoing_deny(struct core *core, const struct wire_claim *claim, const char *claim_id,
                    const char *reason, struct err *err);
 bool outgoing_stop(struct core *core, struct task *t, const char *reason, struct err *err);
+bool outgoing_parted(struct core *core, const struct wire_parted *m, const char *request,
+                     struct err *err);
 bool outgoing_checkup(struct core *core, const struct wire_checkup *m, struct err *err);
 
 /* Tell those who wait for `r` how the task stands, if they asked for progress. `min_gap_ms`: not
- * when it was told less than so long ago. */
+ * when it was told less than so long ago. What a part copies is told as its main task's. */
 bool outgoing_progress(struct core *core, const struct task *t, int64_t min_gap_ms,
                        struct err *err);
 /* Forget what was not sent. */

@@ -34,6 +34,9 @@ bool plan_plan(struct core *core, struct request *r, const void *message, struct
 /* Cancelling: cancel.c. */
 bool cancel_check(struct core *core, const void *message, struct err *why);
 bool cancel_plan(struct core *core, struct request *r, const void *message, struct err *err);
+/* End an open task before its time: a running one when its worker has stopped, others at once.
+ * `reason` is told to the worker. */
+bool cancel_task(struct core *core, struct task *t, const char *reason, struct err *err);
 /* Stop a running task, or end one that does not run, because its deadline has passed. */
 bool cancel_at_deadline(struct core *core, struct task *t, struct err *err);
 

@@ -186,8 +186,9 @@ static bool fail(struct core *core, struct task *t, const struct wire_result *re
     const struct wire_error *error = result->error ? result->error : &unsaid;
     t->failures++;
     bool cleanup = t->role == TASK_CLEANUP;
-    bool more =
-        cleanup || (strcmp(error->retry, "never") != 0 && t->failures < core->conf->max_attempts);
+    /* A part is not tried again: its main task does it. */
+    bool more = cleanup || (t->role != TASK_PART && strcmp(error->retry, "never") != 0 &&
+                            t->failures < core->conf->max_attempts);
     int64_t again_ms = core->now_ms + result_retry_ms(error->retry, t->failures, cleanup);
     bool in_time = t->deadline_ms == 0 || again_ms < t->deadline_ms;
     if (more && in_time)

@@ -4,6 +4,7 @@
 
 #include "coordinator/gauges.h"
 #include "coordinator/outgoing.h"
+#include "coordinator/parts.h"
 #include "coordinator/plan.h"
 #include "coordinator/work.h"
 
@@ -103,14 +104,38 @@ static bool send_gauges(struct core *core, struct answer *a, struct err *err)
 }
 
 /* --- Tasks --- */
-static struct wire_task_item task_item(const struct core *core, const struct task *t,
-                                       struct wire_error *error)
+/* Task items under construction, each main task followed by its parts; they borrow from `tasks` and
+ * `parts`. */
+struct task_items {
+    struct task_list tasks;
+    struct task_list *parts; /* of each task */
+    struct wire_task_item *v;
+    struct wire_error *errors; /* of each item */
+    size_t count;
+};
+
+static void task_items_done(struct task_items *items)
+{
+    for (size_t i = 0; items->parts && i < items->tasks.count; i++)
+        task_list_done(&items->parts[i]);
+    free(items->parts);
+    task_list_done(&items->tasks);
+    free(items->v);
+    free(items->errors);
+}
+#define SCOPED_TASK_ITEMS __attribute__((cleanup(task_items_done), unused))
+
+static bool fill_task_item(struct core *core, const struct task *t, struct wire_task_item *ret,
+                           struct wire_error *error, struct err *err)
 {
     const struct lease *lease = lease_find(core->leases, t->id);
     bool waits = t->state == TASK_WAITING || t->state == TASK_OFFERED;
     struct wire_error unused;
     const struct work_wait wait = work_wait_of(core, t, &unused);
-    return (struct wire_task_item){
+    struct parts_sum parts = {0};
+    if (lease && !parts_sum_of(core, t, &parts, err))
+        return false;
+    *ret = (struct wire_task_item){
         .id = t->id,
         .request = t->request,
         .kind = t->kind,
@@ -122,35 +147,75 @@ static struct wire_task_item task_item(const struct core *core, const struct tas
         .worker = waits ? NULL : t->worker,
         .step = t->step,
         .attempt = t->attempt,
-        .bytes_done = lease ? lease->bytes_done : 0,
-        .bytes_total = lease ? lease->bytes_total : 0,
+        .bytes_done = (lease ? lease->bytes_done : t->bytes_done) + parts.bytes_done,
+        .bytes_total = (lease ? lease->bytes_total : t->bytes_total) + parts.bytes_total,
         .time_ms = t->created_ms,
         .finished_ms = t->finished_ms,
         .point = t->point,
         .wait_ms = wait.wait_ms,
         .attempts_max = wait.attempts_max,
         .error = work_wire_error(&t->error, error) ? error : NULL,
+        .part_of = t->part_of,
     };
+    return true;
+}
+
+/* The parts of all `tasks`, and how many items that makes. */
+static bool load_parts(struct core *core, struct task_items *items, size_t *ret_count,
+                       struct err *err)
+{
+    size_t count = 0;
+    items->parts = xcalloc(items->tasks.count + 1, sizeof *items->parts);
+    for (size_t i = 0; i < items->tasks.count; i++) {
+        const struct task *t = &items->tasks.v[i];
+        if (t->role == TASK_MAIN &&
+            !ledger_task_parts(core->ledger, t->id, 0, &items->parts[i], err))
+            return false;
+        count += 1 + items->parts[i].count;
+    }
+    *ret_count = count;
+    return true;
+}
+
+static bool add_task_item(struct core *core, struct task_items *items, const struct task *t,
+                          struct err *err)
+{
+    size_t i = items->count++;
+    return fill_task_item(core, t, &items->v[i], &items->errors[i], err);
+}
+
+/* `tasks` is filled. A part stands below its main task; `with_parts`: or where it is itself. */
+static bool send_task_items(struct core *core, struct answer *a, struct task_items *items,
+                            bool with_parts, struct err *err)
+{
+    size_t most = 0;
+    if (!load_parts(core, items, &most, err))
+        return false;
+    items->v = xcalloc(most + 1, sizeof *items->v);
+    items->errors = xcalloc(most + 1, sizeof *items->errors);
+    for (size_t i = 0; i < items->tasks.count; i++) {
+        const struct task *t = &items->tasks.v[i];
+        if ((t->role != TASK_PART || with_parts) && !add_task_item(core, items, t, err))
+            return false;
+        for (size_t j = 0; j < items->parts[i].count; j++) {
+            if (!add_task_item(core, items, &items->parts[i].v[j], err))
+                return false;
+        }
+    }
+    const struct wire_item_list list = {.tasks = items->v, .tasks_count = items->count};
+    return send_items(core, a, &list, err);
 }
 
 static bool send_tasks(struct core *core, struct answer *a, const char *request, struct err *err)
 {
     for (int64_t after = 0;;) {
-        SCOPED_TASKS struct task_list list = {0};
-        if (!ledger_task_of_request(core->ledger, request, after, TASKS_AT_ONCE, &list, err))
+        SCOPED_TASK_ITEMS struct task_items items = {0};
+        if (!ledger_task_of_request(core->ledger, request, after, TASKS_AT_ONCE, &items.tasks, err))
             return false;
-        if (list.count == 0)
+        if (items.tasks.count == 0)
             return true;
-        after = list.v[list.count - 1].n;
-        struct wire_task_item *v = xcalloc(list.count, sizeof *v);
-        struct wire_error *errors = xcalloc(list.count, sizeof *errors);
-        for (size_t i = 0; i < list.count; i++)
-            v[i] = task_item(core, &list.v[i], &errors[i]);
-        const struct wire_item_list items = {.tasks = v, .tasks_count = list.count};
-        bool ok = send_items(core, a, &items, err);
-        free(v);
-        free(errors);
-        if (!ok)
+        after = items.tasks.v[items.tasks.count - 1].n;
+        if (!send_task_items(core, a, &items, false, err))
             return false;
     }
 }
@@ -197,16 +262,13 @@ static bool send_attempts(struct core *core, struct answer *a, const struct task
     return ok;
 }
 
-/* One task and its history. */
+/* One task with its parts, and its history. */
 static bool send_task(struct core *core, struct answer *a, const char *id, struct err *err)
 {
-    SCOPED_TASK struct task t = {0};
-    struct wire_error error;
-    if (!ledger_task_get(core->ledger, id, &t, err))
-        return false;
-    struct wire_task_item item = task_item(core, &t, &error);
-    const struct wire_item_list items = {.tasks = &item, .tasks_count = 1};
-    return send_items(core, a, &items, err) && send_attempts(core, a, &t, err);
+    SCOPED_TASK_ITEMS struct task_items items = {.tasks = {ALLOC_NEW(struct task), 1}};
+    return ledger_task_get(core->ledger, id, &items.tasks.v[0], err) &&
+           send_task_items(core, a, &items, true, err) &&
+           send_attempts(core, a, &items.tasks.v[0], err);
 }
 
 static bool send_one(struct core *core, struct answer *a, const char *id, struct err *err)

@@ -143,8 +143,14 @@ static bool is_whole(const struct wire_trace_item *trace)
     return is(trace->kind, "vm") ? trace->vm != NULL : trace->id && (trace->vm || !on_vm);
 }
 
+/* What more the ledger knows of a trace's task. */
+struct facts {
+    bool of_lost_attempt; /* is_of_lost_attempt() */
+    bool part_open;       /* one of the task's parts has not ended */
+};
+
 static enum verdict judge(const struct judging *j, const struct wire_trace_item *trace,
-                          const struct task *t, bool of_lost_attempt, char **ret_why)
+                          const struct task *t, const struct facts *facts, char **ret_why)
 {
     if (!trace->task) {
         *ret_why = xstrdup("it carries no mark of a task");
@@ -160,11 +166,15 @@ static enum verdict judge(const struct judging *j, const struct wire_trace_item 
         *ret_why = xasprintf("its task is %s", task_state_name(t->state));
         return IN_USE;
     }
+    if (facts->part_open) {
+        *ret_why = xstrdup("a part of its task has not ended");
+        return IN_USE;
+    }
     if (t->role != TASK_ADOPTED && t->finished_ms >= j->task->started_ms) {
         *ret_why = xstrdup("its task ended while the sweep looked");
         return IN_USE;
     }
-    if (stands(trace, t, is_proxy(j, trace), of_lost_attempt)) {
+    if (stands(trace, t, is_proxy(j, trace), facts->of_lost_attempt)) {
         *ret_why = xasprintf("its restore is complete%s%s", trace->vm ? ": VM " : "",
                              trace->vm ? trace->vm : "");
         return STANDS;
@@ -216,7 +226,9 @@ static bool give_away(struct judging *j, const struct wire_trace_item *trace, co
     if (!t->id && !adopt(j, trace, err))
         return false;
     const char *item = is(trace->kind, "vm") ? trace->vm : trace->id;
-    const char *vm = is(trace->kind, "disk") || is(trace->kind, "transfer") ? NULL : trace->vm;
+    bool hangs_on_none =
+        is(trace->kind, "disk") || is(trace->kind, "transfer") || is(trace->kind, "part");
+    const char *vm = hangs_on_none ? NULL : trace->vm;
     note_owner(j, trace->task);
     return ledger_leftover_add(j->core->ledger, trace->task, trace->kind, vm, item, err);
 }
@@ -265,11 +277,13 @@ static bool judge_one(struct judging *j, struct wire_trace_item *trace, bool *re
     *ret_keep = !t.id || strcmp(t.zone, j->task->zone) == 0;
     if (!*ret_keep)
         return true;
-    bool disk = is(trace->kind, "disk") || is(trace->kind, "transfer"), of_lost_attempt = false;
-    if (disk && t.state == TASK_SUCCEEDED &&
-        !is_of_lost_attempt(j, trace, &t, &of_lost_attempt, err))
+    bool disk = is(trace->kind, "disk") || is(trace->kind, "transfer");
+    struct facts facts = {0};
+    if ((disk && t.state == TASK_SUCCEEDED &&
+         !is_of_lost_attempt(j, trace, &t, &facts.of_lost_attempt, err)) ||
+        (t.id && !ledger_task_has_open_part(j->core->ledger, t.id, &facts.part_open, err)))
         return false;
-    enum verdict verdict = judge(j, trace, &t, of_lost_attempt, &trace->message);
+    enum verdict verdict = judge(j, trace, &t, &facts, &trace->message);
     trace->verdict = xstrdup(verdict_words[verdict]);
     count(j, trace, verdict);
     if (verdict != IN_USE)

@@ -7,6 +7,7 @@
 
 #include "coordinator/leftovers.h"
 #include "coordinator/outgoing.h"
+#include "coordinator/parts.h"
 #include "coordinator/select.h"
 #include "proto/base/id.h"
 
@@ -47,7 +48,9 @@ struct work_wait work_wait_of(const struct core *core, const struct task *t,
         return w;
     w.error = error;
     w.wait_ms = t->not_before_ms > core->now_ms ? t->not_before_ms - core->now_ms : 0;
-    w.attempts_max = t->role == TASK_CLEANUP ? 0 : core->conf->max_attempts; /* 0: no limit */
+    w.attempts_max = t->role == TASK_CLEANUP ? 0 /* no limit */
+                     : t->role == TASK_PART  ? 1
+                                             : core->conf->max_attempts;
     return w;
 }
 
@@ -71,7 +74,7 @@ static char *input_of(const struct task *t, const struct work_spec *spec, struct
 
 static void count_new(struct request *r, enum task_role role)
 {
-    if (role == TASK_CLEANUP)
+    if (role == TASK_CLEANUP || role == TASK_PART)
         return;
     r->open++;
     r->selecting += role == TASK_SELECT;
@@ -96,6 +99,9 @@ bool work_add(struct core *core, struct request *r, const struct work_spec *spec
         .created_ms = core->now_ms,
         .deadline_s = spec->deadline_s,
         .cleanup_of = xstrdup_or_null(spec->cleanup_of),
+        .part_of = xstrdup_or_null(spec->part_of),
+        .part_fence = spec->part_fence,
+        .part_n = spec->part_n,
     };
     t.input = input_of(&t, spec, err);
     if (!t.input || !ledger_task_add(core->ledger, &t, err))
@@ -137,7 +143,8 @@ bool work_requeue(struct core *core, struct task *t, const char *ended,
              LOG_STR("why", ended ? ended : "offer withdrawn"), LOG_I64("attempt", t->attempt),
              LOG_I64("failures", t->failures),
              LOG_I64("wait_ms", t->not_before_ms ? t->not_before_ms - core->now_ms : 0));
-    return ledger_task_save(core->ledger, t, err) && outgoing_progress(core, t, 0, err);
+    return ledger_task_save(core->ledger, t, err) && outgoing_progress(core, t, 0, err) &&
+           (!ended || (parts_stop(core, t, err) && parts_tell(core, t, err)));
 }
 
 /* --- Clean-ups --- */
@@ -159,7 +166,10 @@ bool work_open_cleanup(struct core *core, const struct task *t, struct request *
         .kind = "cleanup",
         .zone = t->zone,
         .lane = LANE_UPKEEP,
-        .vm = t->vm ? t->vm : t->new_vm,
+        /* After a part it must not wait for the end of the main task, which waits for it. */
+        .vm = t->role == TASK_PART ? NULL
+              : t->vm              ? t->vm
+                                   : t->new_vm,
         .vm_name = t->vm_name,
         .cleanup_of = t->id,
         .offer = {.cleanup = left, .cleanup_task = t->id},
@@ -359,7 +369,8 @@ static bool keep_leftovers(struct core *core, const struct task *t, const struct
         return false;
     if (left && left->count > 0 && t->attempt > 1 && !leftovers_keep_holds(core, t, err))
         return false;
-    return !how->abandoned || leftovers_keep_of_journal(core, t, err);
+    return parts_keep_leftovers(core, t, how, err) &&
+           (!how->abandoned || leftovers_keep_of_journal(core, t, err));
 }
 
 static void log_end(const struct task *t)
@@ -371,6 +382,16 @@ static void log_end(const struct task *t)
                   LOG_STR("worker", t->worker), LOG_I64("attempt", t->attempt),
                   LOG_STR("point", t->point), LOG_STR("code", t->error.code),
                   LOG_STR("message", t->error.message), LOG_END});
+}
+
+/* The end of a part, or of the clean-up after one. */
+static bool tell_part(struct core *core, const struct task *t, struct err *err)
+{
+    if (!t->cleanup_of)
+        return parts_tell(core, t, err);
+    SCOPED_TASK struct task of = {0};
+    return ledger_task_get(core->ledger, t->cleanup_of, &of, err) &&
+           (!of.id || parts_tell(core, &of, err));
 }
 
 /* Changes the counters in `r`, does not save it. */
@@ -386,6 +407,8 @@ static bool end_task(struct core *core, struct request *r, struct task *t,
         text_set(&t->point, how->result->point);
         text_set(&t->new_vm, how->result->new_vm);
     }
+    if (!parts_keep_result(core, t, how, err))
+        return false;
     if (was_running &&
         !(how->abandoned ? close_attempt(core, t, "lost", NULL, err)
                          : close_attempt(core, t, task_state_name(t->state), &t->error, err)))
@@ -405,18 +428,21 @@ static bool end_task(struct core *core, struct request *r, struct task *t,
     core->counters.ended++;
     core->admission_due = true;
     log_end(t);
-    if (t->role == TASK_CLEANUP)
-        return tell_cancels(core, t, err);
+    if (t->role == TASK_CLEANUP || t->role == TASK_PART)
+        return tell_part(core, t, err) && tell_cancels(core, t, err);
     count_ended(r, t);
-    return (!t->outcome || outgoing_reply_body(core, r, WIRE_OUTCOME, t->outcome, err)) &&
+    return parts_stop(core, t, err) &&
+           (!t->outcome || outgoing_reply_body(core, r, WIRE_OUTCOME, t->outcome, err)) &&
            tell_cancels(core, t, err);
 }
 
 bool work_end(struct core *core, struct task *t, const struct work_end *how, struct err *err)
 {
     SCOPED_REQUEST struct request r = {0};
-    return ledger_request_get(core->ledger, t->request, &r, err) &&
-           end_task(core, &r, t, how, err) && work_settle(core, &r, err);
+    if (!ledger_request_get(core->ledger, t->request, &r, err) || !end_task(core, &r, t, how, err))
+        return false;
+    /* A part changes nothing in the request; it may end while its main task does. */
+    return t->role == TASK_PART || work_settle(core, &r, err);
 }
 
 bool work_fail(struct core *core, struct task *t, enum task_state state, const struct err *why,

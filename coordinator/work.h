@@ -18,6 +18,8 @@ struct work_spec {
     const char *vm, *vm_name; /* NULL = none */
     int64_t deadline_s;       /* 0 = none */
     const char *cleanup_of;
+    const char *part_of; /* a part: of which task, given away under which fence, and its number */
+    int64_t part_fence, part_n;
     /* The members that belong to the kind (options, select, ...) are set; the rest is filled in. */
     struct wire_offer offer;
 };

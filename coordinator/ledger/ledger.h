@@ -134,6 +134,7 @@ enum task_role {
     TASK_CLEANUP, /* removes what another task left behind */
     TASK_ADOPTED, /* known by its traces only: it ended before this ledger began, or was forgotten
                    */
+    TASK_PART,    /* does a part of another task, which gave it away */
 };
 enum task_state {
     TASK_WAITING,
@@ -179,7 +180,11 @@ struct task {
     char *outcome; /* body of the outcome reply, once ended */
     char *avoid;   /* a worker that failed and said "elsewhere" */
     int64_t avoided;
-    int64_t stop_ms; /* when it was first told to stop; 0 = it was not */
+    int64_t stop_ms;                 /* when it was first told to stop; 0 = it was not */
+    char *part_of;                   /* part: the task that gave it away... */
+    int64_t part_fence, part_n;      /* ... under which fence, and its number among the parts */
+    int64_t bytes_done, bytes_total; /* part: of its copy, once it has ended */
+    char *result;                    /* part: body of its result, once it has succeeded */
 };
 void task_done(struct task *t);
 #define SCOPED_TASK __attribute__((cleanup(task_done), unused))
@@ -201,7 +206,7 @@ bool ledger_task_get(struct ledger *l, const char *id, struct task *ret, struct 
 /* The tasks of a request after number `after_n`, oldest first. */
 bool ledger_task_of_request(struct ledger *l, const char *request, int64_t after_n, int64_t limit,
                             struct task_list *ret, struct err *err);
-/* The request's tasks that have not ended, clean-ups left out. */
+/* The request's tasks that have not ended, clean-ups and parts left out. */
 bool ledger_task_open_of_request(struct ledger *l, const char *request, struct task_list *ret,
                                  struct err *err);
 bool ledger_task_running(struct ledger *l, struct task_list *ret, struct err *err);
@@ -210,12 +215,24 @@ bool ledger_task_stopped(struct ledger *l, int64_t before_ms, struct task_list *
                          struct err *err);
 /* The open clean-up for what a task left behind; `ret` stays zeroed when there is none. */
 bool ledger_task_cleanup_of(struct ledger *l, const char *task, struct task *ret, struct err *err);
+/* The parts that a task gave away under this fence (0 = any), by fence and number. */
+bool ledger_task_parts(struct ledger *l, const char *part_of, int64_t fence, struct task_list *ret,
+                       struct err *err);
+/* One of them; `ret` stays zeroed when there is none. */
+bool ledger_task_part(struct ledger *l, const char *part_of, int64_t fence, int64_t n,
+                      struct task *ret, struct err *err);
+/* Whether one of its parts has not ended. */
+bool ledger_task_has_open_part(struct ledger *l, const char *part_of, bool *ret, struct err *err);
 /* How many clean-ups are open, and since when the oldest is; 0 = there is none. */
 bool ledger_task_cleanups(struct ledger *l, int64_t *ret_count, int64_t *ret_oldest_ms,
                           struct err *err);
-/* Waiting tasks of a zone and lane that may be offered at `now_ms` and whose VM is not busy. */
+/* Waiting tasks of a zone and lane that may be offered at `now_ms`, whose VM is not busy and whose
+ * parts have all ended (for a clean-up: those of the task that it cleans up after). No parts. */
 bool ledger_task_waiting(struct ledger *l, const char *zone, const char *lane, int64_t now_ms,
                          int64_t limit, struct task_list *ret, struct err *err);
+/* Waiting parts, likewise; whether somebody can take them is for the caller to find out. */
+bool ledger_task_waiting_parts(struct ledger *l, const char *zone, const char *lane, int64_t now_ms,
+                               int64_t limit, struct task_list *ret, struct err *err);
 bool ledger_vm_is_busy(struct ledger *l, const char *vm, bool *ret, struct err *err);
 /* True when the request has a backup task for this VM already. */
 bool ledger_task_has_vm(struct ledger *l, const char *request, const char *vm, bool *ret,
@@ -419,6 +436,9 @@ bool ledger_worker_get(struct ledger *l, const char *name, struct worker *ret, s
 bool ledger_worker_list(struct ledger *l, struct worker_list *ret, struct err *err);
 bool ledger_worker_delete(struct ledger *l, const char *name, struct err *err);
 bool ledger_worker_running(struct ledger *l, const char *name, int64_t *ret, struct err *err);
+/* The same in one lane. */
+bool ledger_worker_running_in(struct ledger *l, const char *name, const char *lane, int64_t *ret,
+                              struct err *err);
 
 /* --- Outbox ---------------------------------------------------------------------------------- */
 struct outgoing {

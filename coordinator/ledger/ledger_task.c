@@ -6,7 +6,7 @@
 
 static const char *const states[] = {"waiting", "offered",   "running", "succeeded",
                                      "failed",  "cancelled", NULL};
-static const char *const roles[] = {"main", "select", "cleanup", "adopted", NULL};
+static const char *const roles[] = {"main", "select", "cleanup", "adopted", "part", NULL};
 static const char *const stops[] = {"no", "cancel", "deadline", NULL};
 
 const char *task_state_name(enum task_state state)
@@ -52,6 +52,12 @@ static const struct db_field fields[] = {
     {"avoid", AT(avoid), DB_FIELD_TEXT, NULL},
     {"avoided", AT(avoided), DB_FIELD_INT, NULL},
     {"stop_ms", AT(stop_ms), DB_FIELD_INT, NULL},
+    {"part_of", AT(part_of), DB_FIELD_TEXT, NULL},
+    {"part_fence", AT(part_fence), DB_FIELD_INT, NULL},
+    {"part_n", AT(part_n), DB_FIELD_INT, NULL},
+    {"bytes_done", AT(bytes_done), DB_FIELD_INT, NULL},
+    {"bytes_total", AT(bytes_total), DB_FIELD_INT, NULL},
+    {"result", AT(result), DB_FIELD_TEXT, NULL},
 };
 #undef AT
 static const struct db_table table = {"task", sizeof(struct task), fields, ARRAY_LEN(fields)};
@@ -111,10 +117,11 @@ bool ledger_task_of_request(struct ledger *l, const char *request, int64_t after
 bool ledger_task_open_of_request(struct ledger *l, const char *request, struct task_list *ret,
                                  struct err *err)
 {
-    return get_list(l,
-                    "SELECT * FROM task WHERE request = ? AND role NOT IN ('cleanup', 'adopted')"
-                    " AND state IN ('waiting', 'offered', 'running') ORDER BY n",
-                    DB_ARGS(DB_T(request)), ret, err);
+    return get_list(
+        l,
+        "SELECT * FROM task WHERE request = ? AND role NOT IN ('cleanup', 'adopted', 'part')"
+        " AND state IN ('waiting', 'offered', 'running') ORDER BY n",
+        DB_ARGS(DB_T(request)), ret, err);
 }
 
 bool ledger_task_running(struct ledger *l, struct task_list *ret, struct err *err)
@@ -145,10 +152,39 @@ bool ledger_task_waiting(struct ledger *l, const char *zone, const char *lane, i
 {
     return get_list(l,
                     "SELECT * FROM task t WHERE state = 'waiting' AND zone = ? AND lane = ?"
-                    " AND not_before_ms <= ? AND (vm IS NULL OR NOT EXISTS (SELECT 1 FROM task a"
+                    " AND not_before_ms <= ? AND part_of IS NULL"
+                    " AND (vm IS NULL OR NOT EXISTS (SELECT 1 FROM task a"
                     "  WHERE a.vm = t.vm AND a.state IN ('offered', 'running')))"
+                    " AND NOT EXISTS (SELECT 1 FROM task p"
+                    "  WHERE p.part_of = ifnull(t.cleanup_of, t.id)"
+                    "  AND p.state IN ('waiting', 'offered', 'running'))"
                     " ORDER BY n LIMIT ?",
                     DB_ARGS(DB_T(zone), DB_T(lane), DB_I(now_ms), DB_I(limit)), ret, err);
+}
+
+bool ledger_task_waiting_parts(struct ledger *l, const char *zone, const char *lane, int64_t now_ms,
+                               int64_t limit, struct task_list *ret, struct err *err)
+{
+    return get_list(l,
+                    "SELECT * FROM task WHERE state = 'waiting' AND zone = ? AND lane = ?"
+                    " AND not_before_ms <= ? AND part_of IS NOT NULL ORDER BY n LIMIT ?",
+                    DB_ARGS(DB_T(zone), DB_T(lane), DB_I(now_ms), DB_I(limit)), ret, err);
+}
+
+bool ledger_task_parts(struct ledger *l, const char *part_of, int64_t fence, struct task_list *ret,
+                       struct err *err)
+{
+    return get_list(l,
+                    "SELECT * FROM task WHERE part_of = ?1 AND (?2 = 0 OR part_fence = ?2)"
+                    " ORDER BY part_fence, part_n",
+                    DB_ARGS(DB_T(part_of), DB_I(fence)), ret, err);
+}
+
+bool ledger_task_part(struct ledger *l, const char *part_of, int64_t fence, int64_t n,
+                      struct task *ret, struct err *err)
+{
+    return get_one(l, "SELECT * FROM task WHERE part_of = ? AND part_fence = ? AND part_n = ?",
+                   DB_ARGS(DB_T(part_of), DB_I(fence), DB_I(n)), ret, err);
 }
 
 #define OPEN_CLEANUPS                                                                              \
@@ -169,6 +205,14 @@ static bool exists(struct ledger *l, const char *sql, const struct db_arg *args,
         return false;
     *ret = found != 0;
     return true;
+}
+
+bool ledger_task_has_open_part(struct ledger *l, const char *part_of, bool *ret, struct err *err)
+{
+    return exists(l,
+                  "SELECT 1 FROM task WHERE part_of = ?"
+                  " AND state IN ('waiting', 'offered', 'running') LIMIT 1",
+                  DB_ARGS(DB_T(part_of)), ret, err);
 }
 
 bool ledger_vm_is_busy(struct ledger *l, const char *vm, bool *ret, struct err *err)

@@ -72,6 +72,14 @@ bool ledger_worker_running(struct ledger *l, const char *name, int64_t *ret, str
                       DB_ARGS(DB_T(name)), ret, err);
 }
 
+bool ledger_worker_running_in(struct ledger *l, const char *name, const char *lane, int64_t *ret,
+                              struct err *err)
+{
+    return db_get_int(
+        l->db, "SELECT count(*) FROM task WHERE state = 'running' AND worker = ? AND lane = ?",
+        DB_ARGS(DB_T(name), DB_T(lane)), ret, err);
+}
+
 /* --- Outbox --- */
 #define AT(member) offsetof(struct outgoing, member)
 static const struct db_field outbox_fields[] = {

@@ -159,7 +159,25 @@ static const char version_4[] =
     " UNIQUE(zone, path));"
     "ALTER TABLE sweep ADD COLUMN transfers INTEGER NOT NULL DEFAULT 0;";
 
-static const char *const steps[SCHEMA_VERSION] = {version_1, version_2, version_3, version_4};
+/* Parts of a task that other workers do. They run while their main task does, on the same VM: what
+ * is unique there is the number of the part, 0 for what is none. */
+static const char version_5[] =
+    "ALTER TABLE task ADD COLUMN part_of TEXT;"
+    "ALTER TABLE task ADD COLUMN part_n INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE task ADD COLUMN part_fence INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE task ADD COLUMN bytes_done INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE task ADD COLUMN bytes_total INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE task ADD COLUMN result TEXT;"
+    "DROP INDEX task_vm;"
+    "CREATE UNIQUE INDEX task_vm ON task(vm, part_n)"
+    " WHERE vm IS NOT NULL AND state IN ('offered', 'running');"
+    "CREATE UNIQUE INDEX task_part ON task(part_of, part_fence, part_n)"
+    " WHERE part_of IS NOT NULL;"
+    "CREATE INDEX task_part_waiting ON task(zone, lane, n)"
+    " WHERE state = 'waiting' AND part_of IS NOT NULL;";
+
+static const char *const steps[SCHEMA_VERSION] = {version_1, version_2, version_3, version_4,
+                                                  version_5};
 
 static bool check_foreign(struct db *db, const char *path, int64_t version, struct err *err)
 {

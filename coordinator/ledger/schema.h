@@ -10,7 +10,7 @@
 
 #include "coordinator/ledger/db.h"
 
-enum { SCHEMA_VERSION = 4, SCHEMA_APPLICATION_ID = 0x4f78426f /* "OxBo" */ };
+enum { SCHEMA_VERSION = 5, SCHEMA_APPLICATION_ID = 0x4f78426f /* "OxBo" */ };
 
 /* Bring the file to SCHEMA_VERSION. Errors: unsupported-version (written by a newer program),
  * store-corrupt (not a ledger of ours, or quick_check found damage). */

@@ -548,6 +548,7 @@ struct wire_part_state {
     int64_t bytes_done, bytes_total; /* of its copy */
     struct wire_stats *stats;        /* of its result */
     struct wire_error *error;        /* why it failed */
+    bool cleanup_open; /* what it left behind (an attachment, a transfer) is not removed yet */
 };
 struct wire_part_states {
     struct wire_part_state *v;

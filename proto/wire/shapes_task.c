@@ -132,6 +132,8 @@ static const struct shape_field part_state_fields[] = {
     OBJECT(wire_part_state, stats, OPTIONAL, wire_stats, shape_stats,
            "Times and bytes, once it has succeeded."),
     OBJECT(wire_part_state, error, OPTIONAL, wire_error, shape_error, "Why it failed."),
+    BOOL(wire_part_state, cleanup_open,
+         "It has ended, and what it left behind (an attachment, a transfer) is not removed yet."),
 };
 static const struct shape shape_part_state =
     SHAPE(wire_part_state, "part-state", part_state_fields);

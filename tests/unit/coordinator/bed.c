@@ -456,7 +456,7 @@ static struct tally tally_of(struct bed *bed, const char *request)
     for (size_t i = 0; i < tasks.count; i++) {
         const struct task *t = &tasks.v[i];
         bool open = task_is_open(t->state);
-        if (t->role == TASK_CLEANUP || t->role == TASK_ADOPTED)
+        if (t->role == TASK_CLEANUP || t->role == TASK_ADOPTED || t->role == TASK_PART)
             continue;
         tally.open += open;
         tally.selecting += open && t->role == TASK_SELECT;

@@ -325,6 +325,62 @@ static void the_fixture_is_what_version_3_made(void **state)
     check_fixture(3, "ledger-v3.sql");
 }
 
+static void the_fixture_is_what_version_4_made(void **state)
+{
+    (void)state;
+    check_fixture(4, "ledger-v4.sql");
+}
+
+static bool add_part(struct ledger *l, int64_t n, int64_t fence, enum task_state part_state,
+                     const char *id, struct err *err)
+{
+    SCOPED_TASK struct task t = {.id = xstrdup(id),
+                                 .request = xstrdup("a0000000-0000-4000-8000-000000000001"),
+                                 .kind = xstrdup("backup-part"),
+                                 .zone = xstrdup("dc1"),
+                                 .lane = xstrdup("backup"),
+                                 .vm = xstrdup("11111111-2222-4333-8444-555555555555"),
+                                 .role = TASK_PART,
+                                 .state = part_state,
+                                 .attempt = 1,
+                                 .part_of = xstrdup("b0000000-0000-4000-8000-000000000002"),
+                                 .part_fence = fence,
+                                 .part_n = n,
+                                 .input = xstrdup("{}")};
+    return ledger_task_add(l, &t, err);
+}
+
+static void a_ledger_of_version_4_is_migrated(void **state)
+{
+    (void)state;
+    run_sql_file("ledger-v4.sql");
+    struct err err = ERR_INIT;
+    struct ledger *l = open_it();
+    SCOPED_TASK struct task t = {0}, none = {0}, part = {0};
+    assert_true(ledger_task_get(l, "b0000000-0000-4000-8000-000000000002", &t, &err));
+    assert_int_equal(t.state, TASK_RUNNING);
+    assert_null(t.part_of);
+    assert_int_equal(t.part_n, 0);
+    /* It runs, and so may its parts, on the same VM; another task may not. */
+    assert_true(add_part(l, 1, 7, TASK_RUNNING, "p1", &err));
+    assert_true(add_part(l, 2, 7, TASK_WAITING, "p2", &err));
+    assert_true(ledger_task_part(l, t.id, 7, 2, &part, &err));
+    assert_string_equal(part.id, "p2");
+    assert_true(ledger_task_part(l, t.id, 6, 2, &none, &err));
+    assert_null(none.id);
+    bool open = false;
+    assert_true(ledger_task_has_open_part(l, t.id, &open, &err) && open);
+    assert_true(ledger_task_has_open_part(l, "p1", &open, &err) && !open);
+    assert_false(add_part(l, 1, 8, TASK_OFFERED, "p3", &err));
+    assert_int_equal(err.code, ERR_INTERNAL);
+    err_clear(&err);
+    assert_false(add_part(l, 2, 7, TASK_CANCELLED, "p4", &err)); /* known already */
+    err_clear(&err);
+    assert_false(add_task(l, "t9", t.request, t.vm, TASK_OFFERED, &err));
+    assert_int_equal(err.code, ERR_INTERNAL);
+    ledger_close(l);
+}
+
 static void a_ledger_of_version_3_is_migrated(void **state)
 {
     (void)state;
@@ -538,6 +594,8 @@ int main(void)
         TEST(the_fixture_is_what_version_1_made),
         TEST(the_fixture_is_what_version_2_made),
         TEST(the_fixture_is_what_version_3_made),
+        TEST(the_fixture_is_what_version_4_made),
+        TEST(a_ledger_of_version_4_is_migrated),
         TEST(a_ledger_of_version_3_is_migrated),
         TEST(a_ledger_of_version_2_is_migrated),
         TEST(what_is_no_ledger_of_ours_is_refused),
