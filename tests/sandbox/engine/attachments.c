@@ -141,6 +141,11 @@ static bool check_snapshot(struct engine *e, struct request *r, const struct dis
             r, 409,
             "Cannot attach Virtual Disk. The VM is performing an operation on a Snapshot. "
             "Please wait for the operation to finish, and try again.");
+    else if ((*ret)->locked) /* by an image transfer of it */
+        reply_refused(r, 409,
+                      "Cannot attach Virtual Disk: The following disks are locked: %s. "
+                      "Please try again in a few minutes.",
+                      d->alias);
     return r->status == 0;
 }
 

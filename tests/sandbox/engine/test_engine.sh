@@ -151,6 +151,12 @@ check "twice is refused" test "$status" = 409
 says 'already attached'
 attach "$proxy" "$disk2" "$snap" virtio
 check "attached the second disk" test "$status" = 201
+# A snapshot's disk may be on several proxies at once; a live one may not, as seen above.
+proxy3=$(vm_id proxy3) dev3=$(jq -r '.proxies[2].dev_dir' "$box/sandbox.json")
+attach "$proxy3" "$disk" "$snap" virtio_scsi
+check "attached to a second proxy" test "$status" = 201
+scsi3=$dev3/scsi-0QEMU_QEMU_HARDDISK_$disk
+wait_until 20 "the device is there as well" test -e "$scsi3"
 scsi=$dev/scsi-0QEMU_QEMU_HARDDISK_$disk virtio=$dev/virtio-${disk2:0:20}
 wait_until 20 "the devices are there" test -e "$scsi" -a -e "$virtio"
 expect 409 DELETE "/vms/$web1/snapshots/$snap"
@@ -161,6 +167,10 @@ references_made() {
 wait_until 30 "the reference copies are made" references_made "$snap"
 cat "$scsi" >"$tmp/1.raw"
 cat "$virtio" >"$tmp/2.raw"
+check "the second proxy sees the same" cmp "$scsi3" "$tmp/1.raw"
+expect 200 DELETE "/vms/$proxy3/diskattachments/$disk"
+check "gone from there only" test ! -e "$scsi3" -a -e "$scsi"
+expect 409 DELETE "/vms/$web1/snapshots/$snap"
 check "raw disk: identical" cmp "$tmp/1.raw" "$tmp/keep/$web1/$snap/$disk.raw"
 check "qcow2 disk: identical" cmp "$tmp/2.raw" "$tmp/keep/$web1/$snap/$disk2.raw"
 check "one instant of the guest" "$bin/sandbox-judge" \
@@ -184,6 +194,9 @@ expect 201 POST /imagetransfers \
 transfer=$(get .id)
 wait_until 30 "the transfer is ready" is_status "/imagetransfers/$transfer" .phase transferring
 ticket=$(get .transfer_url)
+attach "$proxy" "$disk" "$snap" virtio_scsi
+check "what is being transferred is not attached" test "$status" = 409
+says 'disks are locked'
 curl -sS --cacert "$box/ca.pem" -o "$tmp/3.raw" "$ticket"
 check "downloaded the same bytes" cmp "$tmp/1.raw" "$tmp/3.raw"
 expect 409 DELETE "/vms/$web1/snapshots/$snap"
