@@ -29,8 +29,9 @@ bool store_point_unprotect(struct store *store, const char *id_or_prefix, struct
 
 /* ---- part points (store.h): what the functions above do not know */
 
-/* Delete a part point by its whole id. One that is not there (any more) is fine. Errors: refused
- * when it is an ordinary point. Needs no key. */
+/* Delete a part point by its whole id. One that is not there (any more) is fine; one whose record
+ * is damaged is taken for what the caller says. Errors: refused when it is an ordinary point. Needs
+ * no key. */
 bool store_part_point_delete(struct store *store, const char *id, struct err *err);
 /* All committed ones of a task; goes on after errors, and returns the first. */
 bool store_part_points_delete(struct store *store, const char *part_of, size_t *ret_deleted,

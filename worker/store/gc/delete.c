@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "worker/store/bytes.h"
+#include "worker/store/fate.h"
 #include "worker/store/gc/collect.h"
 #include "worker/store/object.h"
 #include "worker/store/upkeep.h"
@@ -167,32 +168,53 @@ bool store_point_delete(struct store *store, const char *id_or_prefix, bool last
 
 /* ---- part points */
 
-/* Then a collector may have taken its files while they were read. */
-static bool is_deleted_meanwhile(struct store *store, const char *id)
+/* A committed session that has no tombstone. */
+static bool is_there(struct store *store, const char *id, bool *ret, struct err *err)
 {
-    struct err ignored = ERR_INIT;
+    struct fate fate;
     bool is_deleted = false;
-    return is_in(store, "deleted", id, &is_deleted, &ignored) && is_deleted;
+    if (!session_id_is_valid(id))
+        return err_set(err, ERR_BAD_ARGUMENT, 0, "'%.100s' is no point id", id);
+    if (!fate_read(store->dirfd, id, &fate, err) || !is_in(store, "deleted", id, &is_deleted, err))
+        return false;
+    *ret = fate.kind == FATE_COMMIT && !is_deleted;
+    return true;
+}
+
+/* A record that cannot be read says nothing: then the caller knows. */
+static bool check_is_part(struct store *store, const char *id, struct err *err)
+{
+    SCOPED(store_point) struct store_point *point = store_point_open_any(store, id, err);
+    if (point)
+        return store_point_info(point)->part_of ||
+               err_set(err, ERR_REFUSED, 0, "point %s is not a part", id);
+    bool is_damaged = err->code == ERR_STORE_CORRUPT || err->code == ERR_STORE_VERSION;
+    if (is_damaged)
+        err_clear(err);
+    return is_damaged;
+}
+
+static bool delete_part(struct store *store, const char *id, struct err *err)
+{
+    bool has_it = false, is_protected = false;
+    if (!is_there(store, id, &has_it, err))
+        return false;
+    if (!has_it)
+        return true;
+    if (!check_is_part(store, id, err)) {
+        if (err->code != ERR_NOT_FOUND) /* deleted just now */
+            return false;
+        err_clear(err);
+        return true;
+    }
+    if (!delete_point(store, id, &is_protected, err))
+        return false;
+    return !is_protected || err_set(err, ERR_REFUSED, 0, "it is protected");
 }
 
 bool store_part_point_delete(struct store *store, const char *id, struct err *err)
 {
-    bool is_protected = false;
-    SCOPED(store_point) struct store_point *point = store_point_open_any(store, id, err);
-    if (!point && (err->code == ERR_NOT_FOUND || is_deleted_meanwhile(store, id))) {
-        err_clear(err);
-        return true;
-    }
-    if (!point)
-        return err_wrap(err, "delete part point %s", id);
-    const struct store_point_info *info = store_point_info(point);
-    if (strcmp(info->id, id) != 0) /* another one, of which this is a prefix */
-        return true;
-    if (!info->part_of)
-        return err_set(err, ERR_REFUSED, 0, "point %s is not a part", id);
-    if (!delete_point(store, id, &is_protected, err))
-        return err_wrap(err, "delete part point %s", id);
-    return !is_protected || err_set(err, ERR_REFUSED, 0, "point %s is protected", id);
+    return delete_part(store, id, err) || err_wrap(err, "delete part point %s", id);
 }
 
 bool store_part_points_delete(struct store *store, const char *part_of, size_t *ret_deleted,

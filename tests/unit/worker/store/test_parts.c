@@ -454,11 +454,27 @@ static void only_parts_are_deleted_as_parts(void **state)
     write_part(&s, "part-one.12", 0, MIB, NULL);
     MUST_FAIL(store_part_point_delete(s.store, "whole.1", &s.err), &s.err, ERR_REFUSED);
     MUST(store_part_point_delete(s.store, "whol", &s.err), &s.err); /* there is none of that name */
+    MUST_FAIL(store_part_point_delete(s.store, "../x", &s.err), &s.err, ERR_BAD_ARGUMENT);
     MUST(store_part_point_delete(s.store, "part-one.1", &s.err), &s.err);
     MUST(store_part_point_delete(s.store, "part-one.1", &s.err), &s.err); /* nor any more */
     MUST_FAIL(store_point_open_any(s.store, "part-one.1x", &s.err), &s.err, ERR_NOT_FOUND);
     assert_int_equal(count_points(&s, &(struct store_point_filter){.parts = true}), 2);
     check(&s, "whole.1");
+    teardown(&s);
+}
+
+/* It would stop the collector for ever otherwise. */
+static void a_damaged_part_can_be_deleted(void **state)
+{
+    (void)state;
+    struct scene s;
+    setup(&s);
+    write_part(&s, "part-one.1", 0, MIB, NULL);
+    SCOPED_FREE char *path = xasprintf("%s/manifests/part-one.1/point.json", s.path);
+    assert_int_equal(unlink(path), 0);
+    MUST_FAIL(store_point_open_any(s.store, "part-one.1", &s.err), &s.err, ERR_STORE_CORRUPT);
+    MUST(store_part_point_delete(s.store, "part-one.1", &s.err), &s.err);
+    assert_true(collect(&s).packs_removed > 0);
     teardown(&s);
 }
 
@@ -545,6 +561,7 @@ int main(void)
         cmocka_unit_test(a_part_is_not_opened_as_a_point),
         cmocka_unit_test(a_part_does_not_count_for_retention),
         cmocka_unit_test(only_parts_are_deleted_as_parts),
+        cmocka_unit_test(a_damaged_part_can_be_deleted),
         cmocka_unit_test(a_part_is_marked_for_older_programs),
         cmocka_unit_test(arguments_are_checked),
     };
