@@ -66,6 +66,18 @@ bool made_vm_remove(struct task_run *run, const char *vm_id, const char *task, s
     return true;
 }
 
+bool made_disk_check(struct task_run *run, const char *disk_id, const char *task, struct err *err)
+{
+    SCOPED_FREE char *description = NULL;
+    if (!read_description(run, "disks", disk_id, &description, NULL, err))
+        return false;
+    if (!description)
+        return err_set(err, ERR_NOT_FOUND, 0, "there is no disk %s", disk_id);
+    return marker_is_ours(description, task) ||
+           err_set(err, ERR_REFUSED, 0, "disk %s does not carry the marker of task %s", disk_id,
+                   task);
+}
+
 bool made_disk_remove(struct task_run *run, const char *disk_id, const char *task, struct err *err)
 {
     SCOPED_FREE char *description = NULL;

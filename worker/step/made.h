@@ -18,6 +18,8 @@ enum made_state made_vm_state(struct task_run *run, const char *vm_id, const cha
 /* Remove the VM: its disks stay, but those of an export's clone, which were made with it. refused
  * when it does not carry the marker of `task`. Gone is success. */
 bool made_vm_remove(struct task_run *run, const char *vm_id, const char *task, struct err *err);
+/* Does the disk carry the marker of `task`? refused when not; not-found when there is none. */
+bool made_disk_check(struct task_run *run, const char *disk_id, const char *task, struct err *err);
 /* Delete the disk and its data; the same rules. An upload that is open on it is given up first. */
 bool made_disk_remove(struct task_run *run, const char *disk_id, const char *task, struct err *err);
 /* The restore is done: take the markers off the disks of our handles (a failure is a warning: it is

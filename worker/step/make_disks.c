@@ -58,13 +58,20 @@ static bool cluster_bytes(const struct restore *r, const char *disk_id, uint64_t
     return reader != NULL;
 }
 
-static bool make_one(struct task_run *run, struct restore *r, size_t index, const char *marker,
-                     struct err *err)
+/* A preallocated volume on block storage holds what was there before. */
+bool restore_is_zero(const struct ovirt_storage_domain *domain, const char *format)
 {
+    return !(domain->block && format && strcmp(format, "raw") == 0);
+}
+
+bool restore_make_disk(struct task_run *run, struct restore *r, size_t index, struct err *err)
+{
+    SCOPED_FREE char *marker = run_marker_restoring(run);
     struct restore_disk *d = &r->disks[index];
     uint64_t data = data_bytes(r, d->from->id);
     if (r->by_upload && d->domain->block && !cluster_bytes(r, d->from->id, &data, err))
         return false;
+    id_new(d->id);
     struct ovirt_disk_spec spec = {
         .id = d->id,
         .alias = d->from->alias,
@@ -81,8 +88,7 @@ static bool make_one(struct task_run *run, struct restore *r, size_t index, cons
                  "storage domain %s cannot hold disk %s as it was: it becomes %s, %s",
                  d->domain->name, d->from->alias ? d->from->alias : d->from->id, spec.format,
                  spec.sparse ? "sparse" : "preallocated");
-    /* A preallocated volume on block storage holds what was there before. */
-    d->is_zero = !(d->domain->block && strcmp(spec.format, "raw") == 0);
+    d->is_zero = restore_is_zero(d->domain, spec.format);
     SCOPED_FREE char *handle = xasprintf(HANDLE_DISK "%zu", index);
     run_handle_set(run, handle, d->id);
     return ovirt_disk_create(run->session, &spec, err) &&
@@ -92,9 +98,8 @@ static bool make_one(struct task_run *run, struct restore *r, size_t index, cons
 bool step_make_disks(struct task_run *run, struct err *err)
 {
     struct restore *r = run->state;
-    SCOPED_FREE char *marker = run_marker_restoring(run);
     for (size_t i = 0; i < r->disk_count; i++) {
-        if (!make_one(run, r, i, marker, err))
+        if (!restore_make_disk(run, r, i, err))
             return err_wrap(err, "make disk %zu of %zu", i + 1, r->disk_count);
         log_info("disk_made", LOG_STR("disk", r->disks[i].id),
                  LOG_STR("from", r->disks[i].from->id));
@@ -102,14 +107,21 @@ bool step_make_disks(struct task_run *run, struct err *err)
     return true;
 }
 
-/* A proxy may have it since the last look: from an earlier attempt's last call. */
+/* A proxy may have it since the last look: from an earlier attempt's last call, or that of a part
+ * of it. */
 static bool remove_disk(struct task_run *run, const char *disk, struct err *err)
 {
+    const struct wire_restore_opts *opts = run->offer->restore;
     struct err why = ERR_INIT;
     bool ok = made_disk_remove(run, disk, run->offer->task, &why);
     if (!ok && strays_may_hold(run, &why)) {
         err_clear(&why);
         ok = strays_detach(run, disk, &why) && made_disk_remove(run, disk, run->offer->task, &why);
+    }
+    if (!ok && opts && opts->workers > 1 && strays_may_hold(run, &why)) {
+        err_clear(&why);
+        ok = restore_take_off(run, &disk, 1, &why) &&
+             made_disk_remove(run, disk, run->offer->task, &why);
     }
     err_keep_first(err, &why);
     return ok;

@@ -205,7 +205,6 @@ static bool plan_disks(struct task_run *run, struct restore *r, struct err *err)
         d->domain = choose_domain(r, d->from, err);
         if (!d->domain)
             return false;
-        id_new(d->id);
         run->stats.bytes_total += (int64_t)d->from->size_bytes;
     }
     run->stats.disks = (int64_t)r->disk_count;

@@ -11,6 +11,7 @@
 
 #include "proto/base/id.h"
 #include "worker/ovirt/vm.h"
+#include "worker/step/parts.h"
 #include "worker/step/point_meta.h"
 #include "worker/step/site.h"
 #include "worker/step/step.h"
@@ -23,6 +24,8 @@ struct restore_disk {
     const struct ovirt_storage_domain *domain;
     bool is_zero;                  /* a new disk of this kind reads as zeroes */
     uint64_t size_bytes;           /* as the engine made it, perhaps rounded up */
+    size_t part;                   /* the number of the part that fills it; 0 = we do */
+    uint64_t data_bytes;           /* of the point's disk; set where disks are shared */
     char *device;                  /* by attach */
     struct disk_transfer transfer; /* by upload */
 };
@@ -41,6 +44,7 @@ struct restore {
     struct ovirt_storage_domains domains;
     struct restore_disk *disks;
     size_t disk_count;
+    struct parts parts; /* that other workers fill */
 };
 
 void *restore_new(struct task_run *run, struct err *err);
@@ -57,8 +61,29 @@ bool step_plan(struct task_run *run, struct err *err);
 bool restore_choose_place(struct task_run *run, struct restore *r, struct err *err);
 bool step_make_vm(struct task_run *run, struct err *err);
 bool undo_make_vm(struct task_run *run, struct err *err);
+/* A new disk of this kind reads as zeroes. */
+bool restore_is_zero(const struct ovirt_storage_domain *domain, const char *format);
+/* Disk number `index` with a new id; again, where the one before is gone. */
+bool restore_make_disk(struct task_run *run, struct restore *r, size_t index, struct err *err);
 bool step_make_disks(struct task_run *run, struct err *err);
 bool undo_make_disks(struct task_run *run, struct err *err);
+/* Give some disks to other workers. Unwanted unless that was asked for. Its undo waits for the end
+ * of all parts, and takes what they have left attached off again. */
+enum probe_answer probe_shared(struct task_run *run, struct err *err);
+bool step_share_disks(struct task_run *run, struct err *err);
+bool undo_share_disks(struct task_run *run, struct err *err);
+/* Take these disks off whatever VM has them. They carry our mark, and are not the new VM's yet: a
+ * worker has left them there. */
+bool restore_take_off(struct task_run *run, const char *const *disks, size_t count,
+                      struct err *err);
+/* Disks of parts that have ended without being done (numbers in r->disks): they are ours again, and
+ * open. */
+bool restore_take_back(struct task_run *run, struct restore *r, const size_t *which, size_t count,
+                       struct err *err);
+/* Attach one disk, or open an upload to it. */
+bool restore_open_disk(struct task_run *run, struct restore *r, struct restore_disk *d,
+                       struct err *err);
+/* Both only those that no part fills. */
 bool step_attach_new(struct task_run *run, struct err *err);
 /* Also the undo of attach. */
 bool step_detach_new(struct task_run *run, struct err *err);
@@ -75,3 +100,9 @@ bool step_finish(struct task_run *run, struct err *err);
 /* Unwanted unless it was asked for. */
 enum probe_answer probe_start(struct task_run *run, struct err *err);
 bool step_start(struct task_run *run, struct err *err);
+
+/* --- A part of another worker's restore; the other steps are the same --------------------------
+ */
+void *restore_part_new(struct task_run *run, struct err *err);
+bool step_clear_part(struct task_run *run, struct err *err);
+bool step_plan_part(struct task_run *run, struct err *err);

@@ -24,6 +24,7 @@ void restore_free(void *state)
         disk_transfer_forget(&r->disks[i].transfer);
     }
     free(r->disks);
+    parts_done(&r->parts);
     site_done(&r->site);
     store_point_free(r->point);
     point_meta_done(&r->meta);

@@ -12,6 +12,7 @@ static const struct step steps[] = {
     {.name = "plan", .probe = probe_restored, .run = step_plan},
     {.name = "vm", .probe = probe_restored, .run = step_make_vm, .undo = undo_make_vm},
     {.name = "disks", .probe = probe_restored, .run = step_make_disks, .undo = undo_make_disks},
+    {.name = "share", .probe = probe_shared, .run = step_share_disks, .undo = undo_share_disks},
     {.name = "attach",
      .stat = STAT(attach_ms),
      .probe = probe_by_attach,

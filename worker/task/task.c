@@ -6,8 +6,9 @@
 #include "proto/base/alloc.h"
 
 static const struct task_kind *const kinds[] = {
-    &task_backup, &task_restore, &task_export, &task_inventory, &task_list,        &task_cleanup,
-    &task_sweep,  &task_prune,   &task_verify, &task_plan,      &task_backup_part,
+    &task_backup, &task_restore, &task_export,      &task_inventory,
+    &task_list,   &task_cleanup, &task_sweep,       &task_prune,
+    &task_verify, &task_plan,    &task_backup_part, &task_restore_part,
 };
 
 const struct task_kind *task_kind_find(const char *name)

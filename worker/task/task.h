@@ -28,6 +28,7 @@ const struct task_kind *const *task_kinds(size_t *ret_count);
 extern const struct task_kind task_backup;
 extern const struct task_kind task_backup_part;
 extern const struct task_kind task_restore;
+extern const struct task_kind task_restore_part;
 extern const struct task_kind task_export;
 extern const struct task_kind task_inventory;
 extern const struct task_kind task_list;
