@@ -33,7 +33,7 @@ static void judging_done(struct judging *j)
 }
 #define SCOPED_JUDGING __attribute__((cleanup(judging_done), unused))
 
-enum { JOURNAL_MAX = 2000 };
+enum { JOURNAL_MAX = 2000, STRANGE_PART_MS = 3 * 24 * 3600 * 1000 };
 
 enum verdict { IN_USE, CLEANUP, STANDS, FOREIGN };
 static const char *const verdict_words[] = {"in-use", "cleanup", "stands", "foreign"};
@@ -55,8 +55,26 @@ static bool is_proxy(const struct judging *j, const struct wire_trace_item *trac
     return false;
 }
 
-static enum verdict judge_stranger(const struct wire_trace_item *trace, char **ret_why)
+/* A part of a task that is not known here may be in use by another coordinator's workers; for a
+ * part, which is read once, not for long. Should it be in use after all, it is only copied again.
+ */
+static enum verdict judge_strange_part(const struct judging *j, const struct wire_trace_item *trace,
+                                       char **ret_why)
 {
+    if (trace->time_ms > 0 && trace->time_ms < j->core->wall_ms - STRANGE_PART_MS) {
+        *ret_why =
+            xstrdup("the ledger does not know the task that it was a part of, and it is old");
+        return CLEANUP;
+    }
+    *ret_why = xstrdup("the ledger does not know the task that it is a part of");
+    return FOREIGN;
+}
+
+static enum verdict judge_stranger(const struct judging *j, const struct wire_trace_item *trace,
+                                   char **ret_why)
+{
+    if (is(trace->kind, "part"))
+        return judge_strange_part(j, trace, ret_why);
     bool decided = is(trace->fate, "committed") || is(trace->fate, "revoked");
     if (decided) {
         *ret_why = xasprintf("the ledger has forgotten its task, but the repository knows session "
@@ -161,7 +179,7 @@ static enum verdict judge(const struct judging *j, const struct wire_trace_item 
         return FOREIGN;
     }
     if (!t->id)
-        return judge_stranger(trace, ret_why);
+        return judge_stranger(j, trace, ret_why);
     if (task_is_open(t->state)) {
         *ret_why = xasprintf("its task is %s", task_state_name(t->state));
         return IN_USE;

@@ -2,6 +2,7 @@
 #include "coordinator/cli/args.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "coordinator/cli/format.h"
@@ -54,6 +55,20 @@ error_t args_duration(struct argp_state *state, const char *option, const char *
         return 0;
     argp_error(state, "%s: %s", option, err.message);
     return EINVAL;
+}
+
+error_t args_number(struct argp_state *state, const char *option, const char *arg, int64_t most,
+                    int64_t *ret)
+{
+    char *end;
+    errno = 0;
+    long long n = strtoll(arg, &end, 10);
+    if (end == arg || *end || errno || n < 1 || n > most) {
+        argp_error(state, "%s '%s' is not a number within 1..%lld", option, arg, (long long)most);
+        return EINVAL;
+    }
+    *ret = n;
+    return 0;
 }
 
 error_t args_key(struct argp_state *state, char *arg, char **member)

@@ -16,6 +16,8 @@ error_t args_add(struct argp_state *state, const char *option, char *arg,
 error_t args_zone(struct argp_state *state, char *arg, char **member);
 error_t args_duration(struct argp_state *state, const char *option, const char *arg,
                       int64_t *ret_s);
+error_t args_number(struct argp_state *state, const char *option, const char *arg, int64_t most,
+                    int64_t *ret); /* within 1..most */
 error_t args_key(struct argp_state *state, char *arg, char **member);
 error_t args_bad_word(struct argp_state *state, const struct argp_option *options, int key,
                       const char *arg);

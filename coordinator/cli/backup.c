@@ -4,7 +4,7 @@
 #include "coordinator/cli/verb.h"
 #include "coordinator/cli/verbs.h"
 
-enum { KEY_ZONE = 0x400, KEY_PATH };
+enum { KEY_ZONE = 0x400, KEY_PATH, KEY_WORKERS };
 
 static const struct argp_option options[] = {
     {.name = "zone",
@@ -16,6 +16,11 @@ static const struct argp_option options[] = {
      .key = KEY_PATH,
      .arg = "auto|attach|imageio|cbt",
      .doc = "How the data is read (default auto: chosen per disk)",
+     .group = 2},
+    {.name = "workers",
+     .key = KEY_WORKERS,
+     .arg = "N",
+     .doc = "So many workers may copy the disks of one VM at a time (1 to 16, default 1)",
      .group = 2},
     {0},
 };
@@ -34,6 +39,8 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     case KEY_PATH:
         return wire_path_parse(arg, &args->options.path) ? 0
                                                          : args_bad_word(state, options, key, arg);
+    case KEY_WORKERS:
+        return args_number(state, "--workers", arg, WIRE_WORKERS_MAX, &args->options.workers);
     default:
         return ARGP_ERR_UNKNOWN;
     }
@@ -49,6 +56,7 @@ static const struct argp argp = {
            "\vExamples:\n"
            "  oxbow backup web1 db1\n"
            "  oxbow backup --tag nightly --exclude scratch --quiesce require\n"
+           "  oxbow backup --workers 4 fileserver\n"
            "  oxbow backup --all --no-wait --key nightly-2026-11-28\n\n"
            "Exit codes: 0 all succeeded, 3 some failed, 1 all failed; see oxbow(1).",
     .children = children,

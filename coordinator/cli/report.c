@@ -355,6 +355,14 @@ static void add_next_attempt(const struct wire_task_item *t, struct buf *out)
                      t->wait_ms > 0 ? wait : "");
 }
 
+/* A part stands below the task that gave it away. */
+static void cell_vm(struct table *t, const struct wire_task_item *v)
+{
+    const char *name = v->vm_name ? v->vm_name : v->vm;
+    SCOPED_FREE char *below = v->part_of ? xasprintf("- %s", name ? name : "") : NULL;
+    table_cell(t, below ? below : name);
+}
+
 void report_tasks(const struct wire_task_item *v, size_t count, int width, bool utf8,
                   struct buf *out)
 {
@@ -367,7 +375,7 @@ void report_tasks(const struct wire_task_item *v, size_t count, int width, bool 
         return;
     SCOPED(table) struct table *t = table_new(columns, ARRAY_LEN(columns));
     for (size_t i = 0; i < count; i++) {
-        table_cell(t, v[i].vm_name ? v[i].vm_name : v[i].vm);
+        cell_vm(t, &v[i]);
         table_cell(t, v[i].kind);
         table_cell(t, v[i].state);
         table_cell(t, v[i].step);
@@ -381,7 +389,7 @@ void report_tasks(const struct wire_task_item *v, size_t count, int width, bool 
         if (!v[i].error)
             continue;
         (void)text_add_clean(out, v[i].vm_name ? v[i].vm_name : v[i].kind, utf8);
-        (void)buf_printf(out, ": ");
+        (void)buf_printf(out, v[i].part_of ? " (part): " : ": ");
         (void)text_add_clean(out, v[i].error->message, utf8);
         (void)buf_printf(out, " (%s)", v[i].error->code);
         add_next_attempt(&v[i], out);

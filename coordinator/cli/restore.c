@@ -17,6 +17,7 @@ enum {
     KEY_NICS,
     KEY_START,
     KEY_PATH,
+    KEY_WORKERS,
     KEY_ZONE,
     KEY_DEADLINE,
     KEY_KEY,
@@ -60,6 +61,10 @@ static const struct argp_option options[] = {
      .arg = "auto|attach|imageio",
      .doc = "How the data is written: to disks attached to the proxy VM, or by upload to a host; "
             "default auto: attach where the proxy VM is in the data centre"},
+    {.name = "workers",
+     .key = KEY_WORKERS,
+     .arg = "N",
+     .doc = "So many workers may fill the disks at a time (1 to 16, default 1)"},
     {.name = "start", .key = KEY_START, .doc = "Start the new VM when its disks are complete"},
     {.name = "deadline",
      .key = KEY_DEADLINE,
@@ -86,6 +91,8 @@ static error_t parse_how(int key, char *arg, struct argp_state *state, struct re
         return wire_path_parse(arg, &args->options.path) && args->options.path != WIRE_PATH_CBT
                    ? 0
                    : args_bad_word(state, options, key, arg);
+    case KEY_WORKERS:
+        return args_number(state, "--workers", arg, WIRE_WORKERS_MAX, &args->options.workers);
     case KEY_START:
         args->options.start = true;
         return 0;

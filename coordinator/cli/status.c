@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* oxbow status: what runs, what ran, and who works. */
 #include <errno.h>
-#include <stdlib.h>
-#include <string.h>
 
 #include "coordinator/cli/args.h"
 #include "coordinator/cli/report.h"
@@ -26,19 +24,6 @@ static const struct argp_option options[] = {
     {0},
 };
 
-static error_t parse_limit(struct argp_state *state, const char *arg, int64_t *ret)
-{
-    char *end;
-    errno = 0;
-    long n = strtol(arg, &end, 10);
-    if (end == arg || *end || errno || n < 1 || n > LIMIT_MAX) {
-        argp_error(state, "--limit '%s' is not a number within 1..%d", arg, LIMIT_MAX);
-        return EINVAL;
-    }
-    *ret = n;
-    return 0;
-}
-
 static error_t parse(int key, char *arg, struct argp_state *state)
 {
     struct status_args *args = state->input;
@@ -55,7 +40,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         args->watch = true;
         return 0;
     case KEY_LIMIT:
-        return parse_limit(state, arg, &args->message.limit);
+        return args_number(state, "--limit", arg, LIMIT_MAX, &args->message.limit);
     case ARGP_KEY_END:
         if (!args->watch || args->message.request)
             return 0;

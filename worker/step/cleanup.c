@@ -209,7 +209,11 @@ static bool clean_part(struct task_run *run, const struct wire_leftover *l, stru
         return err_set(err, ERR_BAD_CONFIG, 0, "this worker has no repository");
     SCOPED(store_point) struct store_point *point = store_point_open_any(run->store, l->id, err);
     const char *part_of = point ? store_point_info(point)->part_of : NULL;
-    if (point && (!part_of || strcmp(part_of, run->offer->cleanup_task) != 0))
+    /* The clean-up is after the task that gave the part away, or after the part itself. */
+    SCOPED_FREE char *own = xasprintf("%s.", run->offer->cleanup_task);
+    bool is_ours = part_of && (strcmp(part_of, run->offer->cleanup_task) == 0 ||
+                               strncmp(l->id, own, strlen(own)) == 0);
+    if (point && !is_ours)
         return err_set(err, ERR_REFUSED, 0, "point %s is not a part of task %s", l->id,
                        run->offer->cleanup_task);
     err_clear(err); /* not there, or damaged: to be deleted all the same */

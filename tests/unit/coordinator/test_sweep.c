@@ -121,6 +121,107 @@ static void what_an_ended_task_left_is_cleaned_up(void **state)
     assert_int_equal(bed_count(bed, WIRE_OFFER), 0);
 }
 
+static struct wire_trace_item part_of(const char *task)
+{
+    return (struct wire_trace_item){.kind = S("part"),
+                                    .zone = S("dc1"),
+                                    .vm = S("vm-1"),
+                                    .vm_name = S("name-1"),
+                                    .id = S("11112222-3333-4444-8555-666677778888.1"),
+                                    .task = S(task),
+                                    .time_ms = INT64_C(1795999000000),
+                                    .fate = S("committed")};
+}
+
+static void a_part_belongs_to_its_main_task(void **state)
+{
+    (void)state;
+    SCOPED(bed) struct bed *bed = bed_new("dc1", NULL);
+    char request[ID_BYTES];
+    struct hold h = bed_backup_one(bed, "w1", request);
+    bed_claim(bed, &h, "w1");
+    SCOPED_SENT struct sent page = {0};
+    assert_string_equal(judged(bed, false, part_of(h.task), &page)->verdict, "in-use");
+    assert_int_equal(bed_count(bed, WIRE_OFFER), 0);
+    bed_result(bed, &h, "succeeded");
+    bed_wait(bed, 1000);
+    bed_drop(bed);
+    SCOPED_SENT struct sent again = {0};
+    assert_string_equal(judged(bed, false, part_of(h.task), &again)->verdict, "cleanup");
+    SCOPED_SENT struct sent offer = bed_take(bed, WIRE_OFFER);
+    const struct wire_offer *o = offer.m.as;
+    assert_string_equal(o->cleanup_task, h.task);
+    assert_int_equal(o->cleanup.count, 1);
+    assert_string_equal(o->cleanup.v[0].kind, "part");
+    assert_string_equal(o->cleanup.v[0].id, "11112222-3333-4444-8555-666677778888.1");
+    assert_null(o->cleanup.v[0].vm);
+}
+
+/* A ledger that knows nothing of it: another coordinator's, or from before. */
+static void a_part_of_a_stranger_is_removed_when_it_is_old(void **state)
+{
+    (void)state;
+    SCOPED(bed) struct bed *bed = bed_new("dc1", NULL);
+    bed_presence(bed, "w1", "dc1", 4);
+    struct wire_trace_item part = part_of(STRANGER);
+    SCOPED_SENT struct sent page = {0};
+    assert_string_equal(judged(bed, false, part, &page)->verdict, "foreign");
+    assert_int_equal(bed_count(bed, WIRE_OFFER), 0);
+    part.time_ms = 0; /* not known */
+    SCOPED_SENT struct sent other = {0};
+    assert_string_equal(judged(bed, false, part, &other)->verdict, "foreign");
+    part.time_ms = INT64_C(1796000000000) - INT64_C(4) * 24 * 3600 * 1000;
+    SCOPED_SENT struct sent old = {0};
+    assert_string_equal(judged(bed, false, part, &old)->verdict, "cleanup");
+    SCOPED_SENT struct sent offer = bed_take(bed, WIRE_OFFER);
+    assert_string_equal(((const struct wire_offer *)offer.m.as)->cleanup_task, STRANGER);
+}
+
+/* Its main task has ended, and yet the part still reads the snapshot's disk. */
+static void what_a_part_holds_is_in_use(void **state)
+{
+    (void)state;
+    SCOPED(bed) struct bed *bed = bed_new("dc1", NULL);
+    bed_presence(bed, "w2", "dc1", 4);
+    bed_presence(bed, "w1", "dc1", 4);
+    char request[ID_BYTES];
+    id_new(request);
+    char *names[] = {S("name-1")};
+    struct wire_select select = {.names = {names, 1}};
+    struct wire_backup_opts opts = {.workers = 2};
+    const struct wire_backup b = {.select = &select, .options = &opts};
+    bed_request(bed, WIRE_BACKUP, &b, &(struct bed_props){.correlation_id = request});
+    struct hold inventory = bed_offer(bed);
+    bed_claim(bed, &inventory, "w1");
+    bed_inventory(bed, &inventory, 1, 1);
+    struct hold h = bed_offer(bed);
+    bed_claim(bed, &h, "w1");
+    struct wire_piece piece = {
+        .disk = S("d1"), .path = S("attach"), .size_bytes = 10, .length = 10};
+    struct wire_part part = {.of = h.task, .n = 1, .snapshot = S("s1"), .pieces = {&piece, 1}};
+    const struct wire_parts parts = {.task = h.task,
+                                     .worker = h.worker,
+                                     .attempt = h.attempt,
+                                     .fence = h.fence,
+                                     .parts = {&part, 1}};
+    bed_event(bed, WIRE_PARTS, &parts, NULL);
+    struct hold one = bed_offer(bed);
+    bed_claim(bed, &one, "w2");
+    bed_result(bed, &h, "succeeded");
+    bed_wait(bed, 1000);
+    bed_drop(bed);
+    struct wire_trace_item attachment = snapshot_of(h.task);
+    attachment.kind = S("attachment");
+    attachment.vm = S("proxy-2");
+    SCOPED_SENT struct sent page = {0};
+    assert_string_equal(judged(bed, false, attachment, &page)->verdict, "in-use");
+    bed_result(bed, &one, "cancelled");
+    bed_wait(bed, 1000);
+    bed_drop(bed);
+    SCOPED_SENT struct sent again = {0};
+    assert_string_equal(judged(bed, false, attachment, &again)->verdict, "cleanup");
+}
+
 static void a_dry_run_opens_nothing(void **state)
 {
     (void)state;
@@ -620,6 +721,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_an_ended_task_left_is_cleaned_up),
+        cmocka_unit_test(a_part_belongs_to_its_main_task),
+        cmocka_unit_test(a_part_of_a_stranger_is_removed_when_it_is_old),
+        cmocka_unit_test(what_a_part_holds_is_in_use),
         cmocka_unit_test(a_dry_run_opens_nothing),
         cmocka_unit_test(a_live_task_keeps_what_it_has),
         cmocka_unit_test(what_nobody_knows_is_foreign),

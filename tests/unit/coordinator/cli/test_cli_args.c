@@ -200,6 +200,28 @@ static void restore(void **state)
     line_done(&l);
 }
 
+static void workers(void **state)
+{
+    (void)state;
+    struct line l = line_of("a --workers 16");
+    struct backup_args backup;
+    assert_true(backup_parse(l.count, l.words, FLAGS, &backup));
+    assert_int_equal(backup.options.workers, 16);
+    backup_args_done(&backup);
+    line_done(&l);
+    l = line_of("a");
+    assert_true(backup_parse(l.count, l.words, FLAGS, &backup));
+    assert_int_equal(backup.options.workers, 0); /* absent: 1 */
+    backup_args_done(&backup);
+    line_done(&l);
+    l = line_of("p1 --name new --workers 3");
+    struct restore_args args;
+    assert_true(restore_parse(l.count, l.words, FLAGS, &args));
+    assert_int_equal(args.options.workers, 3);
+    restore_args_done(&args);
+    line_done(&l);
+}
+
 static void others(void **state)
 {
     (void)state;
@@ -299,6 +321,10 @@ static void mistakes_are_refused(void **state)
         {BACKUP, "a --quiesce maybe"},
         {BACKUP, "a --unsupported-disks ignore"},
         {BACKUP, "a --path tape"},
+        {BACKUP, "a --workers 0"},
+        {BACKUP, "a --workers 17"},
+        {BACKUP, "a --workers two"},
+        {BACKUP, "a --workers 2x"},
         {BACKUP, "a --deadline soon"},
         {BACKUP, "a --timeout 0"},
         {BACKUP, "a --zone UPPER"},
@@ -318,6 +344,7 @@ static void mistakes_are_refused(void **state)
         {RESTORE, "p1 p2 --name n"},
         {RESTORE, "p1 --name n --nics all"},
         {RESTORE, "p1 --name n --path cbt"},
+        {RESTORE, "p1 --name n --workers 99999999999999999999"},
         {RESTORE, "p1 --name n --vm-config yaml"},
         {LIST, "a b"},
         {LIST, "--zone A"},
@@ -391,6 +418,7 @@ int main(void)
         cmocka_unit_test(export),
         cmocka_unit_test(connection_options),
         cmocka_unit_test(restore),
+        cmocka_unit_test(workers),
         cmocka_unit_test(others),
         cmocka_unit_test(mistakes_are_refused),
         cmocka_unit_test(too_much_is_refused),

@@ -269,16 +269,19 @@ static void request_and_task_lists(void **state)
          .wait_ms = 30000,
          .attempts_max = 5,
          .error = &error},
+        {.id = id, .kind = kind, .state = running, .vm_name = vm, .part_of = id, .error = &error},
     };
     buf_reset(&out);
     report_tasks(t, ARRAY_LEN(t), 0, true, &out);
     assert_string_equal(buf_str(&out),
-                        "VM    KIND    STATE    STEP  COPIED  ATTEMPT  WORKER  TASK\n"
-                        "web1  backup  running  copy     99%        2  -       id-1\n"
-                        "-     backup  running  -          -        0  -       id-1\n"
-                        "-     backup  waiting  -          -        3  -       id-1\n"
+                        "VM      KIND    STATE    STEP  COPIED  ATTEMPT  WORKER  TASK\n"
+                        "web1    backup  running  copy     99%        2  -       id-1\n"
+                        "-       backup  running  -          -        0  -       id-1\n"
+                        "-       backup  waiting  -          -        3  -       id-1\n"
+                        "- web1  backup  running  -          -        0  -       id-1\n"
                         "backup: because (no-space)\n"
-                        "backup: because (no-space); attempt 3 of 5 in 30s\n");
+                        "backup: because (no-space); attempt 3 of 5 in 30s\n"
+                        "web1 (part): because (no-space)\n");
 }
 
 static void assert_outcome(const char *json, const char *expected)
