@@ -37,8 +37,9 @@ static void copy_free(struct copy *c)
     free(c);
 }
 
-/* One write is outstanding at most, and its acknowledgement may not be noted yet. */
-enum { WRITES_UNDER_WAY = 2 };
+/* The one after the last that was noted: under way, or done; the next is not begun before it is
+ * noted (guest/writer.c). */
+enum { WRITES_UNDER_WAY = 1 };
 
 static bool write_bracket(const struct references *x, struct err *err)
 {
