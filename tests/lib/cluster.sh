@@ -157,6 +157,7 @@ reserve:
   storage_domain_mib: 64
 log:
   level: ${cluster_log_level:-info}
+${cluster_worker_more:-}
 EOF
         } >"$cluster/worker$i.yaml"
     done
