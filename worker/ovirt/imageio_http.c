@@ -12,7 +12,7 @@
 #include "proto/base/alloc.h"
 #include "worker/ovirt/http.h"
 
-enum { RECEIVE_BYTES = 512 << 10 };
+enum { BUFFER_BYTES = 512 << 10 };
 
 struct exchange {
     CURL *curl;
@@ -137,7 +137,8 @@ static void set_address(CURL *curl, const struct imageio_address *a)
     curl_easy_setopt(curl, CURLOPT_FOLLOWLOCATION, 0L);
     curl_easy_setopt(curl, CURLOPT_MAXCONNECTS, 1L); /* one handle, one connection */
     curl_easy_setopt(curl, CURLOPT_CONNECTTIMEOUT_MS, a->connect_timeout_ms);
-    curl_easy_setopt(curl, CURLOPT_BUFFERSIZE, (long)RECEIVE_BYTES);
+    curl_easy_setopt(curl, CURLOPT_BUFFERSIZE, (long)BUFFER_BYTES);
+    curl_easy_setopt(curl, CURLOPT_UPLOAD_BUFFERSIZE, (long)BUFFER_BYTES);
     curl_easy_setopt(curl, CURLOPT_LOW_SPEED_LIMIT, 1L);
     curl_easy_setopt(curl, CURLOPT_LOW_SPEED_TIME, (a->stall_ms + 999) / 1000);
     if (a->unix_path[0])
