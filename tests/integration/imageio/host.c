@@ -33,12 +33,13 @@ static bool write_conf(const struct host *h, const struct imageio_opts *opts, co
     SCOPED_FREE char *path = xasprintf("%s/daemon.conf", conf_dir);
     SCOPED_FREE char *text = xasprintf(
         "[daemon]\nrun_dir = %s\ndrop_privileges = false\nsystemd_enable = false\n"
+        "max_connections = %u\n"
         "[tls]\nkey_file = %s\ncert_file = %s\n[remote]\nhost = %s\nport = %u\n"
         "[local]\nenable = %s\nsocket = %s%s\n[control]\nsocket = %s\nremove_timeout = 1\n"
         "[handlers]\nkeys = stderr\n[logger_root]\nhandlers = stderr\nlevel = INFO\n",
-        dir, opts->key_path, opts->cert_path, opts->address, opts->port,
-        socket[0] ? "true" : "false", is_abstract ? "\\u0000" : "", socket + is_abstract,
-        h->control);
+        dir, opts->max_connections ? opts->max_connections : 8, opts->key_path, opts->cert_path,
+        opts->address, opts->port, socket[0] ? "true" : "false", is_abstract ? "\\u0000" : "",
+        socket + is_abstract, h->control);
     (void)mkdir(conf_dir, 0755);
     return file_write_atomic(AT_FDCWD, path, text, strlen(text), 0644, err);
 }

@@ -37,6 +37,7 @@ struct fixture {
     pthread_mutex_t lock; /* guards the three below */
     struct imageio_fault fault;
     unsigned fault_skip, fault_count; /* let so many pass, then fault so many */
+    unsigned max_connections;         /* of a host that is started; 0 = 8 */
     struct err err;
 };
 
@@ -111,6 +112,7 @@ static void start_host(uint16_t port)
                                 .cert_path = x.cert,
                                 .key_path = x.key,
                                 .unix_socket = x.socket,
+                                .max_connections = x.max_connections,
                                 .fault = on_request};
     OK(x.host = host_start(&opts, x.dir, &x.err));
 }
@@ -275,12 +277,15 @@ static void test_writing(void **state)
     OK(proc_run(argv, NULL, &x.err));
 }
 
-/* The image, by a copy of all its data over several connections at once. */
+/* The image, by a copy of all its data over all the connections that the host allows. */
 static void test_a_copy(void **state)
 {
     (void)state;
-    SCOPED(imageio)
-    struct imageio *io = client("ro", false, (struct imageio_conf){.connections_max = 3});
+    host_stop(TAKE(x.host));
+    x.max_connections = 3;
+    start_host(0);
+    SCOPED(imageio) struct imageio *io = client("ro", false, (struct imageio_conf){0});
+    assert_int_equal(imageio_ability(io)->connections_max, 3);
     struct imageio_map map;
     OK(imageio_map(io, IMAGEIO_ZERO, &map, &x.err));
     SCOPED_FREE char *root = xasprintf("%s/repository", x.dir);
