@@ -108,10 +108,12 @@ static bool add_real(const struct host *h, const struct imageio_ticket *t, struc
         return err_set(err, ERR_BAD_ARGUMENT, 0, "'%s' is not on a unix socket", t->uri);
     SCOPED_FREE char *url = xasprintf("nbd:unix:%s:exportname=%.*s", socket + strlen(query),
                                       (int)(socket - name), name);
-    json_auto_t *ticket = json_pack(
-        "{s:s, s:I, s:[s], s:i, s:s, s:s, s:b}", "uuid", t->id, "size", (json_int_t)t->size_bytes,
-        "ops", t->can_write ? "write" : "read", "timeout", (int)t->timeout_s, "url", url,
-        "transfer_id", t->transfer_id, "sparse", (int)t->sparse);
+    json_auto_t *ticket =
+        json_pack("{s:s, s:I, s:[s], s:i, s:i, s:s, s:s, s:b}", "uuid", t->id, "size",
+                  (json_int_t)t->size_bytes, "ops", t->can_write ? "write" : "read", "timeout",
+                  (int)t->timeout_s, "inactivity_timeout",
+                  t->inactivity_timeout_s ? (int)t->inactivity_timeout_s : 60, "url", url,
+                  "transfer_id", t->transfer_id, "sparse", (int)t->sparse);
     SCOPED_FREE char *body = json_dumps(ticket, 0);
     return ask(h, "PUT", t->id, body, NULL, err);
 }

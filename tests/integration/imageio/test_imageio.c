@@ -5,7 +5,6 @@
  * OXBOW_IMAGEIO_DAEMON (host.h), all but the faults that a script must play, against the real one.
  */
 #include <fcntl.h>
-#include <ftw.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -15,7 +14,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -38,6 +36,7 @@ struct fixture {
     struct imageio_fault fault;
     unsigned fault_skip, fault_count; /* let so many pass, then fault so many */
     unsigned max_connections;         /* of a host that is started; 0 = 8 */
+    unsigned inactivity_s;            /* of tickets that are added; 0 = 60 */
     struct err err;
 };
 
@@ -137,20 +136,13 @@ static int setup(void **state)
     return 0;
 }
 
-static int remove_entry(const char *path, const struct stat *st, int type, struct FTW *at)
-{
-    (void)st;
-    (void)type;
-    (void)at;
-    return remove(path);
-}
-
 static int teardown(void **state)
 {
     (void)state;
     host_stop(x.host);
     block_export_stop(x.export);
-    (void)nftw(x.dir, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
+    const char *argv[] = {"rm", "-rf", x.dir, NULL};
+    (void)proc_run(argv, NULL, &x.err);
     free(x.content);
     free(x.cert);
     free(x.key);
@@ -170,6 +162,7 @@ static void add_ticket_of(const char *id, bool write, uint64_t size_bytes)
                                     .uri = block_export_uri(x.export),
                                     .transfer_id = "T-1",
                                     .timeout_s = 300,
+                                    .inactivity_timeout_s = x.inactivity_s,
                                     .sparse = true};
     OK(host_add(x.host, &ticket, &x.err));
 }
@@ -217,8 +210,8 @@ static void test_reading(void **state)
     expect_bytes(io, 1, SIZE - 1);
     expect_bytes(io, 70000, 123);
     expect_bytes(io, 0, 5);
-    SCOPED_FREE char *buf = xmalloc(2 * MIB);
-    expect_error(imageio_read(io, buf, 2 * MIB, SIZE - MIB, &x.err), ERR_BAD_ARGUMENT);
+    char byte;
+    expect_error(imageio_read(io, &byte, 1, SIZE, &x.err), ERR_BAD_ARGUMENT);
     unsigned opened = 0, peak = 0;
     imageio_connections(io, &opened, &peak);
     assert_int_equal(opened, 1); /* kept all along */
@@ -412,6 +405,21 @@ static void test_a_host_that_fails(void **state)
     expect_bytes(io, SIZE, 0);
 }
 
+/* A host closes what is idle for too long, without a word. */
+static void test_an_idle_connection(void **state)
+{
+    (void)state;
+    x.inactivity_s = 1;
+    SCOPED(imageio) struct imageio *io = client("rw", true, (struct imageio_conf){0});
+    clock_sleep_ms(clock_system(), 2000);
+    OK(imageio_write(io, x.content, MIB, 0, &x.err));
+    clock_sleep_ms(clock_system(), 2000);
+    expect_bytes(io, MIB, 0);
+    unsigned opened = 0, peak = 0;
+    imageio_connections(io, &opened, &peak);
+    assert_in_range(opened, 3, 8);
+}
+
 static void test_a_host_restarted(void **state)
 {
     (void)state;
@@ -563,11 +571,11 @@ static void test_a_stop(void **state)
 {
     (void)state;
     atomic_int asked = 0;
-    SCOPED(imageio) struct imageio *io = client("ro", false, (struct imageio_conf){0});
-    imageio_close(TAKE(io));
     add_ticket("ro", false);
     set_fault(0, 1, (struct imageio_fault){.delay_ms = 5000});
-    io = try_client("ro", (struct imageio_conf){.stopped = stop_now, .ctx = &asked}, false);
+    SCOPED(imageio)
+    struct imageio *io =
+        try_client("ro", (struct imageio_conf){.stopped = stop_now, .ctx = &asked}, false);
     expect_error(io, ERR_CANCELLED);
 }
 
@@ -588,6 +596,7 @@ int main(void)
         TEST(test_a_dead_nbd_server),
         TEST(test_a_connection_cut),
         TEST(test_a_host_that_fails),
+        TEST(test_an_idle_connection),
         TEST(test_a_host_restarted),
         TEST(test_an_upload_in_trouble),
         TEST(test_the_proxy),
