@@ -394,8 +394,10 @@ static bool leave_points_of(struct core *core, const struct task *main_task, str
 bool parts_keep_leftovers(struct core *core, const struct task *t, const struct work_end *how,
                           struct err *err)
 {
+    /* A worker that could not take everything back may not have come to the points either. */
+    bool unclean = how->abandoned || (how->result && how->result->leftovers.count > 0);
     if (t->role == TASK_MAIN)
-        return !how->abandoned || leave_points_of(core, t, err);
+        return !unclean || leave_points_of(core, t, err);
     if (t->role != TASK_PART)
         return true;
     /* Its session may have committed, or may yet, unless somebody revokes it. */
