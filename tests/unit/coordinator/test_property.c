@@ -57,7 +57,7 @@ struct event { /* on its way to the coordinator */
 };
 
 struct run {
-    bool used, is_cleanup, is_part, stop, asked;
+    bool used, is_listing, is_cleanup, is_part, stop, asked;
     char task[ID_BYTES], of[ID_BYTES], vm[32];
     int64_t attempt, fence, seq, valid_until_ms, asked_ms;
     int work; /* steps left */
@@ -540,7 +540,7 @@ static void begin(struct world *w, struct world_worker *k, const struct wire_gra
                                          .page = 1,
                                          .items = &list};
         post(w, WIRE_ITEMS, &items);
-        r->work = -1;
+        r->is_listing = true;
     }
     wire_free(&k->offer);
     k->claiming = false;
@@ -616,7 +616,7 @@ static void end_run(struct world *w, struct world_worker *k, struct run *r, cons
                                        .error = code ? &error : NULL,
                                        .point = r->is_part && !code ? point : NULL,
                                        .leftovers = {&leftover, left >= 0},
-                                       .pages = r->work == -1};
+                                       .pages = r->is_listing};
     post(w, WIRE_RESULT, &result);
     forget_run(k, r);
 }
@@ -724,10 +724,8 @@ static bool undo(struct world *w, const struct world_worker *k, struct run *r)
 static void finish(struct world *w, struct world_worker *k, struct run *r, int held)
 {
     /* A part whose clean-up lasts, or is lost: the snapshot stays for a clean-up of our own. */
-    if (!parts_have_let_go(w, k, r, 10) && (w->healed || !chance(3))) {
-        r->work = 1; /* again */
+    if (!parts_have_let_go(w, k, r, 10) && (w->healed || !chance(3)))
         return;
-    }
     delete_points(w, r->task);
     bool merged = (w->healed || chance(70)) && remove_snapshots(w, r->task);
     end_run(w, k, r, "succeeded", ERR_NONE, merged ? -1 : held);
@@ -736,7 +734,7 @@ static void finish(struct world *w, struct world_worker *k, struct run *r, int h
 /* One bit of work with a valid lease and a connection. */
 static void work_on(struct world *w, struct world_worker *k, struct run *r)
 {
-    if (r->work == -1) {
+    if (r->is_listing) {
         end_run(w, k, r, "succeeded", ERR_NONE, -1);
         return;
     }
