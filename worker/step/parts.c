@@ -11,6 +11,7 @@ enum {
     ASK_MS = 5000,           /* the question is repeated so often */
     ANSWER_MS = 15 * 1000,   /* a withdrawal that is not answered by then was not needed */
     END_MS = 10 * 60 * 1000, /* for all of them to end */
+    CLEAN_MS = 60 * 1000,    /* for the clean-ups after them, from then on */
     LOOK_MS = 200,
 };
 
@@ -153,9 +154,12 @@ static void take_answer(struct task_run *run, struct parts *p, const struct wire
     for (size_t i = 0; i < parted->states.count; i++) {
         const struct wire_part_state *s = &parted->states.v[i];
         for (size_t k = 0; k < p->count; k++) {
+            if (p->v[k].ask.n != s->n)
+                continue;
             /* What has ended stays so: an older answer may come late. */
-            if (p->v[k].ask.n == s->n && !part_has_ended(&p->v[k]))
+            if (!part_has_ended(&p->v[k]))
                 take_state(run, &p->v[k], s);
+            p->v[k].unclean = s->cleanup_open;
         }
     }
 }
@@ -169,6 +173,15 @@ static bool any_open(const struct parts *p)
     return false;
 }
 
+static bool any_unclean(const struct parts *p)
+{
+    for (size_t i = 0; i < p->count; i++) {
+        if (p->v[i].unclean)
+            return true;
+    }
+    return false;
+}
+
 void parts_look(struct task_run *run, struct parts *p)
 {
     struct wire_message m = {0};
@@ -177,7 +190,7 @@ void parts_look(struct task_run *run, struct parts *p)
             take_answer(run, p, m.as);
         wire_free(&m);
     }
-    if (any_open(p) && clock_mono_ms(run->clock) >= p->due_ms)
+    if ((any_open(p) || any_unclean(p)) && clock_mono_ms(run->clock) >= p->due_ms)
         ask(run, p);
 }
 
@@ -211,6 +224,7 @@ void parts_withdraw_idle(struct task_run *run, struct parts *p)
 bool parts_end(struct task_run *run, struct parts *p, struct err *err)
 {
     int64_t until = clock_mono_ms(run->clock) + END_MS;
+    int64_t clean_until = clock_mono_ms(run->clock) + CLEAN_MS;
     bool any = false;
     for (size_t i = 0; i < p->count; i++) {
         any = any || (!p->v[i].withdrawn && !part_has_ended(&p->v[i]));
@@ -220,9 +234,12 @@ bool parts_end(struct task_run *run, struct parts *p, struct err *err)
         ask(run, p);
     for (;;) {
         parts_look(run, p);
-        if (!any_open(p))
+        int64_t now = clock_mono_ms(run->clock);
+        if (any_open(p))
+            clean_until = now + CLEAN_MS;
+        else if (!any_unclean(p) || now >= clean_until)
             return true;
-        if (clock_mono_ms(run->clock) >= until)
+        if (any_open(p) && now >= until)
             return err_set(err, ERR_TIMEOUT, 0,
                            "the coordinator has not told within %d s that all parts have ended",
                            END_MS / 1000);

@@ -37,6 +37,7 @@ struct part {
     char *why;      /* it is not done */
     bool withdrawn; /* we have asked for its end */
     bool is_taken;  /* by the caller: nothing of it is open any more */
+    bool unclean;   /* it has ended, and a clean-up is at work on what it left behind */
 };
 
 struct parts {
@@ -63,7 +64,8 @@ void parts_withdraw_idle(struct task_run *run, struct parts *p);
 /* It has ended, one way or the other. */
 bool part_has_ended(const struct part *part);
 
-/* Withdraw what is open, and wait until all have ended. True also when there are none. Errors:
+/* Withdraw what is open, and wait until all have ended; for the clean-ups after them a minute at
+ * most: with luck nothing of them holds the snapshot then. True also when there are none. Errors:
  * those of run_check(); timeout when the coordinator does not say so in time: what the parts hold
  * cannot be removed then. */
 bool parts_end(struct task_run *run, struct parts *p, struct err *err);

@@ -231,6 +231,28 @@ static void test_the_end(void **state)
     assert_string_equal(asked(p), "give withdraw 2; ");
 }
 
+/* What a lost one had attached is still there. */
+static void test_the_end_of_a_cleanup(void **state)
+{
+    struct place *p = *state;
+    struct err err = ERR_INIT;
+    give(p, 1);
+    ANSWER(p, 7, "failed");
+    ((struct wire_parted *)p->answer.as)->states.v[0].cleanup_open = true;
+    look(p);
+    assert_true(part_has_ended(&p->parts.v[0]));
+    (void)asked(p);
+    int64_t before = p->fake.clock.now_ms;
+    p->questions = 0;
+    assert_true(parts_end(&p->fake.run, &p->parts, &err)); /* it lasts: we go on */
+    assert_in_range(p->fake.clock.now_ms - before, 60 * 1000, 65 * 1000);
+    assert_true(p->questions > 5);
+    ANSWER(p, 7, "failed");
+    before = p->fake.clock.now_ms;
+    assert_true(parts_end(&p->fake.run, &p->parts, &err)); /* it has ended */
+    assert_in_range(p->fake.clock.now_ms - before, 0, 1000);
+}
+
 static void test_an_end_that_does_not_come(void **state)
 {
     struct place *p = *state;
@@ -263,6 +285,7 @@ int main(void)
         T(test_what_is_not_believed),
         T(test_what_nobody_began_is_withdrawn),
         T(test_the_end),
+        T(test_the_end_of_a_cleanup),
         T(test_an_end_that_does_not_come),
         T(test_nobody_to_share_with),
     };
