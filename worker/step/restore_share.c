@@ -18,7 +18,17 @@
 enum probe_answer probe_shared(struct task_run *run, struct err *err)
 {
     const struct restore *r = run->state;
-    return r->opts->workers > 1 && parts_can(run) ? probe_restored(run, err) : PROBE_UNWANTED;
+    return r->opts->workers > 1 ? probe_restored(run, err) : PROBE_UNWANTED;
+}
+
+/* Why all of it is ours; NULL when it is not. */
+static const char *why_not_shared(const struct task_run *run, const struct restore *r)
+{
+    if (!parts_can(run))
+        return "this worker runs one task only, for nobody who has others";
+    if (r->disk_count < 2)
+        return "a disk is filled by one worker, and there is only one";
+    return NULL;
 }
 
 /* --- Giving away ----------------------------------------------------------------------------- */
@@ -60,9 +70,8 @@ static void give_share(struct task_run *run, struct restore *r, const struct sha
     parts_add(run, &r->parts, &pieces)->ask.point = xstrdup(run->point);
 }
 
-bool step_share_disks(struct task_run *run, struct err *err)
+static bool plan_shares(struct task_run *run, struct restore *r, struct err *err)
 {
-    struct restore *r = run->state;
     SCOPED_FREE struct share_disk *disks = xcalloc(r->disk_count + 1, sizeof *disks);
     SCOPED_FREE struct extents *maps = xcalloc(r->disk_count + 1, sizeof *maps);
     struct share_opts opts = {.workers = (unsigned)r->opts->workers,
@@ -74,13 +83,29 @@ bool step_share_disks(struct task_run *run, struct err *err)
         share_out(disks, r->disk_count, &opts, &plan);
         for (size_t i = 1; i < plan.count; i++)
             give_share(run, r, &plan.v[i]);
+        log_info("shared_out", LOG_U64("workers", plan.count), LOG_U64("own", plan.v[0].cost_bytes),
+                 LOG_U64("pieces", plan.v[0].count));
         share_plan_done(&plan);
-        if (r->parts.count > 0)
-            parts_give(run, &r->parts);
     }
     for (size_t i = 0; i < r->disk_count; i++)
         extents_done(&maps[i]);
     return ok;
+}
+
+bool step_share_disks(struct task_run *run, struct err *err)
+{
+    struct restore *r = run->state;
+    const char *why = why_not_shared(run, r);
+    if (why) {
+        run_warn(run, "not-shared", NULL, "no other worker fills any disk: %s", why);
+        return true;
+    }
+    if (!plan_shares(run, r, err) || r->parts.count == 0)
+        return !err_is_set(err);
+    if (!run_before_mutation(run, err))
+        return false;
+    parts_give(run, &r->parts);
+    return true;
 }
 
 /* --- Taking back ----------------------------------------------------------------------------- */

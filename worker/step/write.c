@@ -231,9 +231,9 @@ static bool take_ended(struct job *job, size_t *ret_which, size_t *ret_count)
             count_part(job, k + 1);
             continue;
         }
-        if (part->fence > 0)
+        if (part->worker)
             run_warn(job->run, "part-undone", NULL, "worker %s has not filled its disks: %s",
-                     part->worker ? part->worker : "?", part->why ? part->why : "?");
+                     part->worker, part->why);
         for (size_t i = 0; i < r->disk_count; i++) {
             if (r->disks[i].part == k + 1)
                 ret_which[(*ret_count)++] = i;
@@ -257,9 +257,22 @@ static bool gather(struct job *job, struct err *err)
             return false;
         if (all)
             return true;
-        if (count == 0 && !run_sleep(job->run, GATHER_MS, err))
+        /* A coordinator that is away is waited for as long as before a mutation, not longer. */
+        if (!run_before_mutation(job->run, err) ||
+            (count == 0 && !run_sleep(job->run, GATHER_MS, err)))
             return false;
     }
+}
+
+static void warn_of_few(struct task_run *run, const struct restore *r)
+{
+    size_t idle = 0;
+    for (size_t i = 0; i < r->parts.count; i++)
+        idle += r->parts.v[i].worker == NULL;
+    if (idle > 0)
+        run_warn(run, "not-shared", NULL,
+                 "%zu of %zu parts were taken by no other worker and done by this one", idle,
+                 r->parts.count);
 }
 
 static bool write_all(struct job *job, struct err *err)
@@ -296,5 +309,6 @@ bool step_write(struct task_run *run, struct err *err)
     space_watch_end(job.space, ok, err);
     run->stats.bytes_read = job.written;
     run->stats.bytes_zero = job.zero;
+    warn_of_few(run, r);
     return ok;
 }
