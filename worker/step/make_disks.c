@@ -64,7 +64,8 @@ bool restore_is_zero(const struct ovirt_storage_domain *domain, const char *form
     return !(domain->block && format && strcmp(format, "raw") == 0);
 }
 
-bool restore_make_disk(struct task_run *run, struct restore *r, size_t index, struct err *err)
+/* Asked for, not there yet. */
+static bool begin_disk(struct task_run *run, struct restore *r, size_t index, struct err *err)
 {
     SCOPED_FREE char *marker = run_marker_restoring(run);
     struct restore_disk *d = &r->disks[index];
@@ -91,20 +92,37 @@ bool restore_make_disk(struct task_run *run, struct restore *r, size_t index, st
     d->is_zero = restore_is_zero(d->domain, spec.format);
     SCOPED_FREE char *handle = xasprintf(HANDLE_DISK "%zu", index);
     run_handle_set(run, handle, d->id);
-    return ovirt_disk_create(run->session, &spec, err) &&
-           ovirt_disk_wait_ok(run->session, d->id, run->settings->vm_wait_s * 1000, err);
+    return ovirt_disk_create(run->session, &spec, err);
 }
 
+static bool wait_for_disk(struct task_run *run, const struct restore_disk *d, struct err *err)
+{
+    if (!ovirt_disk_wait_ok(run->session, d->id, run->settings->vm_wait_s * 1000, err))
+        return false;
+    log_info("disk_made", LOG_STR("disk", d->id), LOG_STR("from", d->from->id));
+    return true;
+}
+
+bool restore_make_disk(struct task_run *run, struct restore *r, size_t index, struct err *err)
+{
+    return begin_disk(run, r, index, err) && wait_for_disk(run, &r->disks[index], err);
+}
+
+/* All at once: the engine takes its time with each. */
 bool step_make_disks(struct task_run *run, struct err *err)
 {
     struct restore *r = run->state;
-    for (size_t i = 0; i < r->disk_count; i++) {
-        if (!restore_make_disk(run, r, i, err))
-            return err_wrap(err, "make disk %zu of %zu", i + 1, r->disk_count);
-        log_info("disk_made", LOG_STR("disk", r->disks[i].id),
-                 LOG_STR("from", r->disks[i].from->id));
+    bool ok = true;
+    size_t n = 0;
+    for (size_t i = 0; ok && i < r->disk_count; i++) {
+        n = i + 1;
+        ok = begin_disk(run, r, i, err);
     }
-    return true;
+    for (size_t i = 0; ok && i < r->disk_count; i++) {
+        n = i + 1;
+        ok = wait_for_disk(run, &r->disks[i], err);
+    }
+    return ok || err_wrap(err, "make disk %zu of %zu", n, r->disk_count);
 }
 
 /* A proxy may have it since the last look: from an earlier attempt's last call, or that of a part

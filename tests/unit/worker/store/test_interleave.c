@@ -839,7 +839,7 @@ static void test_parts_are_kept_or_known_to_be_lost(void **state)
 {
     (void)state;
     enum { BROKEN_RUNS = 3000 };
-    unsigned long runs = from_env("OXBOW_INTERLEAVE_RUNS", 300), switches;
+    unsigned long runs = from_env("OXBOW_INTERLEAVE_RUNS", 150), switches;
     uint64_t seed = from_env("OXBOW_INTERLEAVE_SEED", 1);
     static struct run run;
     sabotage = SOUND;
