@@ -37,6 +37,8 @@ bool block_volume_copy(const char *path, enum block_format format, const char *t
 /* The dirty bitmaps of a volume at rest that is about to get `overlay` on top of it: the overlay
  * records from now on under the same names. */
 bool block_volume_carry_bitmaps(const char *base, const char *overlay, struct err *err);
+/* A new bitmap of a volume at rest. */
+bool block_volume_add_bitmap(const char *path, const char *name, struct err *err);
 /* Remove every bitmap of a volume at rest, or the one of that name (none of it is fine). */
 bool block_volume_drop_bitmaps(const char *path, const char *name, struct err *err);
 /* Merge `top` into its backing volume `base` while no process has them open, and make `above` (the
@@ -75,7 +77,8 @@ bool block_vm_resize(struct block_vm *vm, const char *disk_id, uint64_t size_byt
 
 struct block_overlay {
     char disk_id[37];
-    const char *path; /* made here, qcow2, backed by the disk's active volume */
+    const char *path;  /* made here, qcow2, backed by the disk's active volume */
+    const char *begin; /* a bitmap that the overlay records under from this instant; NULL = none */
 };
 /* All overlays in one QMP transaction: one instant over all disks. From then on the former active
  * volumes are frozen. */
@@ -178,6 +181,13 @@ struct block_export;
  * imageio endpoint; several clients at once. `run_dir` is its own. */
 struct block_export *block_export_start(const char *run_dir, const char *path,
                                         enum block_format format, bool writable, struct err *err);
+/* The same, read-only, of a qcow2 volume that is frozen or at rest, with what changed since the
+ * bitmap `since` was begun: as BLOCK_BACKUP_BITMAP, of all volumes of the chain that have it.
+ * Errors: not-found when none has, or what it holds cannot be trusted. */
+struct block_export *block_export_start_changes(const char *run_dir, const char *path,
+                                                const char *since, struct err *err);
+/* How much that calls changed. */
+uint64_t block_export_changed(const struct block_export *x);
 void block_export_stop(struct block_export *x);
 /* nbd+unix URI; borrowed. */
 const char *block_export_uri(const struct block_export *x);

@@ -23,48 +23,19 @@ enum { JOB_END_MS = 30000 };
 
 /* --- Bitmaps ---------------------------------------------------------------------------------- */
 
-/* The description of a node; owned. NULL on error. */
-static json_t *node_info(struct block_vm *vm, const char *node, struct err *err)
-{
-    json_auto_t *nodes = NULL;
-    if (!qmp_call(vm->qsd->qmp, "query-named-block-nodes", json_pack("{s:b}", "flat", 1), &nodes,
-                  err))
-        return NULL;
-    size_t i;
-    json_t *one;
-    json_array_foreach (nodes, i, one) {
-        const char *name = json_string_value(json_object_get(one, "node-name"));
-        if (name && strcmp(name, node) == 0)
-            return json_incref(one);
-    }
-    err_set(err, ERR_NOT_FOUND, 0, "there is no node '%s'", node);
-    return NULL;
-}
-
 json_t *vm_bitmaps_of(struct block_vm *vm, const char *node, struct err *err)
 {
-    json_auto_t *info = node_info(vm, node, err);
-    if (!info)
-        return NULL;
-    json_t *names = json_array();
-    size_t i;
-    json_t *bitmap;
-    json_array_foreach (json_object_get(info, "dirty-bitmaps"), i, bitmap) {
-        if (json_is_true(json_object_get(bitmap, "persistent")))
-            json_array_append(names, json_object_get(bitmap, "name"));
-    }
-    return names;
-}
-
-static json_t *add_arguments(const char *node, const char *name, bool persistent)
-{
-    return json_pack("{s:s, s:s, s:b, s:b, s:i}", "node", node, "name", name, "persistent",
-                     (int)persistent, "disabled", (int)!persistent, "granularity", 65536);
+    return bitmap_names_of(vm->qsd->qmp, node, err);
 }
 
 static void append_action(json_t *actions, const char *type, json_t *data)
 {
     json_array_append_new(actions, json_pack("{s:s, s:o}", "type", type, "data", data));
+}
+
+void vm_bitmap_begin(const char *node, const char *name, json_t *actions)
+{
+    append_action(actions, "block-dirty-bitmap-add", bitmap_add_arguments(node, name, true));
 }
 
 bool vm_bitmaps_carry(struct block_vm *vm, const char *below, const char *node, json_t *actions,
@@ -75,7 +46,7 @@ bool vm_bitmaps_carry(struct block_vm *vm, const char *below, const char *node, 
     json_t *name;
     json_array_foreach (names, i, name) {
         append_action(actions, "block-dirty-bitmap-add",
-                      add_arguments(node, json_string_value(name), true));
+                      bitmap_add_arguments(node, json_string_value(name), true));
     }
     return names;
 }
@@ -92,7 +63,8 @@ bool vm_bitmaps_merge(struct block_vm *vm, const char *top, const char *base, st
     json_array_foreach (names, i, one) {
         const char *name = json_string_value(one);
         if (!bitmap_is_among(below, name))
-            append_action(actions, "block-dirty-bitmap-add", add_arguments(base, name, true));
+            append_action(actions, "block-dirty-bitmap-add",
+                          bitmap_add_arguments(base, name, true));
         append_action(actions, "block-dirty-bitmap-merge",
                       json_pack("{s:s, s:s, s:[{s:s, s:s}]}", "node", base, "target", name,
                                 "bitmaps", "node", top, "name", name));
@@ -179,7 +151,7 @@ static bool plan_dirty(struct block_vm *vm, struct vm_disk *disk, const char *si
         err_set(err, ERR_NOT_FOUND, 0, "Bitmap does not exist: '%s' on disk '%s'", since, disk->id);
     if (err_is_set(err) ||
         !qmp_call(vm->qsd->qmp, "block-dirty-bitmap-add",
-                  add_arguments(active, BLOCK_BACKUP_BITMAP, false), NULL, err)) {
+                  bitmap_add_arguments(active, BLOCK_BACKUP_BITMAP, false), NULL, err)) {
         json_decref(sources);
         return false;
     }
@@ -213,7 +185,8 @@ static bool plan_disk(struct block_vm *vm, const struct block_backup *what, json
     if (what->since && !plan_dirty(vm, disk, what->since, actions, err))
         return false;
     if (what->begin)
-        append_action(actions, "block-dirty-bitmap-add", add_arguments(active, what->begin, true));
+        append_action(actions, "block-dirty-bitmap-add",
+                      bitmap_add_arguments(active, what->begin, true));
     qmp_drop_events(vm->qsd->qmp, JOB(disk));
     append_action(actions, "blockdev-backup",
                   json_pack("{s:s, s:s, s:s, s:s}", "job-id", JOB(disk), "device", active, "target",
@@ -313,21 +286,6 @@ char *block_vm_backup_uri(struct block_vm *vm, const char *disk_id)
     return uri;
 }
 
-/* What QEMU counts. With the lock. */
-static uint64_t count_dirty(struct block_vm *vm, const struct vm_disk *disk)
-{
-    struct err ignored = ERR_INIT;
-    json_auto_t *info = node_info(vm, ACTIVE(disk)->node, &ignored);
-    size_t i;
-    json_t *bitmap;
-    json_array_foreach (json_object_get(info, "dirty-bitmaps"), i, bitmap) {
-        const char *name = json_string_value(json_object_get(bitmap, "name"));
-        if (name && strcmp(name, BLOCK_BACKUP_BITMAP) == 0)
-            return (uint64_t)json_integer_value(json_object_get(bitmap, "count"));
-    }
-    return 0;
-}
-
 uint64_t block_vm_backup_changed(struct block_vm *vm, const char *disk_id)
 {
     uint64_t bytes = 0;
@@ -335,7 +293,7 @@ uint64_t block_vm_backup_changed(struct block_vm *vm, const char *disk_id)
     for (size_t i = 0; i < vm->disk_count; i++) {
         const struct vm_disk *disk = vm->disks[i];
         if (disk->backup.has_dirty && strcmp(disk->id, disk_id) == 0)
-            bytes = count_dirty(vm, disk);
+            bytes = bitmap_count(vm->qsd->qmp, ACTIVE(disk)->node, BLOCK_BACKUP_BITMAP);
     }
     pthread_mutex_unlock(&vm->lock);
     return bytes;

@@ -326,6 +326,8 @@ static bool snapshot(struct block_vm *vm, const struct block_overlay *overlays, 
             json_array_append_new(actions, snapshot_action(&fresh[i]));
         ok = ok &&
              vm_bitmaps_carry(vm, ACTIVE(fresh[i].disk)->node, fresh[i].layer.node, actions, err);
+        if (ok && overlays[i].begin)
+            vm_bitmap_begin(fresh[i].layer.node, overlays[i].begin, actions);
     }
     json_t *transaction = json_pack("{s:o}", "actions", actions);
     if (!ok) {

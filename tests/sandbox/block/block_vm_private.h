@@ -69,5 +69,7 @@ json_t *vm_bitmaps_of(struct block_vm *vm, const char *node, struct err *err);
 /* Append to a transaction: the bitmaps that `below` has, empty, for the new overlay `node`. */
 bool vm_bitmaps_carry(struct block_vm *vm, const char *below, const char *node, json_t *actions,
                       struct err *err);
+/* Append to a transaction: a new one. */
+void vm_bitmap_begin(const char *node, const char *name, json_t *actions);
 /* Before `top` is gone, its bitmaps go down into `base`, which is writable. */
 bool vm_bitmaps_merge(struct block_vm *vm, const char *top, const char *base, struct err *err);

@@ -118,7 +118,7 @@ static json_t *bitmaps_at(const char *path, struct err *err)
     return names;
 }
 
-static bool bitmap_add(const char *path, const char *name, struct err *err)
+bool block_volume_add_bitmap(const char *path, const char *name, struct err *err)
 {
     const char *argv[] = {"qemu-img", "bitmap", "-f", "qcow2", "--add", path, name, NULL};
     return proc_run(argv, NULL, err);
@@ -131,7 +131,7 @@ bool block_volume_carry_bitmaps(const char *base, const char *overlay, struct er
     json_t *name;
     bool ok = names;
     json_array_foreach (names, i, name) {
-        ok = ok && bitmap_add(overlay, json_string_value(name), err);
+        ok = ok && block_volume_add_bitmap(overlay, json_string_value(name), err);
     }
     return ok || err_wrap(err, "bitmaps of '%s'", base);
 }
@@ -168,7 +168,7 @@ static bool sink_bitmaps(const char *top, const char *base, enum block_format ba
         const char *name = json_string_value(one);
         const char *argv[] = {"qemu-img", "bitmap", "-f",    "qcow2", "--merge", name, "-b",
                               top,        "-F",     "qcow2", base,    name,      NULL};
-        ok = ok && (bitmap_is_among(below, name) || bitmap_add(base, name, err)) &&
+        ok = ok && (bitmap_is_among(below, name) || block_volume_add_bitmap(base, name, err)) &&
              proc_run(argv, NULL, err);
     }
     return ok || err_wrap(err, "bitmaps of '%s'", top);

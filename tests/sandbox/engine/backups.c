@@ -27,7 +27,7 @@ static bool is_over(const struct backup *b)
     return b->phase == BACKUP_SUCCEEDED || b->phase == BACKUP_FAILED;
 }
 
-static void set_phase(struct engine *e, struct backup *b, enum backup_phase phase)
+void backup_set_phase(struct engine *e, struct backup *b, enum backup_phase phase)
 {
     b->phase = phase;
     b->modified_ms = engine_now_ms(e);
@@ -50,6 +50,12 @@ bool backups_check(struct engine *e, struct request *r, const struct vm *vm, con
     return r->status == 0;
 }
 
+bool backups_check_power(struct engine *e, struct request *r, const struct vm *vm, const char *verb)
+{
+    const struct backup *b = model_backup_running(&e->model, vm);
+    return (b && b->hybrid) || backups_check(e, r, vm, verb);
+}
+
 /* --- Views ------------------------------------------------------------------------------------ */
 
 static json_t *backup_view(const struct engine *e, const struct backup *b)
@@ -66,7 +72,9 @@ static json_t *backup_view(const struct engine *e, const struct backup *b)
         out_str(o, "from_checkpoint_id", b->from_checkpoint);
     if (was_ready && b->to_checkpoint[0])
         out_str(o, "to_checkpoint_id", b->to_checkpoint);
-    if (was_ready && engine_since(e, 4, 4, 4) && e->model.hosts.len > 0) {
+    if (b->snapshot_id[0])
+        out_ref(o, "snapshot", b->snapshot_id, "vms/%s/snapshots/%s", b->vm->id, b->snapshot_id);
+    if (was_ready && !b->hybrid && engine_since(e, 4, 4, 4) && e->model.hosts.len > 0) {
         const struct host *host = b->vm->host ? b->vm->host : e->model.hosts.at[0];
         out_ref(o, "host", host->id, "hosts/%s", host->id);
     }
@@ -114,23 +122,20 @@ void backup_disks(struct engine *e, struct request *r)
         return;
     json_t *list = json_array();
     const struct backup_disk *d;
-    VEC_EACH(&b->disks, d)
-    {
-        json_t *o = disk_view(e, d->disk);
-        if (engine_since(e, 4, 4, 3))
-            out_str(o, "backup_mode", d->incremental ? "incremental" : "full");
-        json_array_append_new(list, o);
-    }
+    bool known = !b->hybrid || b->phase == BACKUP_READY || b->phase == BACKUP_FINALIZING ||
+                 b->phase == BACKUP_SUCCEEDED;
+    if (known)
+        VEC_EACH(&b->disks, d)
+        {
+            json_t *o = disk_view(e, d->disk);
+            if (engine_since(e, 4, 4, 3))
+                out_str(o, "backup_mode", d->incremental ? "incremental" : "full");
+            json_array_append_new(list, o);
+        }
     reply_json(r, 200, out_collection("disk", list));
 }
 
 /* --- The instant ------------------------------------------------------------------------------ */
-
-struct walk {
-    struct backup *b;
-    struct job *job;
-    char correlation_id[ID_BYTES];
-};
 
 /* The files of a VM that is down, behind a daemon of their own. Gives up the lock. */
 static bool start_own(struct engine *e, struct backup *b, struct err *err)
@@ -209,7 +214,7 @@ static bool begin_block(struct engine *e, struct backup *b, struct err *err)
 }
 
 /* Inside a freeze of the guest where it has an agent. */
-static bool take_instant(struct engine *e, struct walk *w, struct err *err)
+static bool take_instant(struct engine *e, struct backup_walk *w, struct err *err)
 {
     struct backup *b = w->b;
     struct vm *vm = b->vm;
@@ -236,13 +241,13 @@ static bool take_instant(struct engine *e, struct walk *w, struct err *err)
     return ok;
 }
 
-static bool become_ready(struct engine *e, struct walk *w, struct err *err)
+static bool become_ready(struct engine *e, struct backup_walk *w, struct err *err)
 {
     struct backup *b = w->b;
     int64_t slow = 0;
     if (!engine_sleep(e, e->timings.backup_ms))
         return err_set(err, ERR_CANCELLED, 0, "the engine stops");
-    set_phase(e, b, BACKUP_STARTING);
+    backup_set_phase(e, b, BACKUP_STARTING);
     if (faults_point(e->faults, "backup-slow", b->vm->name, &slow))
         (void)engine_sleep(e, slow);
     if (faults_point(e->faults, "backup-fail", b->vm->name, NULL))
@@ -256,7 +261,7 @@ static bool become_ready(struct engine *e, struct walk *w, struct err *err)
     references_begin_backup(e, b);
     (void)engine_sleep(e, e->timings.backup_ms);
     if (b->phase == BACKUP_STARTING)
-        set_phase(e, b, BACKUP_READY);
+        backup_set_phase(e, b, BACKUP_READY);
     return true;
 }
 
@@ -288,12 +293,15 @@ static bool end_block(struct engine *e, struct backup *b, struct err *err)
 static void unlock_disks(const struct backup *b)
 {
     const struct backup_disk *d;
+    struct disk *held;
+    VEC_EACH(&b->held, held)
+    held->busy = false;
     VEC_EACH(&b->disks, d)
-    if (d->disk->status == DISK_LOCKED)
+    if (!b->hybrid && d->disk->status == DISK_LOCKED)
         d->disk->status = DISK_OK;
 }
 
-static void finish(struct engine *e, struct walk *w, bool ok)
+void backup_finish(struct engine *e, struct backup_walk *w, bool ok)
 {
     struct backup *b = w->b;
     unlock_disks(b);
@@ -302,7 +310,7 @@ static void finish(struct engine *e, struct walk *w, bool ok)
                 ok ? "Backup %s for VM %s completed." : "Backup %s for VM %s failed.", b->id,
                 b->vm->name);
     jobs_finish(e, w->job, ok);
-    set_phase(e, b, ok ? BACKUP_SUCCEEDED : BACKUP_FAILED);
+    backup_set_phase(e, b, ok ? BACKUP_SUCCEEDED : BACKUP_FAILED);
     if (e->stopping)
         return;
     /* Listed for a while after the end; older engines forget it at once. */
@@ -314,7 +322,7 @@ static void finish(struct engine *e, struct walk *w, bool ok)
 }
 
 /* The bitmap is not what the checkpoint says: the engine gives the whole chain up. */
-static void give_chain_up(struct engine *e, struct walk *w)
+static void give_chain_up(struct engine *e, struct backup_walk *w)
 {
     events_note(e, EVENT_BACKUP_REDEFINE_FAILED, "error", w->b->vm, w->correlation_id,
                 "Failed to redefine checkpoint %s for VM %s.", w->b->from_checkpoint,
@@ -324,7 +332,7 @@ static void give_chain_up(struct engine *e, struct walk *w)
 
 static void walk_job(struct engine *e, void *arg)
 {
-    SCOPED_FREE struct walk *w = arg;
+    SCOPED_FREE struct backup_walk *w = arg;
     struct backup *b = w->b;
     struct err err = ERR_INIT;
     bool ready = become_ready(e, w, &err);
@@ -338,7 +346,7 @@ static void walk_job(struct engine *e, void *arg)
         engine_lock(e);
         if (broken)
             give_chain_up(e, w);
-        finish(e, w, false);
+        backup_finish(e, w, false);
         return;
     }
     while (b->phase == BACKUP_READY && engine_sleep_until_changed(e, BACKUP_POLL_MS))
@@ -349,7 +357,7 @@ static void walk_job(struct engine *e, void *arg)
     bool ok = end_block(e, b, &err);
     if (!ok)
         log_err(LOG_LEVEL_WARN, "backup_not_ended", &err);
-    finish(e, w, ok);
+    backup_finish(e, w, ok);
 }
 
 /* --- POST ------------------------------------------------------------------------------------- */
@@ -468,24 +476,30 @@ static void begin(struct engine *e, struct request *r, struct vm *vm, struct bac
 {
     struct backup_disk *d;
     bool records = false;
+    b->hybrid = backup_hybrid_wanted(e, r, vm);
     VEC_EACH(&b->disks, d)
-    {
-        d->disk->status = DISK_LOCKED;
-        records = records || d->disk->incremental;
-    }
+    records = records || d->disk->incremental;
     if (records)
         id_new(b->to_checkpoint);
     b->require_consistency = request_flag(r, "require_consistency", false);
     b->created_ms = b->modified_ms = engine_now_ms(e);
+    struct backup_walk *w = ALLOC_NEW(struct backup_walk);
+    *w = (struct backup_walk){.b = b, .job = r->job};
+    if (b->hybrid && !backup_hybrid_begin(e, r, w)) {
+        free(w);
+        VEC_ADD(&e->model.dead_backups, b);
+        return;
+    }
+    VEC_EACH(&b->disks, d)
+    if (!b->hybrid)
+        d->disk->status = DISK_LOCKED;
     VEC_ADD(&e->model.backups, b);
-    struct walk *w = ALLOC_NEW(struct walk);
-    *w = (struct walk){.b = b, .job = r->job};
     r->job_continues = true;
     (void)snprintf(w->correlation_id, sizeof w->correlation_id, "%s", r->correlation_id);
     jobs_describe(r->job, "Backup of VM %s", vm->name);
     events_note(e, EVENT_BACKUP_STARTED, "normal", vm, r->correlation_id,
                 "Backup %s for VM %s started.", b->id, vm->name);
-    engine_spawn(e, walk_job, w);
+    engine_spawn(e, b->hybrid ? backup_hybrid_job : walk_job, w);
     json_t *o = backup_view(e, b);
     reply_created(r, 201, in_str(o, "href"), o);
 }
@@ -513,9 +527,10 @@ void backup_finalize(struct engine *e, struct request *r)
     struct backup *b = find(e, r);
     if (!b)
         return;
-    if (b->phase == BACKUP_INITIALIZING || b->phase == BACKUP_STARTING)
+    bool early = b->phase == BACKUP_INITIALIZING || b->phase == BACKUP_STARTING;
+    if (early && !b->hybrid)
         reply_refused(r, 409, "Cannot stop backup of VM. The VM backup is not ready.");
-    else if (b->phase == BACKUP_FINALIZING || is_over(b))
+    else if (b->phase == BACKUP_FINALIZING || b->stopped || is_over(b))
         reply_refused(r, 400, "Cannot stop backup of VM. The VM backup does not exist.");
     else if (engine_since(e, 4, 5, 1) && transfers_of_backup(e, b))
         reply_refused(
@@ -523,7 +538,15 @@ void backup_finalize(struct engine *e, struct request *r)
             b->id);
     if (r->status != 0)
         return;
-    set_phase(e, b, BACKUP_FINALIZING);
+    if (b->hybrid) { /* only marked: its thread sees it when it looks */
+        b->stopped = true;
+        engine_changed(e);
+        events_note(e, EVENT_BACKUP_STOPPED, "normal", b->vm, r->correlation_id,
+                    "Backup %s for VM %s was stopped.", b->id, b->vm->name);
+        reply_action_done(r);
+        return;
+    }
+    backup_set_phase(e, b, BACKUP_FINALIZING);
     events_note(e, EVENT_BACKUP_FINALIZED, "normal", b->vm, r->correlation_id,
                 "Backup %s for VM %s is being finalized.", b->id, b->vm->name);
     reply_action_done(r);

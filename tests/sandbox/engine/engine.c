@@ -191,6 +191,13 @@ bool engine_since(const struct engine *e, int major, int minor, int build)
     return e->version >= MEMBERS_VERSION(major, minor, build);
 }
 
+int engine_level_minor(const struct engine *e)
+{
+    if (e->level_minor > 0)
+        return e->level_minor;
+    return engine_since(e, 4, 5, 0) ? 7 : engine_since(e, 4, 4, 0) ? 6 : 3;
+}
+
 bool engine_set_version(struct engine *e, const char *text)
 {
     int version;

@@ -85,6 +85,7 @@ struct engine {
 
     int version;
     char version_text[32];
+    int level_minor; /* clusters are of level 4.this; 0 = the newest that the version knows */
     struct timings timings;
     int64_t clock_offset_ms; /* the engine's wall clock against ours */
     struct {
@@ -124,5 +125,7 @@ int64_t engine_now_ms(const struct engine *e);
 int64_t engine_mono_ms(void);
 /* True from that version on: engine_since(e, 4, 4, 7). */
 bool engine_since(const struct engine *e, int major, int minor, int build);
+/* Minor number of the compatibility level of all clusters and data centres. */
+int engine_level_minor(const struct engine *e);
 /* Emulate that version ("4.4.10"); false for a text that is none. Lock held or before threads. */
 bool engine_set_version(struct engine *e, const char *text);

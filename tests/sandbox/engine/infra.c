@@ -106,7 +106,7 @@ static json_t *dc_show(struct engine *e, struct request *r, const void *object)
     out_str(o, "storage_format", "v5");
     json_t *v = json_object();
     out_u64(v, "major", 4);
-    out_u64(v, "minor", engine_since(e, 4, 4, 0) ? 6 : 3);
+    out_u64(v, "minor", (uint64_t)engine_level_minor(e));
     json_object_set_new(o, "version", v);
     out_link(o, "clusters");
     out_link(o, "networks");
@@ -245,7 +245,7 @@ static json_t *cluster_show(struct engine *e, struct request *r, const void *obj
     out_ref(o, "data_center", c->dc->id, "datacenters/%s", c->dc->id);
     json_t *v = json_object();
     out_u64(v, "major", 4);
-    out_u64(v, "minor", engine_since(e, 4, 4, 0) ? 6 : 3);
+    out_u64(v, "minor", (uint64_t)engine_level_minor(e));
     json_object_set_new(o, "version", v);
     json_object_set_new(
         o, "cpu",

@@ -117,12 +117,11 @@ static void mark_illegal(const struct vm *vm, const struct snapshot *s)
     }
 }
 
-static void merge_job(struct engine *e, void *arg)
+/* False: it is there still. The VM's lock is held still. */
+static bool merge(struct engine *e, const struct snapshot_work *w, struct err *err)
 {
-    SCOPED_FREE struct snapshot_work *w = arg;
     struct vm *vm = w->vm;
     struct snapshot *s = w->snapshot;
-    struct err err = ERR_INIT;
     int64_t slow = 0, delay = 0;
     bool ok = engine_sleep(e, e->timings.merge_start_ms);
     s->status = SNAPSHOT_LOCKED;
@@ -132,22 +131,52 @@ static void merge_job(struct engine *e, void *arg)
     references_wait(e, s);
     if (faults_point(e->faults, "merge-fail", vm->name, &delay)) {
         (void)engine_sleep(e, delay);
-        ok = err_set(&err, ERR_INTERNAL, 0, "injected");
+        ok = err_set(err, ERR_INTERNAL, 0, "injected");
     }
-    ok = ok && merge_all(e, vm, s, &err);
+    ok = ok && merge_all(e, vm, s, err);
     if (ok) {
         events_note(e, EVENT_MERGE_FINISHED, "normal", vm, w->correlation_id,
                     "Snapshot '%s' deletion for VM '%s' has been completed.", s->description,
                     vm->name);
         snapshots_drop(e, vm, s);
     } else {
-        log_warn("merge_failed", LOG_STR("vm", vm->name), LOG_STR("why", err.message));
+        log_warn("merge_failed", LOG_STR("vm", vm->name), LOG_STR("why", err->message));
         mark_illegal(vm, s);
         s->status = SNAPSHOT_OK;
         events_note(e, EVENT_MERGE_FAILED, "error", vm, w->correlation_id,
                     "Failed to delete snapshot '%s' for VM '%s'.", s->description, vm->name);
     }
-    snapshots_release(e, w, ok);
+    return ok;
+}
+
+static void merge_job(struct engine *e, void *arg)
+{
+    SCOPED_FREE struct snapshot_work *w = arg;
+    struct err err = ERR_INIT;
+    snapshots_release(e, w, merge(e, w, &err));
+}
+
+/* What the engine's own command would be refused for; nobody is told then. */
+static bool may_remove_own(const struct engine *e, const struct vm *vm, const struct snapshot *s)
+{
+    const struct snapshot *other;
+    bool may = vm->lock == VM_LOCK_FREE && !model_snapshot_disk_holder(&e->model, vm) &&
+               (vm->status == VM_UP || vm->status == VM_POWERING_UP || vm->status == VM_PAUSED ||
+                vm->status == VM_DOWN);
+    VEC_EACH(&vm->snapshots, other)
+    may = may && (other == s || other->status == SNAPSHOT_OK);
+    return may;
+}
+
+bool snapshots_own_remove(struct engine *e, struct vm *vm, struct snapshot *s, struct err *err)
+{
+    if (!may_remove_own(e, vm, s))
+        return err_set(err, ERR_CONFLICT, 0, "snapshot %s cannot be removed now", s->id);
+    struct snapshot_work w = {.vm = vm, .snapshot = s};
+    vm->lock = VM_LOCK_SNAPSHOT_OTHER;
+    bool ok = merge(e, &w, err);
+    snapshots_release(e, &w, ok);
+    return ok;
 }
 
 void snapshots_remove(struct engine *e, struct request *r)

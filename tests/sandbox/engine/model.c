@@ -309,6 +309,7 @@ static void backup_disk_free(struct backup_disk *d)
 static void backup_free(struct backup *b)
 {
     VEC_DONE(&b->disks, backup_disk_free);
+    free(b->held.at);
     free(b->description);
     free(b->reference_error);
     free(b);

@@ -163,8 +163,9 @@ enum backup_phase {
 struct backup_disk {
     struct disk *disk;
     bool incremental;
-    uint64_t changed_bytes; /* by the bitmap */
-    char *uri;              /* while it is open */
+    uint64_t changed_bytes;   /* by the bitmap */
+    char *uri;                /* while it is open */
+    char volume_id[ID_BYTES]; /* of a hybrid one: the snapshot's */
 };
 
 struct backup {
@@ -177,6 +178,10 @@ struct backup {
     bool require_consistency;
     bool quiesced;
     VEC(struct backup_disk) disks;
+    /* Of a snapshot that the engine takes and merges itself ("hybrid"): */
+    bool hybrid, stopped;
+    char snapshot_id[ID_BYTES];        /* "" = none, or none any more */
+    VEC(struct disk) held;             /* their exclusive locks are its own */
     struct block_vm *own;              /* of a VM that is down */
     int64_t acked_before, acked_after; /* the guest's acknowledged records around the instant */
     bool references_pending, references_made;

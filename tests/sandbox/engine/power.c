@@ -88,7 +88,7 @@ static void start_job(struct engine *e, void *arg)
 void vm_start(struct engine *e, struct request *r)
 {
     struct vm *vm = find(e, r);
-    if (!vm || !backups_check(e, r, vm, "run VM") || !vms_check_lock(r, vm, "run VM"))
+    if (!vm || !backups_check_power(e, r, vm, "run VM") || !vms_check_lock(r, vm, "run VM"))
         return;
     if (vm->status != VM_DOWN && vm->status != VM_SUSPENDED) {
         reply_refused(r, 409, "Cannot run VM. VM is running.");
@@ -128,7 +128,7 @@ static void stop(struct engine *e, struct request *r, enum vm_status passing, en
 {
     struct vm *vm = find(e, r);
     const char *verb = end == VM_SUSPENDED ? "suspend VM" : "stop VM";
-    if (!vm || (!in_bool(r->body, "force", false) && !backups_check(e, r, vm, verb)) ||
+    if (!vm || (!in_bool(r->body, "force", false) && !backups_check_power(e, r, vm, verb)) ||
         !vms_check_lock(r, vm, verb))
         return;
     if (vm->status != VM_UP && vm->status != VM_PAUSED) {

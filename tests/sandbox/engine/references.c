@@ -137,7 +137,10 @@ void references_begin_backup(struct engine *e, struct backup *b)
     x->dir = xasprintf("%s/%s/%s", e->opts.keep_dir, b->vm->id, b->id);
     const struct backup_disk *d;
     VEC_EACH(&b->disks, d)
-    add_copy(x, d->disk, d->uri, BLOCK_RAW);
+    {
+        const struct volume *v = b->hybrid ? disk_volume(d->disk, d->volume_id) : NULL;
+        add_copy(x, d->disk, v ? v->path : d->uri, v ? v->format : BLOCK_RAW);
+    }
     b->references_pending = true;
     engine_spawn(e, references_job, x);
 }

@@ -309,15 +309,22 @@ static bool check_create(struct engine *e, struct request *r, const struct vm *v
 /* --- Creation: work ------------------------------------------------------------------------------
  */
 
-struct creation {
+struct snapshot_creation {
     struct snapshot_work *w;
     struct freeze_set set;
     struct snapshot *active; /* the fresh active entry */
     struct volume *volumes[SNAPSHOT_DISKS_MAX];
+    char bitmap[ID_BYTES]; /* the qcow2 volumes begin to record under this name; "" = do not */
 };
 
+/* Disks without incremental backup have no bitmaps. */
+static const char *bitmap_for(const struct snapshot_creation *c, size_t i)
+{
+    return c->bitmap[0] && c->set.disks[i]->incremental ? c->bitmap : NULL;
+}
+
 /* Overlays of a VM that is down: files only. */
-static bool freeze_down(struct engine *e, const struct creation *c, struct err *err)
+static bool freeze_down(struct engine *e, const struct snapshot_creation *c, struct err *err)
 {
     (void)e;
     for (size_t i = 0; i < c->set.count; i++) {
@@ -325,19 +332,22 @@ static bool freeze_down(struct engine *e, const struct creation *c, struct err *
         if (!block_volume_create(c->volumes[i]->path, BLOCK_QCOW2, c->set.disks[i]->size_bytes,
                                  base->path, base->format, err) ||
             (base->format == BLOCK_QCOW2 &&
-             !block_volume_carry_bitmaps(base->path, c->volumes[i]->path, err)))
+             !block_volume_carry_bitmaps(base->path, c->volumes[i]->path, err)) ||
+            (bitmap_for(c, i) &&
+             !block_volume_add_bitmap(c->volumes[i]->path, bitmap_for(c, i), err)))
             return false;
     }
     return true;
 }
 
-static bool freeze_live(struct engine *e, const struct creation *c, struct err *err)
+static bool freeze_live(struct engine *e, const struct snapshot_creation *c, struct err *err)
 {
     struct vm *vm = c->w->vm;
     struct block_overlay overlays[SNAPSHOT_DISKS_MAX];
     for (size_t i = 0; i < c->set.count; i++) {
         memcpy(overlays[i].disk_id, c->set.disks[i]->id, sizeof overlays[i].disk_id);
         overlays[i].path = c->volumes[i]->path;
+        overlays[i].begin = bitmap_for(c, i);
     }
     struct block_vm *block = vm->block;
     if (!storage_begin(e, vm, err))
@@ -348,7 +358,7 @@ static bool freeze_live(struct engine *e, const struct creation *c, struct err *
 }
 
 /* The instant, inside a freeze of the guest where it has an agent and nobody froze it before. */
-static bool take_instant(struct engine *e, struct creation *c, struct err *err)
+static bool take_instant(struct engine *e, struct snapshot_creation *c, struct err *err)
 {
     struct vm *vm = c->w->vm;
     struct err why = ERR_INIT;
@@ -376,7 +386,7 @@ static bool take_instant(struct engine *e, struct creation *c, struct err *err)
 }
 
 /* The new volumes become the active ones; disks that were left out move to the new active entry. */
-static void move_to_active(struct creation *c)
+static void move_to_active(struct snapshot_creation *c)
 {
     const struct snapshot *active = c->active;
     for (size_t i = 0; i < c->set.count; i++)
@@ -390,7 +400,7 @@ static void move_to_active(struct creation *c)
     }
 }
 
-static void creation_failed(struct engine *e, struct creation *c)
+static void creation_failed(struct engine *e, struct snapshot_creation *c)
 {
     struct vm *vm = c->w->vm;
     for (size_t i = 0; i < c->set.count; i++)
@@ -404,13 +414,12 @@ static void creation_failed(struct engine *e, struct creation *c)
     snapshots_drop(e, vm, c->w->snapshot);
 }
 
-static void create_job(struct engine *e, void *arg)
+/* False with err: the entry has gone. The VM's lock is held still. */
+static bool create(struct engine *e, struct snapshot_creation *c, struct err *err)
 {
-    SCOPED_FREE struct creation *c = arg;
-    SCOPED_FREE struct snapshot_work *w = c->w;
+    const struct snapshot_work *w = c->w;
     struct vm *vm = w->vm;
     struct snapshot *s = w->snapshot;
-    struct err err = ERR_INIT;
     int64_t slow = 0, delay = 0;
     bool pauses = s->persist_memory && vm->status == VM_UP;
     if (pauses)
@@ -419,11 +428,12 @@ static void create_job(struct engine *e, void *arg)
     if (faults_point(e->faults, "snapshot-slow", vm->name, &slow))
         (void)engine_sleep(e, slow);
     if (faults_point(e->faults, "snapshot-vanish", vm->name, &delay))
-        ok = err_set(&err, ERR_INTERNAL, 0, "injected");
-    ok = ok && take_instant(e, c, &err);
+        ok = err_set(err, ERR_INTERNAL, 0, "injected");
+    ok = ok && take_instant(e, c, err);
     if (ok) {
         move_to_active(c);
-        references_begin(e, vm, s);
+        if (!c->bitmap[0])
+            references_begin(e, vm, s); /* a backup has its own */
     }
     (void)engine_sleep(e, e->timings.snapshot_ms / 2 + delay);
     if (pauses && vm->status == VM_PAUSED)
@@ -434,16 +444,24 @@ static void create_job(struct engine *e, void *arg)
                     "Snapshot '%s' creation for VM '%s' has been completed.", s->description,
                     vm->name);
     } else {
-        log_warn("snapshot_failed", LOG_STR("vm", vm->name), LOG_STR("why", err.message));
+        log_warn("snapshot_failed", LOG_STR("vm", vm->name), LOG_STR("why", err->message));
         creation_failed(e, c);
     }
-    snapshots_release(e, w, ok);
+    return ok;
+}
+
+static void create_job(struct engine *e, void *arg)
+{
+    SCOPED_FREE struct snapshot_creation *c = arg;
+    SCOPED_FREE struct snapshot_work *w = c->w;
+    struct err err = ERR_INIT;
+    snapshots_release(e, w, create(e, c, &err));
 }
 
 /* The former active entry becomes the snapshot, and keeps its id; the active one gets a fresh id.
  */
-static struct snapshot *rotate(struct engine *e, struct request *r, struct vm *vm,
-                               struct snapshot **ret_active)
+static struct snapshot *rotate(struct engine *e, struct vm *vm, const char *description,
+                               bool persist_memory, struct snapshot **ret_active)
 {
     struct snapshot *s = vm_active_snapshot(vm);
     s->ovf = ovf_write(e, vm, s->id);
@@ -453,11 +471,11 @@ static struct snapshot *rotate(struct engine *e, struct request *r, struct vm *v
     VEC_EACH(&vm->nics, n)
     json_array_append_new(s->nics, nic_view(vm, n));
     free(s->description);
-    s->description = xstrdup(in_str(r->body, "description"));
+    s->description = xstrdup(description);
     s->active = false;
     s->status = SNAPSHOT_LOCKED;
     s->date_ms = engine_now_ms(e);
-    s->persist_memory = in_bool(r->body, "persist_memorystate", true);
+    s->persist_memory = persist_memory;
 
     struct snapshot *active = ALLOC_NEW(struct snapshot);
     id_new(active->id);
@@ -469,22 +487,62 @@ static struct snapshot *rotate(struct engine *e, struct request *r, struct vm *v
     return s;
 }
 
+/* The entry is there, and locked, and so is the VM. */
+static struct snapshot *begin(struct engine *e, struct vm *vm, struct snapshot_creation *c,
+                              const char *description, bool persist_memory)
+{
+    struct snapshot *s = rotate(e, vm, description, persist_memory, &c->active);
+    for (size_t i = 0; i < c->set.count; i++)
+        c->volumes[i] = storage_plan_overlay(e, c->set.disks[i],
+                                             c->set.volume_ids[i][0] ? c->set.volume_ids[i] : NULL,
+                                             c->active->id);
+    vm->lock = VM_LOCK_SNAPSHOT_CREATE;
+    return s;
+}
+
+static void note_started(struct engine *e, const struct vm *vm, const struct snapshot *s,
+                         const char *correlation_id)
+{
+    events_note(e, EVENT_SNAPSHOT_STARTED, "normal", vm, correlation_id,
+                "Snapshot '%s' creation for VM '%s' was initiated.", s->description, vm->name);
+}
+
+struct snapshot_creation *snapshots_own_begin(struct engine *e, struct vm *vm,
+                                              const struct backup *b, struct snapshot **ret)
+{
+    struct snapshot_creation *c = ALLOC_NEW(struct snapshot_creation);
+    const struct backup_disk *d;
+    VEC_EACH(&b->disks, d)
+    add_to_set(&c->set, d->disk, NULL);
+    (void)snprintf(c->bitmap, sizeof c->bitmap, "%s", b->to_checkpoint);
+    *ret = begin(e, vm, c, SNAPSHOT_OF_BACKUP, false);
+    note_started(e, vm, *ret, "");
+    c->w = ALLOC_NEW(struct snapshot_work);
+    c->w->vm = vm;
+    c->w->snapshot = *ret;
+    return c;
+}
+
+bool snapshots_own_finish(struct engine *e, struct snapshot_creation *c, struct err *err)
+{
+    bool ok = create(e, c, err);
+    snapshots_release(e, c->w, ok);
+    free(c->w);
+    free(c);
+    return ok;
+}
+
 void snapshots_add(struct engine *e, struct request *r)
 {
     struct vm *vm = model_vm(&e->model, r->ids[0]);
-    struct creation *c = ALLOC_NEW(struct creation);
+    struct snapshot_creation *c = ALLOC_NEW(struct snapshot_creation);
     if (!vm) {
         reply_empty(r, 404);
     } else if (check_create(e, r, vm, &c->set)) {
-        struct snapshot *s = rotate(e, r, vm, &c->active);
-        for (size_t i = 0; i < c->set.count; i++)
-            c->volumes[i] = storage_plan_overlay(
-                e, c->set.disks[i], c->set.volume_ids[i][0] ? c->set.volume_ids[i] : NULL,
-                c->active->id);
-        vm->lock = VM_LOCK_SNAPSHOT_CREATE;
+        struct snapshot *s = begin(e, vm, c, in_str(r->body, "description"),
+                                   in_bool(r->body, "persist_memorystate", true));
         jobs_describe(r->job, "Creating VM Snapshot %s for VM %s", s->description, vm->name);
-        events_note(e, EVENT_SNAPSHOT_STARTED, "normal", vm, r->correlation_id,
-                    "Snapshot '%s' creation for VM '%s' was initiated.", s->description, vm->name);
+        note_started(e, vm, s, r->correlation_id);
         c->w = snapshots_work_new(r, vm, s);
         engine_spawn(e, create_job, c);
         json_t *o = snapshot_view(e, vm, s, true);

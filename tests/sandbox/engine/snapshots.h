@@ -23,6 +23,17 @@ void snapshots_release(struct engine *e, struct snapshot_work *w, bool ok);
 /* Takes the entry out of the VM's list: 404 from now on. */
 void snapshots_drop(struct engine *e, struct vm *vm, struct snapshot *s);
 
+/* The engine's own snapshot of a backup's disks, whose new volumes record under the checkpoint from
+ * that instant on. Begin: it is there and locked, and so is the VM; the disks were checked. Finish:
+ * makes it, in a job thread, and gives the VM's lock free; false: it has gone. */
+#define SNAPSHOT_OF_BACKUP "Auto-generated for Backup VM"
+struct snapshot_creation;
+struct snapshot_creation *snapshots_own_begin(struct engine *e, struct vm *vm,
+                                              const struct backup *b, struct snapshot **ret);
+bool snapshots_own_finish(struct engine *e, struct snapshot_creation *c, struct err *err);
+/* Merges it, in a job thread. False: it is still there (merge.c). */
+bool snapshots_own_remove(struct engine *e, struct vm *vm, struct snapshot *s, struct err *err);
+
 /* references.c: a raw copy of every disk at the snapshot's instant, made in the background when the
  * engine keeps them. Waits for the end of a copy under way before a volume may change. */
 void references_begin(struct engine *e, struct vm *vm, struct snapshot *s);

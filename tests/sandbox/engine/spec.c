@@ -393,6 +393,16 @@ static bool add_settings(struct filler *f, const json_t *spec)
     json_int_t slots = json_integer_value(json_object_get(spec, "pci_slots"));
     if (version && !engine_set_version(f->e, version))
         return err_set(f->err, ERR_BAD_CONFIG, 0, "spec: version '%s' is not like 4.4.10", version);
+    const char *level = in_str(spec, "compatibility");
+    if (level) {
+        int minor = 0;
+        if (strncmp(level, "4.", 2) == 0 && level[2] >= '2' && level[2] <= '8' && !level[3])
+            minor = level[2] - '0';
+        if (minor == 0)
+            return err_set(f->err, ERR_BAD_CONFIG, 0, "spec: compatibility '%s' is not like 4.6",
+                           level);
+        f->e->level_minor = minor;
+    }
     if (life_s < 0 || life_s > 86400 * 365 || slots < 0 || slots > 1000)
         return err_set(f->err, ERR_BAD_CONFIG, 0, "spec: token_life_s or pci_slots out of range");
     auth_set_life(f->e->auth, life_s * 1000, INT64_C(1800) * 1000);
@@ -414,9 +424,9 @@ static bool add_tag_name(struct filler *f, const json_t *o)
 bool spec_apply(struct engine *e, const json_t *spec, struct spec *ret, struct err *err)
 {
     static const char *const known[] = {
-        "version",  "users",  "token_life_s",    "basic_auth", "timings", "data_centers",
-        "clusters", "hosts",  "storage_domains", "networks",   "tags",    "proxies",
-        "vms",      "faults", "pci_slots",       "comment",    NULL};
+        "version",  "users",  "token_life_s",    "basic_auth", "timings",       "data_centers",
+        "clusters", "hosts",  "storage_domains", "networks",   "tags",          "proxies",
+        "vms",      "faults", "pci_slots",       "comment",    "compatibility", NULL};
     struct filler f = {.e = e, .out = ret, .err = err};
     if (!spec_known(spec, "spec", known, err))
         return false;

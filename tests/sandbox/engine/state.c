@@ -113,6 +113,8 @@ static json_t *show_backup(const struct backup *b)
                           b->to_checkpoint, "quiesced", b->quiesced, "acked_before",
                           (json_int_t)b->acked_before, "acked_after", (json_int_t)b->acked_after,
                           "references_made", b->references_made, "disks", disks);
+    json_object_set_new(o, "hybrid", json_boolean(b->hybrid));
+    json_object_set_new(o, "snapshot", json_string(b->snapshot_id));
     if (b->reference_error)
         json_object_set_new(o, "reference_error", json_string(b->reference_error));
     return o;

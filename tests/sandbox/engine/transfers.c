@@ -114,6 +114,14 @@ static bool ticket_size(const struct transfer *t, const struct volume *v, uint64
     return true;
 }
 
+/* Of a hybrid backup: the checkpoint whose bitmap goes with the volume; NULL = none. */
+static const char *changes_since(const struct transfer *t)
+{
+    const struct backup_disk *d =
+        t->backup && t->backup->hybrid ? backups_disk(t->backup, t->disk) : NULL;
+    return d && d->incremental ? t->backup->from_checkpoint : NULL;
+}
+
 /* Gives up the lock. */
 static bool start_export(struct engine *e, struct transfer *t, const struct volume *v,
                          struct err *err)
@@ -122,10 +130,15 @@ static bool start_export(struct engine *e, struct transfer *t, const struct volu
     SCOPED_FREE char *path = xstrdup(v->path);
     enum block_format format = t->raw ? v->format : BLOCK_RAW;
     bool upload = t->upload;
+    SCOPED_FREE char *since = xstrdup_or_null(changes_since(t));
     engine_unlock(e);
-    struct block_export *export = block_export_start(run_dir, path, format, upload, err);
+    struct block_export *export = since ? block_export_start_changes(run_dir, path, since, err)
+                                        : block_export_start(run_dir, path, format, upload, err);
+    uint64_t changed = since && export ? block_export_changed(export) : 0;
     engine_lock(e);
     t->export = export;
+    if (since && export)
+        backups_disk(t->backup, t->disk)->changed_bytes = changed;
     return export;
 }
 
@@ -138,9 +151,10 @@ static bool place(struct engine *e, struct transfer *t, struct err *err)
     if (!ticket_size(t, v, &size, err))
         return false;
     const struct backup_disk *source = t->backup ? backups_disk(t->backup, t->disk) : NULL;
-    if (t->backup && (!source || !source->uri))
+    bool of_volume = !t->backup || t->backup->hybrid;
+    if (t->backup && (!source || (!of_volume && !source->uri)))
         return err_set(err, ERR_CONFLICT, 0, "the backup is over");
-    if (!source && !start_export(e, t, v, err))
+    if (of_volume && !start_export(e, t, v, err))
         return false;
     id_new(t->ticket);
     const struct imageio_ticket ticket = {
@@ -148,7 +162,7 @@ static bool place(struct engine *e, struct transfer *t, struct err *err)
         .size_bytes = size,
         .can_read = !t->upload,
         .can_write = t->upload,
-        .uri = source ? source->uri : block_export_uri(t->export),
+        .uri = of_volume ? block_export_uri(t->export) : source->uri,
         .dirty_bitmap = source && source->incremental ? BLOCK_BACKUP_BITMAP : NULL,
         .transfer_id = t->id,
         .timeout_s = TRANSFER_TICKET_S,
@@ -438,8 +452,8 @@ static void begin(struct engine *e, struct request *r, struct disk *d, struct vo
     t->timeout_policy = policy_of(in_str(r->body, "timeout_policy"));
     t->last_active_ms = engine_mono_ms();
     v->locked = v->locked || !backup;
-    if (!t->of_snapshot)
-        d->status = DISK_LOCKED; /* one of a backup is so already */
+    if (!t->of_snapshot && !backup) /* one of a backup is held already */
+        d->status = DISK_LOCKED;
     VEC_ADD(&e->model.transfers, t);
     jobs_describe(r->job, "Transferring Image of Disk %s", d->alias);
     struct walk *w = ALLOC_NEW(struct walk);
@@ -466,6 +480,12 @@ void transfers_add(struct engine *e, struct request *r)
     if (in_ref_id(r->body, "backup") ? !check_backup(e, r, d, upload, raw, &backup)
                                      : !check_target(r, e, d, v, upload))
         return;
+    if (backup && backup->hybrid)
+        v = disk_volume(d, backups_disk(backup, d)->volume_id);
+    if (!v) {
+        reply_refused(r, 409, "Cannot transfer Virtual Disk. The snapshot does not exist.");
+        return;
+    }
     if (in_bool(r->body, "shallow", false))
         reply_refused(r, 400,
                       "Cannot transfer Virtual Disk. Shallow transfers are not supported "
