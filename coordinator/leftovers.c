@@ -51,6 +51,9 @@ static bool keep_handle(struct core *core, const struct task *t, const struct wi
         return ledger_leftover_add(core->ledger, t->id, "backup", t->vm, h->value, err);
     if (after(h->name, "transfer."))
         return ledger_leftover_add(core->ledger, t->id, "transfer", NULL, h->value, err);
+    const char *engines = after(h->name, "backup-snapshot.");
+    if (engines)
+        return ledger_leftover_add(core->ledger, t->id, "backup-snapshot", h->value, engines, err);
     if (which == HOLDS)
         return true;
     if (strcmp(h->name, "snapshot") == 0 && t->vm)
@@ -90,7 +93,7 @@ bool leftovers_keep_late(struct core *core, const struct task *t,
 /* Its attempt died where it may have frozen the guest, or asked for a snapshot, and not said so. */
 static bool may_hold_more(const struct task *t, const struct wire_step *s)
 {
-    static const char *const steps[] = {"precheck", "quiesce", "snapshot"};
+    static const char *const steps[] = {"precheck", "quiesce", "snapshot", "begin"};
     bool under_way = strcmp(s->state, "started") == 0 || strcmp(s->state, "done") == 0;
     bool makes = strcmp(t->kind, "backup") == 0 || strcmp(t->kind, "export") == 0;
     if (!t->vm || !makes || !under_way || value_of(&s->handles, "snapshot"))

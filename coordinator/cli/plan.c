@@ -17,7 +17,7 @@ static const struct argp_option options[] = {
     {.doc = "How:", .group = 2},
     {.name = "path",
      .key = KEY_PATH,
-     .arg = "auto|attach|imageio|cbt",
+     .arg = "auto|attach|imageio|cbt|hybrid",
      .doc = "As for a backup (default auto: chosen per disk)"},
     {.name = "unsupported-disks",
      .key = KEY_UNSUPPORTED,

@@ -88,7 +88,7 @@ static error_t parse_how(int key, char *arg, struct argp_state *state, struct re
         return wire_nics_parse(arg, &args->options.nics) ? 0
                                                          : args_bad_word(state, options, key, arg);
     case KEY_PATH:
-        return wire_path_parse(arg, &args->options.path) && args->options.path != WIRE_PATH_CBT
+        return wire_path_parse(arg, &args->options.path) && args->options.path < WIRE_PATH_CBT
                    ? 0
                    : args_bad_word(state, options, key, arg);
     case KEY_WORKERS:

@@ -112,7 +112,13 @@ struct wire_error {
 /* --- Requests -------------------------------------------------------------------------------- */
 enum wire_quiesce { WIRE_QUIESCE_AUTO, WIRE_QUIESCE_REQUIRE, WIRE_QUIESCE_OFF };
 enum wire_unsupported { WIRE_UNSUPPORTED_SKIP, WIRE_UNSUPPORTED_FAIL };
-enum wire_path { WIRE_PATH_AUTO, WIRE_PATH_ATTACH, WIRE_PATH_IMAGEIO, WIRE_PATH_CBT };
+enum wire_path {
+    WIRE_PATH_AUTO,
+    WIRE_PATH_ATTACH,
+    WIRE_PATH_IMAGEIO,
+    WIRE_PATH_CBT,
+    WIRE_PATH_HYBRID
+};
 enum wire_config { WIRE_CONFIG_OVF, WIRE_CONFIG_JSON };
 enum wire_nics { WIRE_NICS_UNPLUGGED, WIRE_NICS_PLUGGED, WIRE_NICS_NONE };
 

@@ -8,7 +8,7 @@
 /* --- Words ----------------------------------------------------------------------------------- */
 const char *const shape_quiesce_words[] = {"auto", "require", "off", NULL};
 const char *const shape_unsupported_words[] = {"skip", "fail", NULL};
-const char *const shape_path_words[] = {"auto", "attach", "imageio", "cbt", NULL};
+const char *const shape_path_words[] = {"auto", "attach", "imageio", "cbt", "hybrid", NULL};
 static const char *const restore_path_words[] = {"auto", "attach", "imageio", NULL};
 const char *const shape_config_words[] = {"ovf", "json", NULL};
 const char *const shape_nics_words[] = {"unplugged", "plugged", "none", NULL};
@@ -89,7 +89,8 @@ static const struct shape_field backup_opts_fields[] = {
         wire_backup_opts, path, shape_path_words,
         "How the data comes out: attach = the snapshot's disks on the proxy VM; imageio = by image "
         "transfer from the host; cbt = only what changed, by a backup of the engine and its "
-        "checkpoints; auto = cbt where incremental backup is on for all disks, else attach, but "
+        "checkpoints; hybrid = the same of a snapshot that the engine takes itself, and merges at "
+        "the end; auto = cbt where incremental backup is on for all disks, else attach, but "
         "imageio for disks with checkpoints, which attaching would destroy."),
     INT(wire_backup_opts, workers, OPTIONAL, 1, WIRE_WORKERS_MAX,
         "So many workers of the zone may copy the VM's disks at the same time; absent = 1."),
@@ -170,7 +171,7 @@ static const struct shape_field warning_fields[] = {
 };
 const struct shape shape_warning = SHAPE(wire_warning, "warning", warning_fields);
 
-#define PATH_DOC "attach, imageio or cbt."
+#define PATH_DOC "attach, imageio, cbt or hybrid."
 static const struct shape_field path_stats_fields[] = {
     STRING(wire_path_stats, path, REQUIRED, 1, 16, PATH_DOC),
     INT(wire_path_stats, disks, OPTIONAL, 0, WIRE_DISKS_MAX, "Disks that came by it."),
@@ -357,7 +358,7 @@ static const struct shape_field plan_disk_fields[] = {
     STRING(wire_plan_disk, id, REQUIRED, 1, WIRE_NAME_MAX, "The disk's id in the engine."),
     TEXT(wire_plan_disk, alias, OPTIONAL, 64, "Its name, for people."),
     STRING(wire_plan_disk, path, OPTIONAL, 1, 16,
-           "The path it would take: attach, imageio or cbt; absent = it would be skipped."),
+           "The path it would take: attach, imageio, cbt or hybrid; absent = it would be skipped."),
     TEXT(wire_plan_disk, why, REQUIRED, 300, "Why that path, or why it would be skipped."),
     ARRAY(wire_plan_disk, instead, wire_plan_path, shape_plan_path, WIRE_PATHS_MAX,
           "The other paths."),

@@ -10,8 +10,9 @@ static const char *const step_states[] = {"started",     "done",   "failed", "un
                                           "undo-failed", "handle", NULL};
 static const char *const result_words[] = {"succeeded", "failed", "cancelled", "released", NULL};
 static const char *const presence_states[] = {"up", "draining", "leaving", NULL};
-static const char *const leftover_kinds[] = {"snapshot", "attachment", "transfer", "backup", "disk",
-                                             "vm",       "clone",      "session",  "part",   NULL};
+static const char *const leftover_kinds[] = {"snapshot",        "attachment", "transfer", "backup",
+                                             "backup-snapshot", "disk",       "vm",       "clone",
+                                             "session",         "part",       NULL};
 
 /* Members that most of these share. */
 #define TASK(tag)    UUID(tag, task, REQUIRED, "The task.")
@@ -170,7 +171,7 @@ static const char *check_offer(const void *message, const char **ret_member)
 }
 
 static const struct shape_field rate_fields[] = {
-    STRING(wire_rate, path, REQUIRED, 1, 16, "attach, imageio or cbt."),
+    STRING(wire_rate, path, REQUIRED, 1, 16, "attach, imageio, cbt or hybrid."),
     INT(wire_rate, bytes_per_s, REQUIRED, 1, SHAPE_INT_MAX, "Bytes a second of one disk."),
     INT(wire_rate, samples, REQUIRED, 1, SHAPE_INT_MAX, "How many backups it follows from."),
 };

@@ -134,6 +134,15 @@ class BackupByCheckpoint(Backup):
         return point.step != "close" or point.what == "start"  # its calls are of the transfers
 
 
+class BackupByHybrid(BackupByCheckpoint):
+    """Of a snapshot that the engine takes and merges itself: the steps in which that is another thing."""
+    name, path = "hybrid", "hybrid"
+
+    def __init__(self, tables):
+        super().__init__(tables)
+        self.steps = ["begin", "finalize"]
+
+
 class Restore(Scenario):
     name = kind = "restore"
 
@@ -410,6 +419,15 @@ class CleanupOfCheckpoint(CleanupOfBackup):
         return point.what == "POST-finalize"
 
 
+class CleanupOfHybrid(CleanupOfCheckpoint):
+    """With the snapshot that the engine took for it."""
+    name = "cleanup-of-hybrid"
+
+    def __init__(self, tables):
+        super().__init__(tables)
+        self.other = BackupByHybrid(tables)
+
+
 class Undo(Scenario):
     """A task is cancelled, and takes back what it has done."""
     exit_code = 6
@@ -506,9 +524,9 @@ class UndoOfExport(Undo):
 
 
 # Those of kinds that this worker knows.
-SCENARIO_CLASSES = [Backup, MappedBackup, BackupByTransfer, BackupByCheckpoint, Restore, Upload, RestoreAndStart,
+SCENARIO_CLASSES = [Backup, MappedBackup, BackupByTransfer, BackupByCheckpoint, BackupByHybrid, Restore, Upload, RestoreAndStart,
                     UndoOfBackup, UndoOfMap, UndoOfTransfer, UndoOfCheckpoint, UndoOfRestore, UndoOfUpload,
-                    CleanupOfBackup, CleanupOfTransfer, CleanupOfCheckpoint, CleanupOfRestore, Inventory, Plan, List,
+                    CleanupOfBackup, CleanupOfTransfer, CleanupOfCheckpoint, CleanupOfHybrid, CleanupOfRestore, Inventory, Plan, List,
                     Sweep, Prune, Verify, Export, UndoOfExport, CleanupOfExport]
 
 

@@ -29,6 +29,7 @@ void ovirt_backup_done(struct ovirt_backup *b)
     free(b->id);
     free(b->description);
     free(b->to_checkpoint);
+    free(b->snapshot);
     *b = (struct ovirt_backup){0};
 }
 
@@ -41,7 +42,8 @@ static struct ovirt_backup of_json(const json_t *json)
         .to_checkpoint = xstrdup_or_null(member_str(json, "to_checkpoint_id")),
         .phase = phase_of(member_str(json, "phase")),
         .time_ms = member_time_ms_or(json, "creation_date", 0),
-        .of_snapshot = member_ref_id(json, "snapshot") != NULL,
+        .changed_ms = member_time_ms_or(json, "modification_date", 0),
+        .snapshot = xstrdup_or_null(member_ref_id(json, "snapshot")),
     };
 }
 
@@ -111,10 +113,12 @@ char *ovirt_backup_begin(struct engine_session *s, const char *vm_id,
     json_auto_t *body = body_of(spec);
     json_auto_t *answer = NULL;
     struct begin_probe probe = {.path = path, .spec = spec};
+    static const char *const queries[] = {NULL, "require_consistency=true", "legacy=true",
+                                          "require_consistency=true&legacy=true"};
     struct engine_mutation m = {
         .method = ENGINE_POST,
         .path = path,
-        .query = spec->consistent ? "require_consistency=true" : NULL,
+        .query = queries[(spec->legacy ? 2 : 0) + (spec->consistent ? 1 : 0)],
         .body = body,
         .probe = probe_begun,
         .probe_ctx = &probe,
@@ -162,6 +166,8 @@ bool ovirt_backup_get(struct engine_session *s, const char *vm_id, const char *i
 
 struct wait {
     const char *path;
+    const struct ovirt_backup_wait *how;
+    bool told; /* of the snapshot */
     struct ovirt_backup *ret;
 };
 
@@ -171,6 +177,10 @@ static enum engine_verdict look_ready(struct engine_session *s, void *ctx, struc
     struct ovirt_backup now = {0};
     if (!look(s, w->path, &now, err))
         return ENGINE_FAILED;
+    if (now.snapshot && w->how->on_snapshot && !w->told) {
+        w->how->on_snapshot(w->how->ctx, now.snapshot);
+        w->told = true;
+    }
     if (now.id && now.phase == OVIRT_BACKUP_READY) {
         *w->ret = now;
         return ENGINE_REACHED;
@@ -185,11 +195,12 @@ static enum engine_verdict look_ready(struct engine_session *s, void *ctx, struc
 }
 
 bool ovirt_backup_wait_ready(struct engine_session *s, const char *vm_id, const char *id,
-                             int64_t limit_ms, struct ovirt_backup *ret, struct err *err)
+                             const struct ovirt_backup_wait *how, struct ovirt_backup *ret,
+                             struct err *err)
 {
     SCOPED_FREE char *path = path_of(vm_id, id, "", err);
-    struct wait w = {.path = path, .ret = ret};
-    return path && engine_poll(s, "the backup to be ready", limit_ms, look_ready, &w, err);
+    struct wait w = {.path = path, .how = how, .ret = ret};
+    return path && engine_poll(s, "the backup to be ready", how->limit_ms, look_ready, &w, err);
 }
 
 void ovirt_backup_disks_done(struct ovirt_backup_disks *disks)

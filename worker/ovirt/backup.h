@@ -22,8 +22,10 @@ struct ovirt_backup {
     char *id, *description;
     char *to_checkpoint; /* once it is ready; NULL when it makes none (raw disks only) */
     enum ovirt_backup_phase phase;
-    int64_t time_ms;  /* the engine's, of its creation */
-    bool of_snapshot; /* the engine reads from a snapshot that it took itself ("hybrid") */
+    int64_t time_ms;    /* the engine's, of its creation */
+    int64_t changed_ms; /* likewise, of its last change of phase; 0 = not told */
+    char *snapshot; /* that the engine took itself and reads from ("hybrid"); NULL = none, or not
+                       any more */
 };
 void ovirt_backup_done(struct ovirt_backup *b);
 
@@ -34,7 +36,10 @@ struct ovirt_backup_spec {
     const char *const *disk_ids;
     size_t disk_count;
     bool no_wait; /* do not wait while another backup or task holds the VM: engine-busy at once */
-    bool consistent; /* fail when the guest's file systems cannot be frozen */
+    bool consistent; /* fail when the guest's file systems cannot be frozen; not heard in a hybrid
+                        backup */
+    bool legacy;     /* no hybrid one, which engines since 4.5 make by themselves in clusters of
+                        level 4.7     and above */
 };
 /* Asks for it. Returns its id (the caller frees; engines that do not take ours give their own): it
  * is not ready yet. Errors, beside the usual: not-found or engine-refused for a checkpoint that the
@@ -44,11 +49,24 @@ char *ovirt_backup_begin(struct engine_session *s, const char *vm_id,
 /* Errors: not-found when the engine does not know it (any more). */
 bool ovirt_backup_get(struct engine_session *s, const char *vm_id, const char *id,
                       struct ovirt_backup *ret, struct err *err);
-/* Until transfers can be opened. Errors: engine-fault when it has failed, or is gone; timeout. */
+/* Of every snapshot that the engine takes for a backup. It says nothing of whose it is: that, only
+ * the backup tells, as long as the engine knows it. */
+#define OVIRT_BACKUP_SNAPSHOT "Auto-generated for Backup VM"
+
+/* Until transfers can be opened. `on_snapshot` (NULL = nobody): called once, as soon as the engine
+ * tells that it has taken a snapshot. Errors: engine-fault when it has failed, or is gone; timeout.
+ */
+struct ovirt_backup_wait {
+    int64_t limit_ms;
+    void (*on_snapshot)(void *ctx, const char *snapshot_id);
+    void *ctx;
+};
 bool ovirt_backup_wait_ready(struct engine_session *s, const char *vm_id, const char *id,
-                             int64_t limit_ms, struct ovirt_backup *ret, struct err *err);
+                             const struct ovirt_backup_wait *how, struct ovirt_backup *ret,
+                             struct err *err);
 /* Ends it, however far it is, and waits until the engine has let the disks go. No transfer of it
- * may be open. One that has ended, or is not there, is success. Errors: timeout. */
+ * may be open. One that has ended, or is not there, is success; that of a hybrid one says nothing
+ * of its snapshot, which the engine may have failed to merge. Errors: timeout. */
 bool ovirt_backup_end(struct engine_session *s, const char *vm_id, const char *id, int64_t limit_ms,
                       struct err *err);
 

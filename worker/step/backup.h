@@ -59,6 +59,7 @@ struct backup {
     int64_t snapshot_ms; /* the engine's time of it */
 
     bool by_cbt; /* all disks come by the engine's own backup, not by a snapshot */
+    bool hybrid; /* by_cbt: of a snapshot that the engine takes itself, as was asked for */
     struct ovirt_checkpoints checkpoints; /* by_cbt: those that the engine had before */
     char *checkpoint;                     /* by_cbt: what the next backup can start from */
     struct store_point *base; /* the point whose checkpoint this one started from; NULL = full */
@@ -75,7 +76,8 @@ void *backup_new(struct task_run *run, struct err *err);
 /* Of a backup-part: the state of a backup that does only that. */
 void *backup_part_new(struct task_run *run, struct err *err);
 void backup_free(void *state);
-/* The snapshot that is read: ours, or the one of the task that this is a part of. NULL = none. */
+/* The snapshot that is read: ours, the engine's own, or the one of the task that this is a part of.
+ * NULL = none. */
 const char *backup_snapshot(const struct task_run *run);
 
 /* The steps, one file each; tables in worker/task/backup.c. */
@@ -92,12 +94,19 @@ enum probe_answer probe_quiesce(struct task_run *run, struct err *err);
 bool step_quiesce(struct task_run *run, struct err *err);
 bool undo_quiesce(struct task_run *run, struct err *err);
 
+/* Thaw; was the guest frozen up to now? And after a snapshot of ours or the engine's, `taken` or
+ * not: sets b->quiesced, warns; false with quiesce-failed when it was required. */
+bool backup_end_freeze(struct task_run *run, struct backup *b);
+bool backup_judge_freeze(struct task_run *run, struct backup *b, bool taken, struct err *err);
 enum probe_answer probe_snapshot(struct task_run *run, struct err *err);
 bool step_snapshot(struct task_run *run, struct err *err);
 
 /* Begin the engine's own backup, and end it; also the undo of begin. */
 enum probe_answer probe_begin(struct task_run *run, struct err *err);
 bool step_begin(struct task_run *run, struct err *err);
+/* The host cannot tell what changed, so that nothing of the backup can be read: end it, and begin a
+ * full one, with the reason as a warning. The transfers are closed. */
+bool backup_begin_full(struct task_run *run, struct backup *b, const char *why, struct err *err);
 bool undo_begin(struct task_run *run, struct err *err);
 bool step_finalize(struct task_run *run, struct err *err);
 /* Remove our checkpoints that no point needs any more. */

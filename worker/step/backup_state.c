@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The state of a backup, and what several of its steps use. */
+#include <string.h>
+
 #include "proto/base/alloc.h"
 #include "proto/base/id.h"
 #include "proto/base/log.h"
@@ -36,7 +38,11 @@ void *backup_part_new(struct task_run *run, struct err *err)
 const char *backup_snapshot(const struct task_run *run)
 {
     const struct wire_part *part = run->offer->part;
-    return part ? part->snapshot : handles_get(&run->handles, HANDLE_SNAPSHOT);
+    const struct wire_handle *own = handles_next(&run->handles, HANDLE_BACKUP_SNAPSHOT, 0);
+    if (part)
+        return part->snapshot;
+    return own ? own->name + strlen(HANDLE_BACKUP_SNAPSHOT)
+               : handles_get(&run->handles, HANDLE_SNAPSHOT);
 }
 
 /* One that was neither committed nor undone: the lease was lost, and somebody else goes on. */

@@ -18,12 +18,12 @@
 #include "proto/base/id.h"
 #include "proto/base/log.h"
 #include "worker/step/backup.h"
+#include "worker/step/engine_backup.h"
 #include "worker/step/gone.h"
 #include "worker/step/point_meta.h"
 #include "worker/step/strays.h"
 
 enum {
-    END_LIMIT_MS = 30 * 60 * 1000,
     CHECKPOINT_LIMIT_MS = 60 * 1000,
     BASE_POINTS_MAX = 32, /* so many points back a checkpoint is looked for */
 };
@@ -92,19 +92,24 @@ static void forget_base(struct backup *b)
 /* --- Asking ----------------------------------------------------------------------------------- */
 
 /* The VM may be held by a backup that an earlier attempt asked for, and that the engine began only
- * now. */
+ * now. And a guest that is frozen does not wait with us: thaw, wait, freeze, ask again. */
 static char *ask_until_free(struct task_run *run, struct backup *b, struct ovirt_backup_spec *spec,
                             struct err *err)
 {
     const struct engine_conf *conf = engine_session_conf(run->session);
     int64_t until_ms = clock_mono_ms(run->clock) + conf->busy_budget_ms;
     struct backoff wait = BACKOFF(conf->busy_min_ms, conf->busy_max_ms);
-    spec->no_wait = run->offer->attempt > 1;
+    bool again = run->offer->attempt > 1, freeze = b->frozen != NULL;
+    spec->no_wait = again || freeze;
     char *id = ovirt_backup_begin(run->session, b->vm.id, spec, err);
     while (!id && spec->no_wait && err->code == ERR_ENGINE_BUSY &&
            clock_mono_ms(run->clock) < until_ms) {
         struct err stop = ERR_INIT;
-        if (!strays_end_backups(run, &stop) || !run_sleep(run, backoff_next_ms(&wait), &stop)) {
+        if (freeze)
+            (void)backup_end_freeze(run, b);
+        if ((again && !strays_end_backups(run, &stop)) ||
+            !run_sleep(run, backoff_next_ms(&wait), &stop) ||
+            (freeze && !step_quiesce(run, &stop))) {
             *err = stop;
             return NULL;
         }
@@ -112,6 +117,22 @@ static char *ask_until_free(struct task_run *run, struct backup *b, struct ovirt
         id = ovirt_backup_begin(run->session, b->vm.id, spec, err);
     }
     return id;
+}
+
+static bool can_be_hybrid(const struct backup *b)
+{
+    return engine_version_cmp(&b->site.version, 4, 5, 0) >= 0;
+}
+
+struct named {
+    struct task_run *run;
+    const char *vm_id;
+};
+
+static void named_snapshot(void *ctx, const char *snapshot_id)
+{
+    const struct named *n = ctx;
+    engine_snapshot_handle(n->run, n->vm_id, snapshot_id);
 }
 
 static bool ask(struct task_run *run, struct backup *b, const char *from, bool consistent,
@@ -128,15 +149,19 @@ static bool ask(struct task_run *run, struct backup *b, const char *from, bool c
                                      .from_checkpoint = from,
                                      .disk_ids = disks,
                                      .disk_count = b->plan_count,
-                                     .consistent = consistent};
+                                     .consistent = consistent,
+                                     .legacy = !b->hybrid && can_be_hybrid(b)};
     run_handle_set(run, HANDLE_BACKUP, wanted);
     SCOPED_FREE char *id = ask_until_free(run, b, &spec, err);
     if (!id)
         return false; /* the handle stays: nobody knows whether it is there */
     if (strcmp(id, wanted) != 0)
         run_handle_set(run, HANDLE_BACKUP, id);
-    return ovirt_backup_wait_ready(run->session, b->vm.id, id,
-                                   run->settings->snapshot_wait_s * 1000, ret, err);
+    struct named named = {.run = run, .vm_id = b->vm.id};
+    struct ovirt_backup_wait how = {.limit_ms = run->settings->snapshot_wait_s * 1000,
+                                    .on_snapshot = named_snapshot,
+                                    .ctx = &named};
+    return ovirt_backup_wait_ready(run->session, b->vm.id, id, &how, ret, err);
 }
 
 /* The engine will not take the request as it is. */
@@ -171,15 +196,23 @@ static void warn_full(struct task_run *run, const char *disk, const char *why)
              disk ? "disk " : "the VM", disk ? disk : "", why);
 }
 
-/* Ask for all that is wished for, then for less: first without what seems to be in the way. */
+/* Ask for all that is wished for, then for less: first without what seems to be in the way. The
+ * engine freezes the guest itself, but not so for a hybrid backup that anybody could be sure. */
 static bool ask_down(struct task_run *run, struct backup *b, char **from, struct ovirt_backup *ret,
                      struct err *err)
 {
     bool runs = strcmp(b->vm.status, "down") != 0;
-    bool consistent = runs && b->opts.quiesce != WIRE_QUIESCE_OFF;
+    bool consistent = runs && b->opts.quiesce != WIRE_QUIESCE_OFF && !b->hybrid;
     for (;;) {
-        if (ask(run, b, *from, consistent, ret, err)) {
-            b->quiesced = !runs || (consistent && !ret->of_snapshot);
+        b->quiesced = false;
+        if (b->hybrid && !step_quiesce(run, err))
+            return false;
+        bool asked = ask(run, b, *from, consistent, ret, err);
+        if (b->hybrid && !backup_judge_freeze(run, b, asked, err))
+            return false;
+        if (asked) {
+            if (!b->hybrid)
+                b->quiesced = !runs || (consistent && !ret->snapshot);
             return true;
         }
         struct err why = *err;
@@ -189,7 +222,7 @@ static bool ask_down(struct task_run *run, struct backup *b, char **from, struct
         if (!step_finalize(run, err))
             return false;
         bool broken = *from && (is_refusal(&why) || is_broken(run, b, *from));
-        if (*from && (broken || !consistent)) {
+        if (*from && (broken || !(consistent || b->hybrid))) {
             warn_full(run, NULL, why.message);
             free(TAKE(*from));
             forget_base(b);
@@ -201,7 +234,7 @@ static bool ask_down(struct task_run *run, struct backup *b, char **from, struct
             consistent = false;
         } else {
             *err = why;
-            return b->opts.quiesce != WIRE_QUIESCE_REQUIRE || !is_failure(&why)
+            return b->hybrid || b->opts.quiesce != WIRE_QUIESCE_REQUIRE || !is_failure(&why)
                        ? false
                        : err_wrap(err,
                                   "with quiesce=require a guest that cannot be frozen fails it");
@@ -299,6 +332,26 @@ enum probe_answer probe_begin(struct task_run *run, struct err *err)
     return probe_stands(run, err);
 }
 
+/* From this checkpoint, or in full. `from` is taken over. */
+static bool begin(struct task_run *run, struct backup *b, char *from, struct err *err)
+{
+    struct ovirt_backup ready = {0};
+    bool ok = ask_down(run, b, &from, &ready, err) && choose_disks(run, b, ready.id, err);
+    if (ok) {
+        b->checkpoint = TAKE(ready.to_checkpoint);
+        b->snapshot_ms = ready.time_ms;
+        log_info("backup_begun", LOG_STR("backup", ready.id), LOG_STR("from", from),
+                 LOG_STR("to", b->checkpoint), LOG_STR("snapshot", ready.snapshot));
+        if (b->hybrid && !ready.snapshot)
+            run_warn(run, "not-hybrid", NULL,
+                     "the engine took no snapshot for the backup, as it does below compatibility "
+                     "level 4.7: it is read from the running disks");
+    }
+    ovirt_backup_done(&ready);
+    free(from);
+    return ok;
+}
+
 bool step_begin(struct task_run *run, struct err *err)
 {
     struct backup *b = run->state;
@@ -308,33 +361,38 @@ bool step_begin(struct task_run *run, struct err *err)
     char *from = choose_base(run, b, &why);
     if (!from && why)
         warn_full(run, NULL, why);
-    struct ovirt_backup ready = {0};
-    bool ok = ask_down(run, b, &from, &ready, err) && choose_disks(run, b, ready.id, err);
-    if (ok) {
-        b->checkpoint = TAKE(ready.to_checkpoint);
-        b->snapshot_ms = ready.time_ms;
-        log_info("backup_begun", LOG_STR("backup", ready.id), LOG_STR("from", from),
-                 LOG_STR("to", b->checkpoint));
-    }
-    ovirt_backup_done(&ready);
-    free(from);
-    return ok || gone_explain(run, NULL, err);
+    return begin(run, b, from, err) || gone_explain(run, NULL, err);
+}
+
+bool backup_begin_full(struct task_run *run, struct backup *b, const char *why, struct err *err)
+{
+    if (!undo_begin(run, err))
+        return false;
+    warn_full(run, NULL, why);
+    forget_base(b);
+    for (size_t i = 0; i < b->plan_count; i++)
+        b->plan[i].by_changes = false;
+    return begin(run, b, NULL, err);
 }
 
 bool step_finalize(struct task_run *run, struct err *err)
 {
+    struct backup *b = run->state;
     const char *id = handles_get(&run->handles, HANDLE_BACKUP);
-    if (!id)
-        return true;
-    SCOPED_FREE char *backup = xstrdup(id);
-    if (handles_hold_disks(&run->handles))
-        return err_set(err, ERR_CONFLICT, 0,
-                       "backup %s cannot be ended while its disks are open in image transfers",
-                       backup);
-    if (!ovirt_backup_end(run->session, run->offer->vm, backup, END_LIMIT_MS, err))
-        return err_wrap(err, "backup of VM %s", run->offer->vm);
-    run_handle_drop(run, HANDLE_BACKUP);
-    return true;
+    if (id) {
+        SCOPED_FREE char *backup = xstrdup(id);
+        if (handles_hold_disks(&run->handles))
+            return err_set(err, ERR_CONFLICT, 0,
+                           "backup %s cannot be ended while its disks are open in image transfers",
+                           backup);
+        if (!engine_backup_end(run, run->offer->vm, backup, engine_snapshot_handle, run, err))
+            return err_wrap(err, "backup of VM %s", run->offer->vm);
+        run_handle_drop(run, HANDLE_BACKUP);
+    }
+    /* A freeze that a dead attempt asked for may come late. */
+    if (id && b->hybrid && b->opts.quiesce != WIRE_QUIESCE_OFF && thaw_may_be_due(run))
+        thaw_in_case(run, run->offer->vm);
+    return engine_snapshots_remove(run, err);
 }
 
 /* The checkpoint is no point's, so it goes too where the engine removes the newest one; others wait
@@ -342,6 +400,7 @@ bool step_finalize(struct task_run *run, struct err *err)
 bool undo_begin(struct task_run *run, struct err *err)
 {
     struct backup *b = run->state;
+    (void)backup_end_freeze(run, b);
     if (!step_finalize(run, err))
         return false;
     struct err why = ERR_INIT;

@@ -99,7 +99,7 @@ bool check_not_locked(const struct ovirt_vm *vm, const struct ovirt_disk *d, str
 bool check_cbt(const struct wire_backup_opts *opts, const struct ovirt_vm *vm, const char *obstacle,
                struct err *err)
 {
-    return opts->path != WIRE_PATH_CBT || !obstacle ||
+    return (opts->path != WIRE_PATH_CBT && opts->path != WIRE_PATH_HYBRID) || !obstacle ||
            err_set(err, ERR_UNSUPPORTED, 0,
                    "VM %s cannot be backed up by the engine's checkpoints: %s", vm->name, obstacle);
 }

@@ -11,6 +11,7 @@
 #include "worker/ovirt/snapshot.h"
 #include "worker/ovirt/transfer.h"
 #include "worker/ovirt/vm.h"
+#include "worker/step/engine_backup.h"
 #include "worker/step/holders.h"
 #include "worker/step/made.h"
 #include "worker/step/strays.h"
@@ -62,17 +63,27 @@ static bool clean_backup(struct task_run *run, const struct wire_leftover *l, st
         return err_set(err, ERR_BAD_MESSAGE, 0, "a backup needs a VM and an id");
     struct ovirt_backup found = {0};
     if (!ovirt_backup_get(run->session, l->vm, l->id, &found, err)) {
-        bool gone = err->code == ERR_NOT_FOUND;
-        if (gone)
-            err_clear(err);
-        return gone;
+        if (err->code != ERR_NOT_FOUND)
+            return false;
+        err_clear(err);
+        return engine_snapshots_remove(run, err); /* of an earlier attempt of this clean-up */
     }
     bool ours = marker_is_ours(found.description, run->offer->cleanup_task);
     ovirt_backup_done(&found);
     if (!ours)
         return err_set(err, ERR_REFUSED, 0, "backup %s of VM %s is not one of task %s", l->id,
                        l->vm, run->offer->cleanup_task);
-    return ovirt_backup_end(run->session, l->vm, l->id, DETACH_LIMIT_MS, err);
+    /* What the engine took for it is held as long as it is there: the backup is forgotten. */
+    return engine_backup_end(run, l->vm, l->id, engine_snapshot_handle, run, err) &&
+           engine_snapshots_remove(run, err);
+}
+
+static bool clean_backup_snapshot(struct task_run *run, const struct wire_leftover *l,
+                                  struct err *err)
+{
+    if (!l->vm || !l->id)
+        return err_set(err, ERR_BAD_MESSAGE, 0, "a backup's snapshot needs a VM and an id");
+    return engine_snapshot_remove(run, l->vm, l->id, err);
 }
 
 /* Take the disk off the proxy. The VM that owns the disk is not a proxy of it: never from there. */
@@ -229,9 +240,16 @@ static const struct {
 } kinds[] = {
     /* In the order in which they must go: transfers and attachments hold snapshots and disks, a
      * clone that is being made holds its snapshot. */
-    {"transfer", clean_transfer}, {"attachment", clean_attachment}, {"backup", clean_backup},
-    {"clone", clean_clone},       {"snapshot", clean_snapshot},     {"vm", clean_vm},
-    {"disk", clean_disk},         {"session", clean_session},       {"part", clean_part},
+    {"transfer", clean_transfer},
+    {"attachment", clean_attachment},
+    {"backup", clean_backup},
+    {"backup-snapshot", clean_backup_snapshot},
+    {"clone", clean_clone},
+    {"snapshot", clean_snapshot},
+    {"vm", clean_vm},
+    {"disk", clean_disk},
+    {"session", clean_session},
+    {"part", clean_part},
 };
 
 /* True when it is gone, or not ours to remove. */
@@ -261,6 +279,15 @@ static void keep_holds(struct task_run *run, const bool *listed)
         if (holds && !listed[i])
             leftovers_add(&run->left, l->kind, l->vm, l->id);
     }
+}
+
+/* Taken by the engine for a backup that was to be cleaned up, and not gone yet. */
+static void keep_engine_snapshots(struct task_run *run)
+{
+    const struct wire_handle *h;
+    for (size_t i = 0; (h = handles_next(&run->handles, HANDLE_BACKUP_SNAPSHOT, i)); i++)
+        leftovers_add(&run->left, "backup-snapshot", h->value,
+                      h->name + strlen(HANDLE_BACKUP_SNAPSHOT));
 }
 
 /* Once the snapshot has gone no disk of it can be attached any more: one that was in the very
@@ -306,5 +333,6 @@ bool step_cleanup(struct task_run *run, struct err *err)
         }
     }
     keep_holds(run, listed);
+    keep_engine_snapshots(run);
     return !err_is_set(err) && look_again(run, err);
 }

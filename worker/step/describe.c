@@ -7,9 +7,9 @@
 bool step_describe(struct task_run *run, struct err *err)
 {
     struct backup *b = run->state;
-    const char *snapshot = handles_get(&run->handles, HANDLE_SNAPSHOT);
+    const char *snapshot = backup_snapshot(run);
     buf_done(&b->ovf);
-    if (b->by_cbt ? !ovirt_vm_ovf(&b->vm, &b->ovf, err)
+    if (!snapshot ? !ovirt_vm_ovf(&b->vm, &b->ovf, err)
                   : !ovirt_snapshot_ovf(run->session, b->vm.id, snapshot, &b->ovf, err))
         return gone_explain(run, snapshot, err);
     json_decref(b->vm_json);

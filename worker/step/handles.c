@@ -70,6 +70,15 @@ static bool has_prefix(const char *text, const char *prefix)
     return strncmp(text, prefix, strlen(prefix)) == 0;
 }
 
+const struct wire_handle *handles_next(const struct handles *h, const char *prefix, size_t skip)
+{
+    for (size_t i = 0; i < h->count; i++) {
+        if (has_prefix(h->v[i].name, prefix) && skip-- == 0)
+            return &h->v[i];
+    }
+    return NULL;
+}
+
 bool handles_hold_disks(const struct handles *h)
 {
     for (size_t i = 0; i < h->count; i++) {
@@ -126,6 +135,11 @@ struct wire_leftovers handles_leftovers(const struct handles *h, const char *vm)
     const char *backup = handles_get(h, HANDLE_BACKUP);
     if (backup)
         leftovers_add(&l, "backup", vm, backup);
+    for (size_t i = 0; i < h->count; i++) {
+        if (has_prefix(h->v[i].name, HANDLE_BACKUP_SNAPSHOT))
+            leftovers_add(&l, "backup-snapshot", h->v[i].value,
+                          h->v[i].name + strlen(HANDLE_BACKUP_SNAPSHOT));
+    }
     for (size_t i = 0; i < h->count; i++) {
         if (has_prefix(h->v[i].name, HANDLE_CLONE))
             leftovers_add(&l, "clone", h->v[i].value, h->v[i].name + strlen(HANDLE_CLONE));

@@ -11,6 +11,7 @@
  *   "attachment.<disk>"    id of the proxy VM that this disk is attached to
  *   "transfer.<disk>"      id of the image transfer that this disk is open in
  *   "backup"               id of the engine's own backup of the VM (may not be there yet)
+ *   "backup-snapshot.<id>" id of the VM on which the engine took this snapshot for our backup
  *   "part.<n>"             the session, "<task>.<fence>", in which another worker copies the n-th
  *                          part of a backup, and the point that it commits
  *   "vm"                   id of a VM that a restore made
@@ -33,22 +34,23 @@
 
 #include "proto/wire/message.h"
 
-#define HANDLE_SESSION    "session"
-#define HANDLE_SNAPSHOT   "snapshot"
-#define HANDLE_QUIESCED   "quiesced"
-#define HANDLE_POINT      "point"
-#define HANDLE_ATTACHMENT "attachment." /* + disk id */
-#define HANDLE_TRANSFER   "transfer."   /* + disk id */
-#define HANDLE_BACKUP     "backup"
-#define HANDLE_PART       "part." /* + number */
-#define HANDLE_VM         "vm"
-#define HANDLE_DISK       "disk." /* + number */
-#define HANDLE_RESTORED   "restored"
-#define HANDLE_PATH       "path"
-#define HANDLE_CLONE      "clone." /* + name */
-#define HANDLE_EXPORT     "export"
-#define HANDLE_JOB        "job"
-#define HANDLE_EXPORTED   "exported"
+#define HANDLE_SESSION         "session"
+#define HANDLE_SNAPSHOT        "snapshot"
+#define HANDLE_QUIESCED        "quiesced"
+#define HANDLE_POINT           "point"
+#define HANDLE_ATTACHMENT      "attachment." /* + disk id */
+#define HANDLE_TRANSFER        "transfer."   /* + disk id */
+#define HANDLE_BACKUP          "backup"
+#define HANDLE_BACKUP_SNAPSHOT "backup-snapshot." /* + snapshot id */
+#define HANDLE_PART            "part."            /* + number */
+#define HANDLE_VM              "vm"
+#define HANDLE_DISK            "disk." /* + number */
+#define HANDLE_RESTORED        "restored"
+#define HANDLE_PATH            "path"
+#define HANDLE_CLONE           "clone." /* + name */
+#define HANDLE_EXPORT          "export"
+#define HANDLE_JOB             "job"
+#define HANDLE_EXPORTED        "exported"
 
 struct handles {
     struct wire_handle *v;
@@ -65,6 +67,10 @@ const char *handles_get2(const struct handles *h, const char *prefix, const char
 void handles_set(struct handles *h, const char *name, const char *value);
 /* Nothing happens when it is not there. */
 void handles_drop(struct handles *h, const char *name);
+
+/* The first handle whose name begins with `prefix`, after `skip` others; NULL = there is none.
+ * Borrowed until the next set or drop. */
+const struct wire_handle *handles_next(const struct handles *h, const char *prefix, size_t skip);
 
 /* Some disk is attached to a proxy or open in a transfer. */
 bool handles_hold_disks(const struct handles *h);

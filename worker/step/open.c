@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The image transfers of the disks that are read by them. */
+#include <string.h>
+
 #include "proto/base/log.h"
 #include "worker/copy/transfer.h"
 #include "worker/step/backup_copy.h"
@@ -56,12 +58,14 @@ bool backup_open_disk(struct task_run *run, const struct backup *b, struct backu
            err_wrap(err, "disk %s", d->disk->id);
 }
 
-bool step_open(struct task_run *run, struct err *err)
+static bool open_all(struct task_run *run, struct backup *b, bool *ret_no_changes, struct err *err)
 {
-    struct backup *b = run->state;
     for (size_t i = 0; i < b->plan_count; i++) {
         struct backup_disk *d = &b->plan[i];
-        if (d->path != BACKUP_ATTACH && backup_is_ours(d) && !backup_open_disk(run, b, d, err))
+        if (d->path == BACKUP_ATTACH || !backup_is_ours(d))
+            continue;
+        *ret_no_changes = d->by_changes;
+        if (!backup_open_disk(run, b, d, err))
             return false;
     }
     return true;
@@ -71,6 +75,23 @@ static void forget_all(struct backup *b)
 {
     for (size_t i = 0; i < b->plan_count; i++)
         disk_transfer_forget(&b->plan[i].transfer);
+}
+
+/* A bitmap that the host does not find shows only now: of a hybrid backup, and of a VM that is
+ * down, it is looked for when the transfer opens. The disk cannot be read of that backup then. */
+bool step_open(struct task_run *run, struct err *err)
+{
+    struct backup *b = run->state;
+    bool no_changes = false;
+    if (open_all(run, b, &no_changes, err))
+        return true;
+    struct err why = *err;
+    if (!no_changes || why.code != ERR_ENGINE_FAULT || !run_check(run, &(struct err)ERR_INIT) ||
+        !(b->hybrid || strcmp(b->vm.status, "down") == 0))
+        return false;
+    err_clear(err);
+    return undo_open(run, err) && backup_begin_full(run, b, why.message, err) &&
+           open_all(run, b, &no_changes, err);
 }
 
 bool undo_open(struct task_run *run, struct err *err)

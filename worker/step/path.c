@@ -34,6 +34,14 @@ static const char *cbt_obstacle(const struct path_facts *f)
     return f->can_cbt ? NULL : f->cbt_obstacle ? f->cbt_obstacle : unknown;
 }
 
+/* What cbt has not: a snapshot on the VM, a merge, and what becomes of both. */
+static const char *hybrid_obstacle(const struct path_facts *f)
+{
+    return f->asked == WIRE_PATH_HYBRID
+               ? cbt_obstacle(f)
+               : "taken only when it is asked for: the engine takes and merges a snapshot for it";
+}
+
 const char *path_cbt_obstacle(enum wire_path asked, const struct engine_version *version,
                               const char *vm_status, const struct ovirt_disks *disks)
 {
@@ -46,6 +54,8 @@ const char *path_cbt_obstacle(enum wire_path asked, const struct engine_version 
     }
     if (engine_version_cmp(version, 4, 4, 7) < 0)
         return "the engine is older than 4.4.7, which keeps backups and their states";
+    if (asked == WIRE_PATH_HYBRID && engine_version_cmp(version, 4, 5, 0) < 0)
+        return "the engine is older than 4.5, which makes hybrid backups";
     if (!vm_status || (strcmp(vm_status, "up") != 0 && strcmp(vm_status, "down") != 0))
         return "the engine makes backups of VMs that are up or down only";
     if (incremental == 0)
@@ -91,6 +101,7 @@ static const struct row {
     {BACKUP_CBT, "cbt", WIRE_PATH_CBT, 100 * MIB, cbt_obstacle, cbt_bytes},
     {BACKUP_ATTACH, "attach", WIRE_PATH_ATTACH, 150 * MIB, attach_obstacle, attach_bytes},
     {BACKUP_IMAGEIO, "imageio", WIRE_PATH_IMAGEIO, 100 * MIB, imageio_obstacle, imageio_bytes},
+    {BACKUP_HYBRID, "hybrid", WIRE_PATH_HYBRID, 100 * MIB, hybrid_obstacle, cbt_bytes},
 };
 _Static_assert(ARRAY_LEN(rows) == BACKUP_PATHS, "each path has its row");
 

@@ -8,7 +8,7 @@
  *
  * cbt is a path of the whole VM, since its disks are read as of one instant: path_cbt_obstacle()
  * answers for all of them, and where it is possible "auto" takes it. It reads all of a disk once,
- * and then what has changed, which nobody knows before.
+ * and then what has changed, which nobody knows before. hybrid is never taken by "auto".
  *
  * The rule of "auto" else: of the possible paths the first one of the table, unless another one is
  * clearly faster, which means: both have been measured in this zone (PATH_SAMPLES_MIN backups or
@@ -29,6 +29,7 @@ enum backup_path {
     BACKUP_ATTACH,  /* a device on the proxy VM */
     BACKUP_IMAGEIO, /* an image transfer */
     BACKUP_CBT,     /* an image transfer of the engine's own backup: only what changed */
+    BACKUP_HYBRID,  /* the same, of a snapshot that the engine takes and merges itself */
     BACKUP_PATHS,   /* how many there are; as a choice: none */
 };
 
@@ -67,15 +68,22 @@ struct path_choice {
     bool is_measured; /* copy_ms follows from what was measured, not from an assumption */
 };
 
-/* Why the VM with these disks cannot be backed up by the engine's backup API; NULL = it can.
- * `asked` auto wants incremental backup on for every disk (nobody but the VM's owner turns it on),
- * cbt itself for one: others are read whole. Static string. */
+/* Why the VM with these disks cannot be backed up by the engine's backup API, in the way that is
+ * asked for; NULL = it can. `asked` auto wants incremental backup on for every disk (nobody but the
+ * VM's owner turns it on), cbt itself for one: others are read whole. Static string. */
 const char *path_cbt_obstacle(enum wire_path asked, const struct engine_version *version,
                               const char *vm_status, const struct ovirt_disks *disks);
 
 void path_choose(const struct path_facts *facts, struct path_choice *ret);
 
-/* "attach", "imageio", "cbt"; "none". And back: BACKUP_PATHS for an unknown word. Static string. */
+/* By a backup of the engine's own: all disks of the VM, or none. */
+static inline bool path_is_engines(enum backup_path path)
+{
+    return path == BACKUP_CBT || path == BACKUP_HYBRID;
+}
+
+/* "attach", "imageio", "cbt", "hybrid"; "none". And back: BACKUP_PATHS for an unknown word. Static
+ * string. */
 const char *backup_path_name(enum backup_path path);
 enum backup_path backup_path_parse(const char *name);
 /* What an offer tells of the zone's rates; those of paths that are not known here are left out. */

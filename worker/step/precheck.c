@@ -121,7 +121,8 @@ static bool choose_disks(struct task_run *run, struct backup *b, bool checkpoint
                            b->vm.name, why);
         run_warn(run, "disk-skipped", d->id, "disk %s is not backed up: %s", disk_label(d), why);
     }
-    b->by_cbt = b->plan_count > 0 && b->plan[0].path == BACKUP_CBT; /* then all are */
+    b->by_cbt = b->plan_count > 0 && path_is_engines(b->plan[0].path); /* then all are */
+    b->hybrid = b->by_cbt && b->plan[0].path == BACKUP_HYBRID;
     return check_disk_count(&b->vm, b->plan_count, why, err);
 }
 

@@ -11,8 +11,7 @@
 #include "worker/step/backup.h"
 #include "worker/step/gone.h"
 
-/* Thaw; was the guest frozen at the instant of the snapshot? */
-static bool end_freeze(struct task_run *run, struct backup *b)
+bool backup_end_freeze(struct task_run *run, struct backup *b)
 {
     if (!b->frozen)
         return b->quiesced;
@@ -25,6 +24,22 @@ static bool end_freeze(struct task_run *run, struct backup *b)
     }
     b->frozen = NULL;
     return in_time;
+}
+
+bool backup_judge_freeze(struct task_run *run, struct backup *b, bool taken, struct err *err)
+{
+    bool frozen = b->frozen != NULL, required = b->opts.quiesce == WIRE_QUIESCE_REQUIRE;
+    b->quiesced = backup_end_freeze(run, b);
+    if (taken && frozen && !b->quiesced && !required)
+        run_warn(
+            run, "not-quiesced", NULL,
+            "the guest was thawed before its snapshot was done (quiesce_limit_s); the backup is "
+            "crash-consistent");
+    return !taken || b->quiesced || !required ||
+           err_set(err, ERR_QUIESCE_FAILED, 0,
+                   "the snapshot took longer than quiesce_limit_s (%" PRId64
+                   " s): the guest was thawed before it was done",
+                   run->settings->quiesce_limit_s);
 }
 
 /* Keep only the disks that really are in the snapshot, with the sizes they have there. */
@@ -108,7 +123,7 @@ static char *ask_until_free(struct task_run *run, struct backup *b, const char *
     char *id = ask(run, b, marker, err);
     while (!id && may_ask_again(run, b, start_ms + conf->busy_budget_ms, err)) {
         log_info("snapshot_waits", LOG_STR("message", err->message));
-        (void)end_freeze(run, b);
+        (void)backup_end_freeze(run, b);
         struct err stop = ERR_INIT;
         if (!run_sleep(run, backoff_next_ms(&wait), &stop) ||
             !find_asked(run, b, marker, &id, &stop) || (!id && !step_quiesce(run, &stop))) {
@@ -170,20 +185,14 @@ bool step_snapshot(struct task_run *run, struct err *err)
 {
     struct backup *b = run->state;
     bool ok = take(run, b, err);
-    bool frozen = b->frozen != NULL;
-    b->quiesced = end_freeze(run, b);
-    if (ok && frozen && !b->quiesced && b->opts.quiesce != WIRE_QUIESCE_REQUIRE)
-        run_warn(
-            run, "not-quiesced", NULL,
-            "the guest was thawed before its snapshot was done (quiesce_limit_s); the backup is "
-            "crash-consistent");
+    struct err why = ERR_INIT;
+    bool in_time = backup_judge_freeze(run, b, ok, &why);
     if (!ok)
         return gone_explain(run, NULL, err);
     run_handle_set(run, HANDLE_QUIESCED, b->quiesced ? "yes" : "no");
-    if (!b->quiesced && b->opts.quiesce == WIRE_QUIESCE_REQUIRE)
-        return err_set(err, ERR_QUIESCE_FAILED, 0,
-                       "the snapshot took longer than quiesce_limit_s (%" PRId64
-                       " s): the guest was thawed before it was done",
-                       run->settings->quiesce_limit_s);
+    if (!in_time) {
+        *err = why;
+        return false;
+    }
     return match_disks(run, b, handles_get(&run->handles, HANDLE_SNAPSHOT), err);
 }

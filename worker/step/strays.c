@@ -9,12 +9,9 @@
 #include "worker/ovirt/backup.h"
 #include "worker/ovirt/snapshot.h"
 #include "worker/ovirt/transfer.h"
+#include "worker/step/engine_backup.h"
 
-enum {
-    DETACH_LIMIT_MS = 15 * 60 * 1000,
-    CANCEL_LIMIT_MS = 15 * 60 * 1000,
-    BACKUP_LIMIT_MS = 30 * 60 * 1000
-};
+enum { DETACH_LIMIT_MS = 15 * 60 * 1000, CANCEL_LIMIT_MS = 15 * 60 * 1000 };
 
 /* --- Attachments ------------------------------------------------------------------------------ */
 /* Borrowed from the journal. */
@@ -175,14 +172,18 @@ static bool is_in(const struct ovirt_backup_disks *disks, const char *id)
     return false;
 }
 
-static bool end_transfers_of_backup(struct task_run *run, const char *backup, struct err *err)
+static bool end_transfers_of_backup(struct task_run *run, const struct ovirt_backup *backup,
+                                    struct err *err)
 {
     struct ovirt_open_transfers open = {0};
     struct ovirt_backup_disks disks = {0};
     bool others = true;
-    bool ok = has_snapshots(run, &others, err) &&
-              (others || (ovirt_backup_disks(run->session, run->offer->vm, backup, &disks, err) &&
-                          ovirt_transfers_open(run->session, &open, err)));
+    /* A hybrid one has the disks' exclusive locks: it alone is read. */
+    bool ok = backup->snapshot || has_snapshots(run, &others, err);
+    others = others && !backup->snapshot;
+    ok = ok &&
+         (others || (ovirt_backup_disks(run->session, run->offer->vm, backup->id, &disks, err) &&
+                     ovirt_transfers_open(run->session, &open, err)));
     for (size_t i = 0; ok && i < open.count; i++) {
         const struct ovirt_open_transfer *t = &open.v[i];
         if (t->is_upload || !is_in(&disks, t->disk_id) || is_own(run, t->id))
@@ -209,8 +210,9 @@ bool strays_end_backups(struct task_run *run, struct err *err)
         if (!marker_is_ours(b->description, run->offer->task) ||
             marker_fence(b->description) >= run->fence)
             continue;
-        ok = end_transfers_of_backup(run, b->id, err) &&
-             ovirt_backup_end(run->session, run->offer->vm, b->id, BACKUP_LIMIT_MS, err);
+        ok = end_transfers_of_backup(run, b, err) &&
+             engine_backup_end(run, run->offer->vm, b->id, engine_snapshot_handle, run, err) &&
+             engine_snapshots_remove(run, err);
         if (ok)
             log_info("stray_backup_ended", LOG_STR("backup", b->id));
     }

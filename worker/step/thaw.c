@@ -186,7 +186,7 @@ bool thaw_may_be_due(const struct task_run *run)
     const struct wire_journal *journal = &run->offer->journal;
     for (size_t i = 0; i < journal->count; i++) {
         if (strcmp(journal->v[i].step, "quiesce") == 0 ||
-            strcmp(journal->v[i].step, "snapshot") == 0)
+            strcmp(journal->v[i].step, "begin") == 0 || strcmp(journal->v[i].step, "snapshot") == 0)
             return true;
     }
     return false;

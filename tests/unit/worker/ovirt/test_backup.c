@@ -29,6 +29,14 @@
     "{\"id\":\"" ID "\",\"phase\":\"ready\",\"to_checkpoint_id\":\"" TO                            \
     "\",\"creation_date\":1767630835851}"
 
+#define SNAPSHOT "ffffffff-0000-4000-8000-000000000001"
+#define HYBRID(phase)                                                                              \
+    "{\"id\":\"" ID "\",\"phase\":\"" phase "\",\"to_checkpoint_id\":\"" TO                        \
+    "\",\"creation_date\":1767630835851,\"modification_date\":1767630835999,"                      \
+    "\"snapshot\":{\"id\":\"" SNAPSHOT "\"}}"
+
+static const struct ovirt_backup_wait patience = {.limit_ms = 60000};
+
 static char *begin(struct fixture *x, const char *from, bool consistent)
 {
     static const char *const disks[] = {DISK};
@@ -50,7 +58,8 @@ static void what_is_asked(void **state)
                   {"GET " ONE, 200, IS("starting"), 0},
                   {"GET " ONE, 200, READY, 0},
                   {"GET " ONE "/disks", 200,
-                   "{\"disk\":[{\"id\":\"" DISK "\",\"backup_mode\":\"incremental\"},{\"id\":\"" ID
+                   "{\"disk\":[{\"id\":\"" DISK "\",\"backup_mode\":\"incremental\","
+                   "\"provisioned_size\":\"1048576\"},{\"id\":\"" ID
                    "\",\"backup_mode\":\"full\"},{\"id\":\"" OTHER "\"}]}",
                    0},
                   {0}});
@@ -63,7 +72,7 @@ static void what_is_asked(void **state)
     json_auto_t *sent = json_loads(fake_engine_seen(x.fake, 0)->body, 0, NULL);
     assert_true(json_equal(sent, want));
     struct ovirt_backup ready = {0};
-    assert_true(ovirt_backup_wait_ready(x.session, VM, ID, 60000, &ready, &x.err));
+    assert_true(ovirt_backup_wait_ready(x.session, VM, ID, &patience, &ready, &x.err));
     assert_string_equal(ready.to_checkpoint, TO);
     assert_int_equal(ready.time_ms, 1767630835851);
     ovirt_backup_done(&ready);
@@ -71,9 +80,54 @@ static void what_is_asked(void **state)
     assert_true(ovirt_backup_disks(x.session, VM, ID, &disks, &x.err));
     assert_int_equal(disks.count, 3);
     assert_true(disks.v[0].is_incremental && !disks.v[1].is_incremental);
+    assert_true(disks.v[0].size_bytes == 1048576 && disks.v[1].size_bytes == 0);
     assert_true(disks.v[2].is_incremental); /* an engine that does not say: the transfer will */
     ovirt_backup_disks_done(&disks);
     stop(&x);
+}
+
+static void note(void *ctx, const char *snapshot_id)
+{
+    unsigned *told = ctx;
+    assert_string_equal(snapshot_id, SNAPSHOT);
+    ++*told;
+}
+
+/* Told before it is ready, and once; and the other kind is asked for by a word. */
+static void the_snapshot_that_the_engine_takes(void **state)
+{
+    (void)state;
+    struct fixture x;
+    unsigned told = 0;
+    struct ovirt_backup_wait how = {.limit_ms = 60000, .on_snapshot = note, .ctx = &told};
+    start(&x, (const struct fake_line[]){{"GET " ONE, 200, IS("initializing"), 0},
+                                         {"GET " ONE, 200, HYBRID("starting"), 0},
+                                         {"GET " ONE, 200, HYBRID("starting"), 0},
+                                         {"GET " ONE, 200, HYBRID("ready"), 0},
+                                         {0}});
+    struct ovirt_backup ready = {0};
+    assert_true(ovirt_backup_wait_ready(x.session, VM, ID, &how, &ready, &x.err));
+    assert_int_equal(told, 1);
+    assert_string_equal(ready.snapshot, SNAPSHOT);
+    assert_int_equal(ready.changed_ms, 1767630835999);
+    ovirt_backup_done(&ready);
+    stop(&x);
+
+    static const char *const disks[] = {DISK};
+    static const char *const posts[] = {"POST " LIST "?legacy=true",
+                                        "POST " LIST "?require_consistency=true&legacy=true"};
+    for (int consistent = 0; consistent < 2; consistent++) {
+        struct ovirt_backup_spec spec = {.id = ID,
+                                         .description = MARKER,
+                                         .disk_ids = disks,
+                                         .disk_count = 1,
+                                         .consistent = consistent,
+                                         .legacy = true};
+        start(&x, (const struct fake_line[]){{posts[consistent], 201, IS("initializing"), 0}, {0}});
+        SCOPED_FREE char *id = ovirt_backup_begin(x.session, VM, &spec, &x.err);
+        assert_string_equal(id, ID);
+        stop(&x);
+    }
 }
 
 /* By our id, or by our mark on an engine that chose the id; never one that is over. */
@@ -132,7 +186,7 @@ static void one_that_fails_or_goes(void **state)
         struct fixture x;
         struct ovirt_backup ready = {0};
         start(&x, (const struct fake_line[]){{"GET " ONE, 200, IS("starting"), 0}, ends[i], {0}});
-        assert_false(ovirt_backup_wait_ready(x.session, VM, ID, 60000, &ready, &x.err));
+        assert_false(ovirt_backup_wait_ready(x.session, VM, ID, &patience, &ready, &x.err));
         assert_int_equal(x.err.code, ERR_ENGINE_FAULT);
         stop(&x);
     }
@@ -220,6 +274,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_is_asked),
+        cmocka_unit_test(the_snapshot_that_the_engine_takes),
         cmocka_unit_test(a_lost_answer_is_looked_up),
         cmocka_unit_test(what_the_engine_will_not_take),
         cmocka_unit_test(one_that_fails_or_goes),

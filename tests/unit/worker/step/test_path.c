@@ -20,7 +20,7 @@ static const enum ovirt_disk_class classes[] = {
     OVIRT_DISK_ILLEGAL, OVIRT_DISK_LOCKED,  OVIRT_DISK_CHECKPOINTS,
 };
 static const enum wire_path asked[] = {WIRE_PATH_AUTO, WIRE_PATH_ATTACH, WIRE_PATH_IMAGEIO,
-                                       WIRE_PATH_CBT};
+                                       WIRE_PATH_CBT, WIRE_PATH_HYBRID};
 
 static struct path_facts facts(void)
 {
@@ -72,16 +72,22 @@ static void test_table(void **state)
     }
 }
 
+static bool is_engines_word(enum wire_path word)
+{
+    return word == WIRE_PATH_CBT || word == WIRE_PATH_HYBRID;
+}
+
 static void check_answer(const struct path_facts *f, const struct path_choice *c)
 {
     assert_non_null(c->why);
     for (int p = 0; p < BACKUP_PATHS; p++) {
         assert_true((c->why_not[p] == NULL) == ((int)c->path == p));
-        if (c->path == BACKUP_PATHS && f->asked == WIRE_PATH_AUTO)
+        bool asked_only = p == BACKUP_HYBRID && f->fit != OVIRT_DISK_FIT;
+        if (c->path == BACKUP_PATHS && f->asked == WIRE_PATH_AUTO && !asked_only)
             assert_string_equal(c->why_not[p], c->why);
     }
     if (c->path == BACKUP_PATHS) {
-        assert_true(c->fit != OVIRT_DISK_FIT || (f->asked == WIRE_PATH_CBT && !f->can_cbt));
+        assert_true(c->fit != OVIRT_DISK_FIT || (is_engines_word(f->asked) && !f->can_cbt));
         assert_int_equal(c->read_bytes, 0);
         return;
     }
@@ -94,11 +100,12 @@ static void check_answer(const struct path_facts *f, const struct path_choice *c
     if (f->has_checkpoints || f->fit == OVIRT_DISK_CHECKPOINTS)
         assert_true(c->path != BACKUP_ATTACH);
     if (!f->can_cbt)
-        assert_true(c->path != BACKUP_CBT);
+        assert_true(!path_is_engines(c->path));
     else if (f->asked == WIRE_PATH_AUTO) /* of all the VM's disks or of none */
         assert_int_equal(c->path, BACKUP_CBT);
     if (f->asked == WIRE_PATH_CBT)
         assert_int_equal(c->path, BACKUP_CBT);
+    assert_int_equal(c->path == BACKUP_HYBRID, f->asked == WIRE_PATH_HYBRID);
     if (f->asked == WIRE_PATH_ATTACH)
         assert_int_equal(c->path, BACKUP_ATTACH);
     if (f->asked == WIRE_PATH_IMAGEIO)
@@ -111,7 +118,7 @@ static void test_every_combination_has_a_whole_answer(void **state)
     static const uint64_t rates[] = {0, 1, 50 * MIB, 500 * MIB};
     static const int64_t samples[] = {0, 1, PATH_SAMPLES_MIN};
     static const uint64_t used[] = {0, 1 * GIB, 10 * GIB, 11 * GIB};
-    enum { N = 9 * 4 * 2 * 2 * 4 * 4 * 3 * 4 };
+    enum { N = 9 * 5 * 2 * 2 * 4 * 4 * 3 * 4 };
     for (unsigned n = 0; n < N; n++) {
         unsigned at = n;
         struct path_facts f = facts();
@@ -221,6 +228,9 @@ static void test_what_cbt_needs(void **state)
         {WIRE_PATH_CBT, 5, 0, "paused", 1, 0, 0, "up or down"},
         {WIRE_PATH_CBT, 5, 0, NULL, 1, 0, 0, "up or down"},
         {WIRE_PATH_CBT, 4, 6, "up", 1, 0, 0, "older than"},
+        {WIRE_PATH_HYBRID, 5, 0, "up", 1, 1, 0, NULL},
+        {WIRE_PATH_HYBRID, 4, 10, "up", 1, 0, 0, "older than 4.5"},
+        {WIRE_PATH_HYBRID, 5, 0, "up", 0, 1, 0, "off for its disks"},
     };
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
         struct ovirt_disk disks[4] = {0};

@@ -249,9 +249,39 @@ static void backups_of_earlier_attempts_are_ended(void **state)
             {"POST imagetransfers/" TRANSFER "1/cancel", 200, "{}", 0},
             {"GET imagetransfers/" TRANSFER "1", 404, NULL, 0},
             {BACKUPS "/" BACKUP "1", 200, IS("1", MARK("6"), "ready"), 0},
+            {BACKUPS "/" BACKUP "1", 200, IS("1", MARK("6"), "ready"), 0},
             {"POST vms/" FAKE_VM "/backups/" BACKUP "1/finalize", 200, "{}", 0},
             {BACKUPS "/" BACKUP "1", 200, IS("1", MARK("6"), "finalizing"), 0},
             {BACKUPS "/" BACKUP "1", 200, IS("1", MARK("6"), "succeeded"), 0},
+            {BACKUPS "/" BACKUP "1", 404, NULL, 0},
+            {0}},
+        &err));
+}
+
+#define HYBRID(phase)                                                                              \
+    "{\"id\":\"" BACKUP "1\",\"description\":\"" MARK("6") "\",\"phase\":\"" phase                 \
+                                                           "\",\"snapshot\":{\"id\":\"" SNAP       \
+                                                           "\"}}"
+
+/* It holds its disks alone, whatever snapshots there are; and its own goes with it. */
+static void a_hybrid_backup_goes_with_its_snapshot(void **state)
+{
+    (void)state;
+    struct err err = ERR_INIT;
+    assert_true(ended_backups(
+        (const struct fake_line[]){
+            {BACKUPS, 200, "{\"backup\":[" HYBRID("ready") "]}", 0},
+            {BACKUPS "/" BACKUP "1/disks", 200, "{\"disk\":[{\"id\":\"" DISK_1 "\"}]}", 0},
+            {LIST, 200, TRANSFERS(OPEN(1, DISK_1, "download", "transferring")), 0},
+            {"POST imagetransfers/" TRANSFER "1/cancel", 200, "{}", 0},
+            {"GET imagetransfers/" TRANSFER "1", 404, NULL, 0},
+            {BACKUPS "/" BACKUP "1", 200, HYBRID("ready"), 0},
+            {BACKUPS "/" BACKUP "1", 200, HYBRID("ready"), 0},
+            {"POST vms/" FAKE_VM "/backups/" BACKUP "1/finalize", 200, "{}", 0},
+            {BACKUPS "/" BACKUP "1", 200, HYBRID("finalizing"), 0},
+            {BACKUPS "/" BACKUP "1", 200, IS("1", MARK("6"), "succeeded"), 0},
+            {BACKUPS "/" BACKUP "1", 200, IS("1", MARK("6"), "succeeded"), 0},
+            {"GET vms/" FAKE_VM "/snapshots/" SNAP, 404, NULL, 0},
             {0}},
         &err));
 }
@@ -267,6 +297,8 @@ static void with_snapshots_no_transfer_is_touched(void **state)
             {"GET vms/" FAKE_VM "/snapshots", 200, SNAPSHOTS(KIND("active") "," KIND("regular")),
              0},
             {BACKUPS "/" BACKUP "1", 200, IS("1", MARK("6"), "starting"), 0},
+            {BACKUPS "/" BACKUP "1", 200, IS("1", MARK("6"), "starting"), 0},
+            {BACKUPS "/" BACKUP "1", 200, IS("1", MARK("6"), "failed"), 0},
             {BACKUPS "/" BACKUP "1", 200, IS("1", MARK("6"), "failed"), 0},
             {0}},
         &err));
@@ -283,6 +315,7 @@ int main(void)
         cmocka_unit_test(a_snapshot_that_has_gone_has_no_transfers),
         cmocka_unit_test(only_later_attempts_look),
         cmocka_unit_test(backups_of_earlier_attempts_are_ended),
+        cmocka_unit_test(a_hybrid_backup_goes_with_its_snapshot),
         cmocka_unit_test(with_snapshots_no_transfer_is_touched),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
