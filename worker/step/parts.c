@@ -28,9 +28,14 @@ bool parts_can(const struct task_run *run)
     return run->ops->take_parted != NULL;
 }
 
+static bool is_end(enum part_state state)
+{
+    return state == PART_DONE || state == PART_UNDONE;
+}
+
 bool part_has_ended(const struct part *part)
 {
-    return part->state == PART_DONE || part->state == PART_UNDONE;
+    return is_end(part->state);
 }
 
 static void pieces_done(struct wire_pieces *pieces)
@@ -89,9 +94,9 @@ static void ask(struct task_run *run, struct parts *p)
     };
     for (size_t i = 0; i < p->count; i++) {
         const struct part *part = &p->v[i];
-        if (part->state == PART_ASKED)
+        if (part->state == PART_ASKED || (part->is_silent && !part->task))
             give[question.parts.count++] = part->ask;
-        if (part->withdrawn && !part_has_ended(part))
+        if (part->is_silent || (part->withdrawn && !part_has_ended(part)))
             withdraw[question.withdraw.count++] = part->ask.n;
     }
     (void)run->ops->emit(run->ops_ctx, WIRE_PARTS, &question, false);
@@ -126,13 +131,19 @@ static void note_session(struct task_run *run, const struct part *part)
         run_handle_set(run, name, session);
 }
 
+static enum part_state state_of(const struct wire_part_state *s, enum part_state before)
+{
+    for (size_t i = 0; i < ARRAY_LEN(words); i++) {
+        if (strcmp(words[i].word, s->state) == 0)
+            return words[i].state;
+    }
+    return before;
+}
+
 static void take_state(struct task_run *run, struct part *part, const struct wire_part_state *s)
 {
     enum part_state before = part->state;
-    for (size_t i = 0; i < ARRAY_LEN(words); i++) {
-        if (strcmp(words[i].word, s->state) == 0)
-            part->state = words[i].state;
-    }
+    part->state = state_of(s, before);
     replace(&part->task, s->task);
     replace(&part->worker, s->worker);
     replace(&part->point, s->point);
@@ -159,6 +170,8 @@ static void take_answer(struct task_run *run, struct parts *p, const struct wire
             /* What has ended stays so: an older answer may come late. */
             if (!part_has_ended(&p->v[k]))
                 take_state(run, &p->v[k], s);
+            else if (p->v[k].is_silent && is_end(state_of(s, PART_ASKED)))
+                p->v[k].is_silent = false;
             p->v[k].unclean = s->cleanup_open;
         }
     }
@@ -168,6 +181,15 @@ static bool any_open(const struct parts *p)
 {
     for (size_t i = 0; i < p->count; i++) {
         if (!part_has_ended(&p->v[i]))
+            return true;
+    }
+    return false;
+}
+
+static bool any_silent(const struct parts *p)
+{
+    for (size_t i = 0; i < p->count; i++) {
+        if (p->v[i].is_silent)
             return true;
     }
     return false;
@@ -190,7 +212,7 @@ void parts_look(struct task_run *run, struct parts *p)
             take_answer(run, p, m.as);
         wire_free(&m);
     }
-    if ((any_open(p) || any_unclean(p)) && clock_mono_ms(run->clock) >= p->due_ms)
+    if ((any_open(p) || any_unclean(p) || any_silent(p)) && clock_mono_ms(run->clock) >= p->due_ms)
         ask(run, p);
 }
 
@@ -212,8 +234,10 @@ void parts_withdraw_idle(struct task_run *run, struct parts *p)
             continue;
         any = any || !part->withdrawn;
         part->withdrawn = true;
-        if (p->withdrawn_ms && now - p->withdrawn_ms >= ANSWER_MS)
+        if (p->withdrawn_ms && now - p->withdrawn_ms >= ANSWER_MS) {
             undone(part, "the coordinator has not answered");
+            part->is_silent = true;
+        }
     }
     if (!p->withdrawn_ms)
         p->withdrawn_ms = now;
@@ -243,6 +267,17 @@ bool parts_end(struct task_run *run, struct parts *p, struct err *err)
             return err_set(err, ERR_TIMEOUT, 0,
                            "the coordinator has not told within %d s that all parts have ended",
                            END_MS / 1000);
+        if (!run_sleep(run, LOOK_MS, err))
+            return false;
+    }
+}
+
+bool parts_settle(struct task_run *run, struct parts *p, struct err *err)
+{
+    for (;;) {
+        parts_look(run, p);
+        if (!any_open(p) && !any_silent(p))
+            return true;
         if (!run_sleep(run, LOOK_MS, err))
             return false;
     }

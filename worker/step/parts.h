@@ -36,6 +36,7 @@ struct part {
     int64_t bytes_done;
     char *why;      /* it is not done */
     bool withdrawn; /* we have asked for its end */
+    bool is_silent; /* undone, because nobody has answered in time: it may begin yet */
     bool is_taken;  /* by the caller: nothing of it is open any more */
     bool unclean;   /* it has ended, and a clean-up is at work on what it left behind */
 };
@@ -69,6 +70,11 @@ bool part_has_ended(const struct part *part);
  * those of run_check(); timeout when the coordinator does not say so in time: what the parts hold
  * cannot be removed then. */
 bool parts_end(struct task_run *run, struct parts *p, struct err *err);
+
+/* Wait until nothing can begin any more: the coordinator has answered for what was taken for undone
+ * because it had not. For who is about to give away what a part would write to. As long as it
+ * takes; errors: those of run_check(). */
+bool parts_settle(struct task_run *run, struct parts *p, struct err *err);
 
 /* Frees what it owns; a zeroed struct is fine. */
 void parts_done(struct parts *p);

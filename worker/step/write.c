@@ -255,8 +255,8 @@ static bool gather(struct job *job, struct err *err)
         if (count > 0 && (!restore_take_back(job->run, r, which, count, err) ||
                           !write_disks(job, which, count, err)))
             return false;
-        if (all)
-            return true;
+        if (all) /* one that begins after all would find its disks in the restored VM */
+            return parts_settle(job->run, &r->parts, err);
         /* A coordinator that is away is waited for as long as before a mutation, not longer. */
         if (!run_before_mutation(job->run, err) ||
             (count == 0 && !run_sleep(job->run, GATHER_MS, err)))

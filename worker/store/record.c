@@ -205,7 +205,7 @@ static bool decode_repo(const json_t *root, struct repo_record *r, struct err *e
     if (strcmp(type, "oxbow-repository") != 0)
         return err_set(err, ERR_STORE_CORRUPT, 0, "\"type\" is '%s'", type);
     /* The format first: a newer one may do its checksum in another way. */
-    struct incompat incompat;
+    struct incompat incompat = {0};
     if (!check_format(root, "repo.json", false, &incompat, err))
         return false;
     r->is_encrypted = incompat.is_encrypted;
@@ -492,7 +492,7 @@ static bool part_decode(const json_t *root, struct point_record *r, struct err *
 
 static bool decode_checked(struct point_record *r, const struct crypt *crypt, struct err *err)
 {
-    struct incompat incompat;
+    struct incompat incompat = {0};
     if (!check_format(r->json, "point.json", true, &incompat, err))
         return false;
     bool ok = incompat.is_encrypted == (crypt != NULL);

@@ -217,6 +217,35 @@ static void test_what_nobody_began_is_withdrawn(void **state)
     assert_false(part_has_ended(&p->parts.v[1]));
 }
 
+/* Who was silent may yet let a part begin: that is known to be over only once it has said so. */
+static void test_silence_is_not_the_end(void **state)
+{
+    struct place *p = *state;
+    struct err err = ERR_INIT;
+    give(p, 2);
+    ANSWER(p, 7, "waiting");
+    look(p);
+    parts_withdraw_idle(&p->fake.run, &p->parts);
+    p->fake.clock.now_ms += 16000;
+    parts_withdraw_idle(&p->fake.run, &p->parts);
+    assert_true(part_has_ended(&p->parts.v[0]) && part_has_ended(&p->parts.v[1]));
+    (void)asked(p);
+    p->fake.clock.now_ms += 6000;
+    look(p);
+    assert_string_equal(asked(p), "give 2 withdraw 1 2; ");
+    ANSWER(p, 7, "running", "cancelled");
+    look(p);
+    assert_true(p->parts.v[0].is_silent && p->parts.v[0].state == PART_UNDONE);
+    assert_false(p->parts.v[1].is_silent);
+    p->fake.stopped = ERR_CANCELLED;
+    assert_false(parts_settle(&p->fake.run, &p->parts, &err));
+    assert_int_equal(err.code, ERR_CANCELLED);
+    err_clear(&err);
+    ANSWER(p, 7, "failed", "cancelled");
+    assert_true(parts_settle(&p->fake.run, &p->parts, &err));
+    assert_int_equal(p->parts.v[0].state, PART_UNDONE); /* it is ours since then */
+}
+
 static void test_the_end(void **state)
 {
     struct place *p = *state;
@@ -280,13 +309,10 @@ int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
-        T(test_from_asked_to_done),
-        T(test_asks_again),
-        T(test_what_is_not_believed),
-        T(test_what_nobody_began_is_withdrawn),
-        T(test_the_end),
-        T(test_the_end_of_a_cleanup),
-        T(test_an_end_that_does_not_come),
+        T(test_from_asked_to_done),     T(test_asks_again),
+        T(test_what_is_not_believed),   T(test_what_nobody_began_is_withdrawn),
+        T(test_silence_is_not_the_end), T(test_the_end),
+        T(test_the_end_of_a_cleanup),   T(test_an_end_that_does_not_come),
         T(test_nobody_to_share_with),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
