@@ -50,6 +50,7 @@ class Nbd(Ending):
         deadline = time.monotonic() + START_S
         while not os.path.exists(self.path):
             if self.process.poll() is not None or time.monotonic() > deadline:
+                self.process.kill()
                 raise RuntimeError("qemu-nbd did not start")
             time.sleep(0.02)
 
@@ -150,6 +151,7 @@ level = INFO
             if found and "Ready for requests" in text:
                 return int(found[1])
             time.sleep(0.05)
+        self.process.kill()
         raise RuntimeError(f"the daemon did not start:\n{text}")
 
     def ask(self, method, name, body=None):
