@@ -77,6 +77,9 @@ struct target;
 struct target_ops {
     bool (*pwrite)(struct target *target, const void *buf, size_t len, uint64_t offset,
                    struct err *err);
+    /* Before anything else: a restore has so much data, in so many pieces if it goes by frames. The
+     * target may set takes_pieces and waits by that. NULL where it makes no difference. */
+    void (*expect)(struct target *target, uint64_t data_bytes, uint64_t pieces);
     /* All of the range will be written: take the room for it. Only in a restore by frames, for all
      * of its data; the last ranges may be being written already. NULL where there is no use. */
     bool (*reserve)(struct target *target, uint64_t offset, uint64_t len, struct err *err);
@@ -98,7 +101,8 @@ struct target {
     bool is_ordered;      /* takes its bytes from first to last, holes too */
     bool takes_pieces; /* small writes cost it little: it gets its data frame by frame, in the order
                           that is cheapest to read, not in long runs */
-    bool waits; /* a write takes the time of a disk: more threads than cores keep both busy */
+    bool waits; /* a write takes the time of a disk: a restore by frames has twice as many threads,
+                   which keeps both busy */
 };
 
 void target_close(struct target *target);
@@ -131,8 +135,8 @@ struct target *target_null_open(uint64_t size_bytes);
 /* ---- the pipeline --------------------------------------------------------------------------- */
 
 struct copy_opts {
-    unsigned threads; /* per disk; 0 = one more than the cores (of a restore to a target that waits
-                         for a disk: twice as many), at most 8 */
+    unsigned threads; /* per disk; 0 = one more than the cores, at most 8. A restore by frames to a
+                         target that waits has twice as many */
     void *context;    /* of the callbacks, each of which may be NULL */
     /* Called at most 5 times a second and once at the end, from the calling thread. `total` is the
      * size of what is copied; holes count as done when they are passed. */

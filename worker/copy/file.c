@@ -23,6 +23,7 @@ enum {
     SECTOR_BYTES = 512,
     BLOCK_BYTES = STORE_BLOCK_BYTES,
     WRITE_BACK_BYTES = 64 << 20,
+    PIECE_BYTES = 64 << 10, /* on average: smaller ones are too many to wait for each */
 };
 
 /* ---- what both share */
@@ -272,12 +273,24 @@ static bool target_pwrite(struct target *target, const void *buf, size_t len, ui
     return true;
 }
 
+/* Many small pieces go through the page cache, or, onto a device, in long runs: the disk would be
+ * asked too often. */
+static void target_expect(struct target *target, uint64_t data_bytes, uint64_t pieces)
+{
+    struct target_file *f = (struct target_file *)target;
+    bool are_large = data_bytes / PIECE_BYTES >= pieces;
+    if (f->raw.is_block)
+        target->takes_pieces = are_large;
+    else if (!are_large && raw_drop_direct(&f->raw))
+        target->waits = false;
+}
+
 /* With room taken beforehand, file systems let several direct writes into one file at once, and the
  * file is in few pieces. A file system that cannot do it goes without. */
 static bool target_reserve(struct target *target, uint64_t offset, uint64_t len, struct err *err)
 {
     struct target_file *f = (struct target_file *)target;
-    if (!atomic_load(&f->raw.is_direct) || atomic_load(&f->cannot_reserve))
+    if (f->raw.is_block || !atomic_load(&f->raw.is_direct) || atomic_load(&f->cannot_reserve))
         return true;
     int ret;
     do
@@ -363,6 +376,7 @@ struct target *target_file_open(const char *path, const struct target_file_opts 
                                 struct err *err)
 {
     static const struct target_ops ops = {.pwrite = target_pwrite,
+                                          .expect = target_expect,
                                           .reserve = target_reserve,
                                           .zero = target_zero,
                                           .flush = target_flush,

@@ -238,10 +238,11 @@ static unsigned thread_count(const struct job *job, unsigned most)
     if (n == 0) {
         long cores = sysconf(_SC_NPROCESSORS_ONLN);
         n = cores < 1 ? 2 : (unsigned)cores + 1;
-        if (job->target && job->target->waits)
-            n = 2 * n;
         n = n < THREADS_DEFAULT_MAX ? n : THREADS_DEFAULT_MAX;
     }
+    n = n < THREADS_MAX ? n : THREADS_MAX;
+    if (job->walk && job->target->waits)
+        n *= 2;
     if (most > 0 && n > most)
         n = most;
     if (n > job->total_bytes / THREAD_MIN_BYTES + 1)

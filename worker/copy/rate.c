@@ -287,6 +287,15 @@ static bool limited_pwrite(struct target *target, const void *buf, size_t len, u
     return true;
 }
 
+static void limited_expect(struct target *target, uint64_t data_bytes, uint64_t pieces)
+{
+    struct target *inner = ((struct target_limited *)target)->inner;
+    if (inner->ops->expect)
+        inner->ops->expect(inner, data_bytes, pieces);
+    target->takes_pieces = inner->takes_pieces;
+    target->waits = inner->waits;
+}
+
 static bool limited_reserve(struct target *target, uint64_t offset, uint64_t len, struct err *err)
 {
     struct target *inner = ((struct target_limited *)target)->inner;
@@ -322,6 +331,7 @@ static void limited_close_target(struct target *target)
 struct target *target_limited_open(struct target *inner, const struct rate_gate *gate)
 {
     static const struct target_ops ops = {.pwrite = limited_pwrite,
+                                          .expect = limited_expect,
                                           .reserve = limited_reserve,
                                           .zero = limited_zero,
                                           .flush = limited_flush,

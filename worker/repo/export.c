@@ -26,8 +26,7 @@ static const struct argp_option options[] = {
     {"format", OPT_FORMAT, "raw|qcow2", 0, "Of the new image; default raw", 0},
     {"overwrite", OPT_OVERWRITE, NULL, 0,
      "Write onto a raw image or a block device that exists and is large enough", 0},
-    {"threads", OPT_THREADS, "N", 0,
-     "Default: one more than the processors, or twice as many, at most 8", 0},
+    {"threads", OPT_THREADS, "N", 0, "Default: one more than the processors, at most 8", 0},
     {0},
 };
 

@@ -97,32 +97,36 @@ bool frame_check(const uint8_t *bytes, size_t len, struct frame_header *ret_head
            err_set(err, ERR_STORE_CORRUPT, 0, "wrong checksum");
 }
 
-static bool unseal(struct frame_coder *coder, uint8_t *bytes, const struct frame_header *header,
-                   struct err *err)
+/* Decrypt what stands behind the public key to `out`, which may be its place. */
+static bool unseal(struct frame_coder *coder, const uint8_t *bytes,
+                   const struct frame_header *header, uint8_t *out, struct err *err)
 {
-    uint8_t *public = bytes + FRAME_HEADER_BYTES, *text = public + CRYPT_PUBLIC_BYTES;
+    const uint8_t *public = bytes + FRAME_HEADER_BYTES, *text = public + CRYPT_PUBLIC_BYTES;
     if (!coder->has_envelope || memcmp(coder->envelope.public, public, CRYPT_PUBLIC_BYTES) != 0)
         coder->has_envelope = envelope_find(coder->crypt, public, &coder->envelope);
     return (coder->has_envelope &&
             envelope_open(coder->crypt, &coder->envelope, header->salt,
                           (struct crypt_aad){bytes, FRAME_AAD_BYTES}, text,
-                          header->stored_len - CRYPT_PUBLIC_BYTES, text, header->tag)) ||
+                          header->stored_len - CRYPT_PUBLIC_BYTES, out, header->tag)) ||
            err_set(err, ERR_STORE_CORRUPT, 0, "is not authentic");
 }
 
 bool frame_decode(struct frame_coder *coder, uint8_t *bytes, const struct frame_header *header,
                   uint8_t *raw, struct err *err)
 {
-    const uint8_t *stored = bytes + FRAME_HEADER_BYTES;
+    uint8_t *stored = bytes + FRAME_HEADER_BYTES;
     size_t len = header->stored_len;
     if (header->is_sealed != (coder->crypt != NULL))
         return err_set(err, ERR_STORE_CORRUPT, 0, "is %ssealed in a repository that is %s",
                        header->is_sealed ? "" : "not ", coder->crypt ? "encrypted" : "not");
     if (header->is_sealed) {
-        if (!unseal(coder, bytes, header, err))
-            return false;
         stored += CRYPT_PUBLIC_BYTES;
         len -= CRYPT_PUBLIC_BYTES;
+        bool is_raw = header->codec == FRAME_RAW;
+        if (!unseal(coder, bytes, header, is_raw ? raw : stored, err))
+            return false;
+        if (is_raw)
+            return true;
     }
     if (header->codec == FRAME_RAW)
         memcpy(raw, stored, header->raw_len);

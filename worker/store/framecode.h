@@ -26,6 +26,7 @@ size_t frame_encode(struct frame_coder *coder, int zstd_level, const struct enve
  */
 bool frame_check(const uint8_t *bytes, size_t len, struct frame_header *ret_header,
                  struct err *err);
-/* From checked bytes to `raw` of header->raw_len. Decrypts in place: the crypt can restore. */
+/* From checked bytes, which it may decrypt in place, to `raw` of header->raw_len. The crypt can
+ * restore. */
 bool frame_decode(struct frame_coder *coder, uint8_t *bytes, const struct frame_header *header,
                   uint8_t *raw, struct err *err);

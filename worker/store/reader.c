@@ -131,6 +131,11 @@ uint64_t store_reader_data(const struct store_reader *reader)
     return reader->map.data_blocks * STORE_BLOCK_BYTES;
 }
 
+uint64_t store_reader_pieces(const struct store_reader *reader)
+{
+    return reader->map.n_records;
+}
+
 /* ---- the map */
 
 struct page_request {

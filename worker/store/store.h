@@ -397,6 +397,8 @@ void store_reader_free(struct store_reader *reader);
 uint64_t store_reader_size(const struct store_reader *reader);
 /* Bytes of it that are not a hole, in whole blocks. */
 uint64_t store_reader_data(const struct store_reader *reader);
+/* In how many pieces the data lies in the repository, each of one frame. */
+uint64_t store_reader_pieces(const struct store_reader *reader);
 
 /* Which parts of [offset, offset + len) hold data. Appends to `out` (the caller empties it); the
  * result covers the range exactly. Data extents are multiples of STORE_BLOCK_BYTES but for a cut at

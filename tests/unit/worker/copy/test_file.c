@@ -270,6 +270,56 @@ static void test_block_device(void **state)
     free(data);
 }
 
+/* A disk with data in pieces of a size, restored onto a device full of other things. */
+static void restore_onto_device(struct fixture *f, struct store *store, size_t piece,
+                                bool by_frames)
+{
+    const size_t size = 24 * MIB;
+    char id[32], device[32];
+    (void)snprintf(id, sizeof id, "device.%zu", piece);
+    uint8_t *data = xcalloc(1, size), *got = xaligned(4096, size);
+    for (size_t at = 0; at < size; at += 2 * piece)
+        fill_text(data + at, piece, at + 1);
+    struct disk_image image = {.id = "d", .data = data, .size = size};
+    MUST(backup_image(store, id, &image, NULL, NULL, &f->err), &f->err);
+    memset(got, 0xee, size);
+    MUST(file_write_atomic(AT_FDCWD, f->path, got, size, 0600, &f->err), &f->err);
+    int loop = loop_attach(f->path, 0, device);
+    assert_true(loop >= 0);
+    SCOPED(store_point) struct store_point *point = store_point_open(store, id, &f->err);
+    MUST(point, &f->err);
+    SCOPED(store_reader) struct store_reader *reader = store_disk_open(point, "d", &f->err);
+    MUST(reader, &f->err);
+    struct target *t = target_file_open(device, NULL, &f->err);
+    MUST(t, &f->err);
+    MUST(copy_restore(reader, t, NULL, NULL, &f->err), &f->err);
+    assert_int_equal(t->takes_pieces, by_frames);
+    target_close(t);
+    SCOPED(source) struct source *s = source_file_open(device, NULL, &f->err);
+    MUST(s, &f->err);
+    MUST(s->ops->pread(s, got, size, 0, &f->err), &f->err);
+    assert_memory_equal(got, data, size);
+    (void)close(loop);
+    free(data);
+    free(got);
+}
+
+static void test_restore_onto_a_device(void **state)
+{
+    struct fixture *f = *state;
+    char device[32];
+    free(make_file(f, 3 * MIB));
+    int loop = loop_attach(f->path, 0, device);
+    if (loop < 0)
+        skip();
+    (void)close(loop);
+    SCOPED_FREE char *repo = xasprintf("%s/repo", f->dir);
+    SCOPED(store) struct store *store = store_init(repo, NULL, &f->err);
+    MUST(store, &f->err);
+    restore_onto_device(f, store, MIB, true);
+    restore_onto_device(f, store, 12 * KIB, false); /* in long runs */
+}
+
 /* Bytes of the device that are in the page cache. */
 static size_t cached_bytes(const char *device, size_t size)
 {
@@ -381,6 +431,7 @@ int main(void)
         T(test_target_zeroes),
         T(test_file_to_file),
         T(test_block_device),
+        T(test_restore_onto_a_device),
         T(test_block_devices_are_read_past_the_page_cache),
         T(test_a_cut_sector_is_an_error),
     };

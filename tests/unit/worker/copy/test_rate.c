@@ -325,6 +325,11 @@ static bool count_pwrite(struct target *t, const void *buf, size_t len, uint64_t
     return true;
 }
 
+static void count_expect(struct target *t, uint64_t data_bytes, uint64_t pieces)
+{
+    t->takes_pieces = t->waits = data_bytes > pieces;
+}
+
 static bool count_reserve(struct target *t, uint64_t offset, uint64_t len, struct err *err)
 {
     (void)offset;
@@ -362,6 +367,7 @@ static void test_a_target_behind_a_gate(void **state)
 {
     (void)state;
     static const struct target_ops ops = {.pwrite = count_pwrite,
+                                          .expect = count_expect,
                                           .reserve = count_reserve,
                                           .zero = count_zero,
                                           .flush = count_flush,
@@ -376,6 +382,11 @@ static void test_a_target_behind_a_gate(void **state)
     assert_ptr_equal(target_limited_open(&c.target, &other), &c.target);
     struct target *t = target_limited_open(&c.target, &gate);
     assert_true(t->is_zero);
+    assert_false(t->takes_pieces);
+    t->ops->expect(t, 2, 1);
+    assert_true(t->takes_pieces && t->waits);
+    t->ops->expect(t, 1, 1);
+    assert_false(t->takes_pieces || t->waits);
     uint8_t *buf = xcalloc(1, 8 * MIB);
     int64_t start = atomic_load(&clock.mono_ms);
     assert_true(t->ops->zero(t, 0, 64 * MIB, &err));   /* costs no bandwidth */
