@@ -59,6 +59,7 @@ struct event { /* on its way to the coordinator */
 struct run {
     bool used, is_listing, is_cleanup, is_part, stop, asked;
     char task[ID_BYTES], of[ID_BYTES], vm[32];
+    char asked_id[ID_BYTES]; /* of the claim that asks */
     int64_t attempt, fence, seq, valid_until_ms, asked_ms;
     int work; /* steps left */
     /* A part: the main task's fence. A main task: bits of its parts, by number. */
@@ -401,12 +402,13 @@ static void step(struct world *w, const struct world_worker *k, struct run *r, c
     renew(w, r);
 }
 
-static void claim(struct world *w, struct world_worker *k, const char *task, int64_t attempt,
-                  int64_t fence)
+/* Returns the message id, borrowed. */
+static const char *claim(struct world *w, struct world_worker *k, const char *task, int64_t attempt,
+                         int64_t fence)
 {
     const struct wire_claim c = {
         .task = S(task), .worker = S(k->name), .attempt = attempt, .fence = fence};
-    memcpy(k->claims[k->claim_count++ % 64], post(w, WIRE_CLAIM, &c), ID_BYTES);
+    return memcpy(k->claims[k->claim_count++ % 64], post(w, WIRE_CLAIM, &c), ID_BYTES);
 }
 
 /* Whether an answer is to a claim of this process, not of one before it. */
@@ -468,7 +470,7 @@ static void take_offer(struct world *w, struct world_worker *k)
     }
     k->claiming = true;
     k->claim_ms = now(w);
-    claim(w, k, o->task, o->attempt, 0);
+    (void)claim(w, k, o->task, o->attempt, 0);
 }
 
 static struct run *free_slot(struct world_worker *k)
@@ -563,7 +565,8 @@ static void hear(struct world *w, struct world_worker *k)
 {
     for (int i = 0; i < k->control_count; i++) {
         const struct wire_message *m = &k->control[i].m;
-        bool ours = is_ours(k, k->control[i].correlation_id);
+        const char *answers = k->control[i].correlation_id;
+        bool ours = is_ours(k, answers);
         const struct wire_grant *g = m->as;
         const struct wire_deny *d = m->as;
         const struct wire_stop *s = m->as;
@@ -580,8 +583,9 @@ static void hear(struct world *w, struct world_worker *k)
             struct run *r = &k->runs[n];
             if (!r->used)
                 continue;
+            /* A grant that came twice is no answer to a later question. */
             if (m->type == WIRE_GRANT && strcmp(r->task, g->task) == 0 && r->fence == g->fence &&
-                r->asked) {
+                r->asked && answers && strcmp(answers, r->asked_id) == 0) {
                 r->valid_until_ms = r->asked_ms + LEASE_MS;
                 r->asked = false;
             } else if (m->type == WIRE_DENY && strcmp(r->task, d->task) == 0 &&
@@ -850,7 +854,7 @@ static void worker_turn(struct world *w, struct world_worker *k)
     } else if (!r->asked || now(w) - r->asked_ms > 20000) {
         r->asked = true;
         r->asked_ms = now(w);
-        claim(w, k, r->task, r->attempt, r->fence);
+        memcpy(r->asked_id, claim(w, k, r->task, r->attempt, r->fence), ID_BYTES);
     }
 }
 
