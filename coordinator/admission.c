@@ -169,7 +169,8 @@ static bool next_waiting(struct core *core, struct place *place, size_t zone, en
 {
     const char *zone_name = core->conf->zones[zone].name;
     *ret = NULL;
-    if (!place->parts_read &&
+    bool anybody = place->running < place->slots; /* could take one */
+    if (!place->parts_read && anybody &&
         !ledger_task_waiting_parts(core->ledger, zone_name, lane_name(lane), core->now_ms,
                                    PARTS_AT_ONCE, &place->parts, err))
         return false;
