@@ -25,8 +25,7 @@ static enum task_state state_of(struct bed *bed, const struct hold *h)
 static void workers_come(struct bed *bed, int count)
 {
     for (int i = 1; i <= count; i++) {
-        char name[8];
-        snprintf(name, sizeof name, "w%d", i);
+        SCOPED_FREE char *name = xasprintf("w%d", i);
         bed_presence(bed, name, "dc1", 4);
     }
 }
@@ -615,8 +614,7 @@ static void the_next_attempt_waits_for_the_parts(void **state)
         bed_copying(bed, &one, i, 3);
         bed_copying(bed, &two, i, 3);
         for (int w = 2; w <= 4; w++) {
-            char name[8];
-            snprintf(name, sizeof name, "w%d", w);
+            SCOPED_FREE char *name = xasprintf("w%d", w);
             bed_presence(bed, name, "dc1", 4);
         }
     }
