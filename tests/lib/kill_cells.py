@@ -38,9 +38,18 @@ class Scenario:
     ends_early = False
     prepares_traced = False  # a dry run's trace begins before prepare()
     has_file_points = True
+    task_gate = None  # points.py: what the process that runs this kind passes, and no other
 
     def __init__(self, tables):
         self.steps = tables[self.kind]
+
+    def is_trace(self, trace):
+        """Of the process that went through the steps?"""
+        return any(name in self.steps for name, _ in trace.steps)
+
+    def user(self, cell):
+        """A pattern of who makes the calls of these steps."""
+        return f"^{cell.zone}-"
 
     def wants(self, point):
         """Is it this scenario's, of those that its steps pass?"""
@@ -54,6 +63,7 @@ class Scenario:
 
 
 CHECKPOINT_STEPS = ("begin", "open", "close", "finalize", "rotate")  # of a backup of the engine's own
+SHARE_STEPS = ("share", "gather", "drop-parts")  # of a backup by several workers
 TRANSFER_STEPS = ("map", "open", "close")  # of a backup; they do nothing for small disks by attach
 
 
@@ -63,8 +73,7 @@ class Backup(Scenario):
 
     def __init__(self, tables):
         super().__init__(tables)
-        self.steps = [step for step in self.steps
-                      if step not in TRANSFER_STEPS and step not in CHECKPOINT_STEPS]
+        self.steps = [step for step in self.steps if step not in TRANSFER_STEPS + CHECKPOINT_STEPS + SHARE_STEPS]
 
     def vm(self, cell):
         return cell.next_vm()
@@ -76,10 +85,10 @@ class Backup(Scenario):
 
     def judge(self, cell, run):
         judge = cell.judge
-        task, outcome, wrong = judge.main_task(run.client, self.kind)
+        task, outcome, wrong = judge.main_task(run.client, "backup")
+        run.task = task
         if not task:
             return wrong
-        run.task = task
         wrong += judge.one_point(task, outcome)
         if not wrong:
             wrong += judge.point_data(run.vm, outcome["point"])[0]
@@ -143,6 +152,79 @@ class BackupByHybrid(BackupByCheckpoint):
         self.steps = ["begin", "finalize"]
 
 
+class Wide:
+    """By both workers. The first one has the task: the other is started when it has been taken, and
+    before the first call of `hold` is made; and has its part before the first one goes on to its own."""
+    share = "--workers=2"
+    own = "/(diskattachments|imagetransfers)$"
+
+    def begin(self, cell, tag):
+        main, other = cell.workers
+        if not main.is_running():
+            main.start()
+        other.end()
+        rules = {f"{cell.zone}-hold": self.hold, f"{cell.zone}-own": self.own}
+        for name, path in rules.items():
+            cell.lab.sandbox.add_fault(name=name, user=f"^{main.user}", method="POST", path=path,
+                                       action="hold", when="before")
+        try:
+            run = self.ask(cell, tag)
+            wait_for("the main worker has the task", HIT_S, lambda: cell.lab.sandbox.fired(f"{cell.zone}-hold"))
+            other.start()
+            cell.await_workers()
+            cell.lab.sandbox.remove_fault(f"{cell.zone}-hold")
+            wait_for("the other worker has its part", HIT_S, lambda: cell.part_has_begun(run) or cell.points.hit())
+        finally:
+            for name in rules:
+                cell.lab.sandbox.remove_fault(name)
+        return run
+
+
+class Part(Wide):
+    """The other worker's part: of the kind `kind`."""
+
+    def is_trace(self, trace):
+        return self.kind in trace.kinds
+
+    def user(self, cell):
+        return f"^{cell.workers[1].user}"
+
+
+class WideBackup(Wide, Backup):
+    """Only the steps that have to do with that."""
+    name, hold = "wide", "/snapshots$"
+
+    def __init__(self, tables):
+        super().__init__(tables)
+        self.steps = list(SHARE_STEPS)
+
+    def ask(self, cell, tag):
+        vm = self.vm(cell)
+        return Run(cell.lab.ox("backup", vm["name"], "--zone", cell.zone, "--path", self.path, self.share, name=tag),
+                   "backup", vm=vm)
+
+    def judge(self, cell, run):
+        wrong = super().judge(cell, run)
+        return wrong + (cell.judge.no_parts(run.task["id"]) if run.task else [])
+
+
+class BackupPart(Part, WideBackup):
+    name = kind = "backup-part"
+    task_gate = "event=task_started kind=backup-part"
+
+    def __init__(self, tables):
+        super().__init__(tables)
+        self.steps = [step for step in tables[self.kind] if step not in TRANSFER_STEPS]
+
+
+class BackupPartByTransfer(BackupPart):
+    name, path = "backup-part-by-transfer", "imageio"
+
+    def __init__(self, tables):
+        super().__init__(tables)
+        self.steps = ["open", "close"]
+
+
 class Restore(Scenario):
     name = kind = "restore"
 
@@ -154,14 +236,14 @@ class Restore(Scenario):
         name = f"{vm['name']}-{tag[-8:]}"
         point = cell.points_of_vm[vm["name"]]
         return Run(cell.lab.ox("restore", point, "--name", name, "--zone", cell.zone, *more, name=tag),
-                   self.kind, vm=vm, name=name, point=point)
+                   "restore", vm=vm, name=name, point=point)
 
     def judge(self, cell, run):
         judge = cell.judge
-        task, outcome, wrong = judge.main_task(run.client, self.kind)
+        task, outcome, wrong = judge.main_task(run.client, "restore")
+        run.task = task
         if not task:
             return wrong
-        run.task = task
         state = cell.lab.sandbox.state()
         made = [vm for vm in state["vms"] if vm["name"] == run.name]
         if len(made) != 1 or task["state"] != "succeeded":
@@ -214,6 +296,35 @@ class Upload(Restore):
 
     def begin(self, cell, tag, *more):
         return super().begin(cell, tag, "--path=imageio", *more)
+
+
+class WideRestore(Wide, Restore):
+    """Only the step that has to do with that."""
+    name, hold, more = "wide-restore", "/api/vms$", ()
+
+    def __init__(self, tables):
+        super().__init__(tables)
+        self.steps = ["share"]
+
+    def ask(self, cell, tag):
+        return Restore.begin(self, cell, tag, self.share, *self.more)
+
+
+class RestorePart(Part, WideRestore):
+    name = kind = "restore-part"
+    task_gate = "event=task_started kind=restore-part"
+
+    def __init__(self, tables):
+        super().__init__(tables)
+        self.steps = [step for step in tables[self.kind] if step not in TRANSFER_STEPS]
+
+
+class RestorePartByUpload(RestorePart):
+    name, more = "restore-part-by-upload", ("--path=imageio",)
+
+    def __init__(self, tables):
+        super().__init__(tables)
+        self.steps = ["open", "close"]
 
 
 class Export(Scenario):
@@ -432,6 +543,8 @@ class Undo(Scenario):
     """A task is cancelled, and takes back what it has done."""
     exit_code = 6
     prepares_traced = True
+    role = "main"  # of the task that stands still, and is told to stop
+    main_kind = None  # where the steps are another task's
 
     def __init__(self, tables):
         self.other = self.of(tables)
@@ -440,10 +553,10 @@ class Undo(Scenario):
 
     def prepare(self, cell):
         self.other.prepare(cell)
-        cell.points.arm("", self.stop_at)
+        cell.points.arm(self.task_gate or "", self.stop_at)
         run = self.other.begin(cell, f"{cell.zone}-undo-{cell.number}")
         wait_for("there is something to take back", HIT_S, cell.points.hit)
-        task = next(t["id"] for t in cell.lab.ledger.tasks(run.request()) if t["role"] == "main")
+        task = next(t["id"] for t in cell.lab.ledger.tasks(run.request()) if t["role"] == self.role)
         cell.lab.ox("cancel", run.request(), name=f"{cell.zone}-cancel-{cell.number}")
         told = f"event=task_stopped task={task} "
         wait_for("it is told to stop", END_S, lambda: any(
@@ -456,9 +569,10 @@ class Undo(Scenario):
         return cell.undone
 
     def judge(self, cell, run):
-        run.task, _, wrong = cell.judge.main_task(run.client, self.kind)
+        run.task, _, wrong = cell.judge.main_task(run.client, self.main_kind or self.kind)
         if not run.task:
             return wrong
+        wrong += cell.judge.no_parts(run.task["id"])
         if run.task["state"] != "cancelled":
             wrong.append(f"the task {run.task['state']}: {run.task['err_message']}")
         wrong += [f"a restore point of a cancelled task: {p}" for p in
@@ -474,6 +588,69 @@ class Undo(Scenario):
 class UndoOfBackup(Undo):
     name, of = "undo-of-backup", Backup
     stop_at = "event=step_done step=copy "
+
+
+class UndoOfWide(Undo):
+    """Another worker has copied its part."""
+    name, of = "undo-of-wide", WideBackup
+    stop_at = "event=part_taken "
+
+    def __init__(self, tables):
+        super().__init__(tables)
+        self.steps = ["undo-share"]
+
+
+class UndoOfPart(Undo):
+    """A part is told to stop since its main task is."""
+    role = "part"
+
+    def __init__(self, tables):
+        super().__init__(tables)
+        self.task_gate = self.other.task_gate
+
+    def is_trace(self, trace):
+        return self.other.is_trace(trace)
+
+    def user(self, cell):
+        return self.other.user(cell)
+
+
+class UndoOfBackupPart(UndoOfPart):
+    name, of, main_kind = "undo-of-backup-part", BackupPart, "backup"
+    stop_at = "event=step_done step=copy "
+
+
+class UndoOfPartByTransfer(UndoOfPart):
+    name, of, main_kind = "undo-of-part-by-transfer", BackupPartByTransfer, "backup"
+    stop_at = "event=step_done step=open "
+
+    def __init__(self, tables):
+        super().__init__(tables)
+        self.steps = ["undo-open"]
+
+
+class UndoOfRestorePart(UndoOfPart):
+    name, of, main_kind = "undo-of-restore-part", RestorePart, "restore"
+    stop_at = "event=step_done step=attach "
+
+
+class UndoOfPartByUpload(UndoOfPart):
+    name, of, main_kind = "undo-of-part-by-upload", RestorePartByUpload, "restore"
+    stop_at = "event=step_done step=open "
+
+    def __init__(self, tables):
+        super().__init__(tables)
+        self.steps = ["undo-open"]
+
+
+class UndoOfWideRestore(Undo):
+    """Another worker has filled its disks, or does."""
+    name, of = "undo-of-wide-restore", WideRestore
+    stop_at = "event=step_done step=write "
+
+    def __init__(self, tables):
+        super().__init__(tables)
+        self.steps = ["undo-share"]
 
 
 class UndoOfRestore(Undo):
@@ -509,6 +686,19 @@ class UndoOfCheckpoint(Undo):
         return point.step == "undo-begin"
 
 
+class CleanupOfWide(CleanupOfBackup):
+    """Only what removes another worker's part."""
+    name = "cleanup-of-wide"
+    stop_at = "event=part_taken "
+
+    def __init__(self, tables):
+        super().__init__(tables)
+        self.other = WideBackup(tables)
+
+    def wants(self, point):
+        return not point.in_engine and not point.what.startswith(("POST", "DELETE"))
+
+
 class CleanupOfExport(Cleanup):
     name = "cleanup-of-export"
     stop_at = "event=step_done step=clone "
@@ -524,10 +714,13 @@ class UndoOfExport(Undo):
 
 
 # Those of kinds that this worker knows.
-SCENARIO_CLASSES = [Backup, MappedBackup, BackupByTransfer, BackupByCheckpoint, BackupByHybrid, Restore, Upload, RestoreAndStart,
+SCENARIO_CLASSES = [Backup, MappedBackup, BackupByTransfer, BackupByCheckpoint, BackupByHybrid, Restore, Upload,
+                    RestoreAndStart, WideBackup, BackupPart, BackupPartByTransfer, WideRestore, RestorePart, RestorePartByUpload,
                     UndoOfBackup, UndoOfMap, UndoOfTransfer, UndoOfCheckpoint, UndoOfRestore, UndoOfUpload,
-                    CleanupOfBackup, CleanupOfTransfer, CleanupOfCheckpoint, CleanupOfHybrid, CleanupOfRestore, Inventory, Plan, List,
-                    Sweep, Prune, Verify, Export, UndoOfExport, CleanupOfExport]
+                    UndoOfWide, UndoOfBackupPart, UndoOfPartByTransfer, UndoOfWideRestore, UndoOfRestorePart,
+                    UndoOfPartByUpload, CleanupOfBackup, CleanupOfWide, CleanupOfTransfer, CleanupOfCheckpoint,
+                    CleanupOfHybrid, CleanupOfRestore, Inventory, Plan, List, Sweep, Prune, Verify, Export, UndoOfExport,
+                    CleanupOfExport]
 
 
 def scenarios(tables):
@@ -670,14 +863,14 @@ class Cell:
         wait_for(f"the workers of {self.zone} serve", 60, up)
 
     # --- One case ---
-    def arm(self, point, fault):
+    def arm(self, scenario, point, fault):
         """Returns what lets go of who stands at the point."""
         rule = f"{self.zone}-{self.number}"
         if not point.in_engine:
             self.points.arm(point.gate, point.regex, point.let_pass)
         else:
             self.lab.sandbox.add_fault(
-                name=rule, user=f"^{self.zone}-", method=point.method, path=point.path,
+                name=rule, user=scenario.user(self), method=point.method, path=point.path,
                 skip=point.skip, when="after" if point.when == "during" else "before",
                 action="hold" if fault in GOES_ON or point.when == "late" else "hang")
 
@@ -705,6 +898,10 @@ class Cell:
         rows = self.lab.ledger.rows("SELECT * FROM task WHERE zone = ? AND state = 'running' "
                                     "ORDER BY n DESC LIMIT 1", self.zone)
         return rows[0] if rows else None
+
+    def part_has_begun(self, run):
+        return any(t["role"] == "part" and t["state"] != "waiting" and t["worker"]
+                   for t in self.lab.ledger.tasks(run.request()))
 
     def await_takeover(self):
         """Until the task that was hit has another owner, or has ended."""
@@ -757,7 +954,7 @@ class Cell:
         """(what it came to, takeover time). Raises CaseFailed."""
         self.number += 1
         scenario.prepare(self)
-        rule, release = self.arm(point, fault)
+        rule, release = self.arm(scenario, point, fault)
         try:
             run = scenario.begin(self, f"{self.zone}-{self.number:04}")
             victim = self.await_hit(scenario, point, rule, run)

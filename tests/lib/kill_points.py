@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 ID = r"[0-9a-f-]{36}"
 CALL = re.compile(r"event=engine_request method=(\S+) path=(\S+) status=(-?\d+)")
+TASK = re.compile(r"event=task_started kind=(\S+) ")
 STARTED = re.compile(r"event=(step|undo)_started step=(\S+)$")
 ENDED = re.compile(r"event=(step_done|step_failed|undo_ended) step=(\S+)")
 FILE = re.compile(r"^(before|failed) (create|mkdir|link|rename|unlink|fsync) (\S+)$")
@@ -84,10 +85,13 @@ class Trace:
     def __init__(self, lines):
         self.steps = []  # (name, [entry...]) in order
         self.changes = 0  # calls to the engine that change something
+        self.kinds = set()  # of the tasks that it ran
         current = None
         for line in lines:
             started, ended = STARTED.search(line), ENDED.search(line)
-            call, file = CALL.search(line), FILE.match(line)
+            call, file, task = CALL.search(line), FILE.match(line), TASK.search(line)
+            if task:
+                self.kinds.add(task.group(1))
             if started:
                 current = []
                 undo = "undo-" if started.group(1) == "undo" else ""
@@ -139,15 +143,18 @@ def call_points(scenario, step, gate, call, name, in_step, in_run):
     yield Point(scenario, step, name, "after", gate=gate, regex=logged, let_pass=in_step)
 
 
-def points_of(scenario, trace):
+def points_of(scenario, trace, task_gate=None):
     """Every point of a traced run. Between two calls that change files there is one state only, so
-    each has a 'before', and those have an 'after' that decide something (link) or are the last."""
-    run = Names()
+    each has a 'before', and those have an 'after' that decide something (link) or are the last.
+    `task_gate`: where other workers pass the same steps at the same time, what only this run's
+    process passes first; then its points are counted from there on, and not from their step."""
+    run, passed_in_run = Names(), Names()
     for step, entries in trace.steps:
         undo, step_name = step.startswith("undo-"), step.removeprefix("undo-")
-        gate = f"event={'undo' if undo else 'step'}_started step={step_name}$"
-        yield Point(scenario, step, "start", "", regex=gate)
-        names, passed = Names(), Names()
+        started = f"event={'undo' if undo else 'step'}_started step={step_name}$"
+        gate = task_gate or started
+        yield Point(scenario, step, "start", "", gate=task_gate or "", regex=started)
+        names, passed = Names(), passed_in_run if task_gate else Names()
         last = ([e for e in entries if e.kind == "file" and e.changes] or [None])[-1]
         for e in entries:
             if e.kind == "call":
@@ -167,5 +174,5 @@ def points_of(scenario, trace):
                 if when == "before" or e.operation == "link" or e is last:
                     yield Point(scenario, step, name, when, gate,
                                 f"^{when} {e.operation} {pattern}", count)
-        yield Point(scenario, step, "end", "",
+        yield Point(scenario, step, "end", "", gate=task_gate or "",
                     regex=f"event={'undo_ended' if undo else 'step_done'} step={step_name} ")

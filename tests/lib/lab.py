@@ -422,6 +422,9 @@ copy:
   disks_at_once: {disks_at_once}
   threads_per_disk: {disks_at_once}
   map_min_mib: {map_min_mib}
+parts:
+  min_mib: 1
+  align_mib: 4
 lease:
   presence_s: 1
   claim_s: 4
