@@ -45,4 +45,8 @@ bool backup_wait_device(struct task_run *run, struct backup_disk *d, struct err 
 bool backup_open_disk(struct task_run *run, const struct backup *b, struct backup_disk *d,
                       struct err *err);
 
+/* From now on a part that has not been done cannot commit any more, if it has not by then. */
+bool backup_revoke_part(struct task_run *run, const struct part *part, bool *ret_committed,
+                        struct err *err);
+
 void backup_take_stats(struct task_run *run, struct backup *b);

@@ -113,8 +113,8 @@ static void drop_handles(struct task_run *run)
     }
 }
 
-/* Of this attempt and of earlier ones. */
-static bool delete_points(struct task_run *run, struct err *err)
+/* Of this attempt and of earlier ones. `all_ended`: and no other will come. */
+static bool delete_points(struct task_run *run, bool all_ended, struct err *err)
 {
     size_t deleted = 0;
     if (!run_before_mutation(run, err) ||
@@ -122,17 +122,44 @@ static bool delete_points(struct task_run *run, struct err *err)
         return false;
     if (deleted > 0)
         log_info("parts_deleted", LOG_U64("points", deleted));
-    drop_handles(run);
+    if (all_ended)
+        drop_handles(run);
     return true;
+}
+
+bool backup_revoke_part(struct task_run *run, const struct part *part, bool *ret_committed,
+                        struct err *err)
+{
+    *ret_committed = false;
+    if (!part->task || part->fence <= 0)
+        return true; /* nobody has begun it */
+    SCOPED_FREE char *session = xasprintf("%s.%" PRId64, part->task, part->fence);
+    return (run_before_mutation(run, err) &&
+            store_session_revoke(run->store, session, ret_committed, err)) ||
+           err_wrap(err, "revoke session %s of a part", session);
+}
+
+/* Whoever believes to have one still must not leave a point that nobody waits for. */
+static void revoke_undone(struct task_run *run, const struct backup *b)
+{
+    for (size_t i = 0; i < b->parts.count; i++) {
+        struct err err = ERR_INIT;
+        bool committed = false;
+        if (b->parts.v[i].state == PART_UNDONE &&
+            !backup_revoke_part(run, &b->parts.v[i], &committed, &err))
+            log_err(LOG_LEVEL_WARN, "part_not_revoked", &err);
+    }
 }
 
 /* They hold the snapshot. */
 static bool end_all(struct task_run *run, struct backup *b, struct err *err)
 {
     bool ok = parts_end(run, &b->parts, err);
+    if (!err_is_set(err))
+        revoke_undone(run, b);
     struct err one = ERR_INIT;
     if (!err_is_set(err) || err->code == ERR_TIMEOUT) {
-        if (!delete_points(run, &one)) {
+        if (!delete_points(run, ok, &one)) {
             err_keep_first(err, &one);
             ok = false;
         }

@@ -156,6 +156,21 @@ static bool take_over(struct task_run *run, struct backup *b, const struct part 
 
 /* ---- all parts */
 
+/* One that has committed, and did not live to tell, is as good as any. */
+static bool settle(struct task_run *run, struct part *part, struct err *err)
+{
+    bool committed = false;
+    if (!backup_revoke_part(run, part, &committed, err))
+        return false;
+    if (!committed)
+        return true;
+    log_info("part_committed_after_all", LOG_I64("part", part->ask.n), LOG_STR("why", part->why));
+    free(part->point);
+    part->point = xasprintf("%s.%" PRId64, part->task, part->fence);
+    part->state = PART_DONE;
+    return true;
+}
+
 /* Every part that has ended: into the session, or on the list. */
 static bool take_ended(struct task_run *run, struct backup *b, struct todo *todo, struct err *err)
 {
@@ -164,6 +179,8 @@ static bool take_ended(struct task_run *run, struct backup *b, struct todo *todo
         if (part->is_taken || !part_has_ended(part))
             continue;
         part->is_taken = true;
+        if (part->state == PART_UNDONE && !settle(run, part, err))
+            return false;
         if (part->state == PART_DONE) {
             if (!take_over(run, b, part, todo, err))
                 return false;
