@@ -17,11 +17,11 @@
  *   "vm"                   id of a VM that a restore made
  *   "disk.<n>"             id of the n-th disk that a restore made
  *   "restored"             id of the VM that a restore made, once it is complete and the user's
- *   "clone.<name>"         id of the VM that an export cloned under that name; "*" = it may be
- * there "export"               file name of the OVA that the engine was asked for last; "-" in a
- * domain "job"                  id of the engine's job that writes it "exported"             where
- * the VM is, once that is done "path"                 how a restore fills its disks, and why so:
- * for people
+ *   "clone.<name>"         id of the VM that an export cloned by that name; "*" = it may be there
+ *   "export"               file name of the OVA that the engine was asked for last; "-" in a domain
+ *   "job"                  id of the engine's job that writes it
+ *   "exported"             where the VM is, once that is done
+ *   "path"                 how a restore fills its disks, and why so: for people
  *
  * A handle is set before the thing it names can be forgotten, and dropped when the thing is proved
  * to be gone. So at the end of a run the handles of things (not session, quiesced, point, restored,
