@@ -159,6 +159,10 @@ static bool add(struct core *core, struct request *r, const struct task *t,
                 const struct wire_offer *offer, const struct wire_part *part, struct err *err)
 {
     bool backup = strcmp(t->kind, "backup") == 0;
+    /* A long list of disks would not fit beside the pieces, which say which ones are meant. */
+    struct wire_restore_opts restore =
+        offer->restore ? *offer->restore : (struct wire_restore_opts){0};
+    restore.disks = (struct wire_strings){0};
     const struct work_spec spec = {
         .role = TASK_PART,
         .kind = backup ? "backup-part" : "restore-part",
@@ -171,7 +175,7 @@ static bool add(struct core *core, struct request *r, const struct task *t,
         .part_n = part->n,
         .offer = {.part = (struct wire_part *)(uintptr_t)part,
                   .backup = offer->backup,
-                  .restore = offer->restore},
+                  .restore = offer->restore ? &restore : NULL},
     };
     SCOPED_TASK struct task made = {0};
     if (!work_add(core, r, &spec, &made, err))

@@ -82,6 +82,13 @@ void bed_restart(struct bed *bed)
     open_desk(bed);
 }
 
+static bool restarts_always;
+
+void bed_restart_always(bool always)
+{
+    restarts_always = always;
+}
+
 /* --- What is sent --- */
 static void keep(struct bed *bed, const struct outgoing *m)
 {
@@ -169,6 +176,8 @@ enum desk_verdict bed_feed(struct bed *bed, bool is_request, const struct bed_pr
     if (verdict == DESK_FATAL)
         fail_msg("%s", why->message);
     bed_commit(bed);
+    if (restarts_always)
+        bed_restart(bed);
     return verdict;
 }
 

@@ -54,6 +54,8 @@ void bed_free(struct bed *bed);
 DEFINE_SCOPED(bed, bed_free);
 /* Close the desk and the ledger, open them again, reconnect: a restart. */
 void bed_restart(struct bed *bed);
+/* From now on, in all beds: a restart after each message. Leases begin anew each time. */
+void bed_restart_always(bool always);
 void bed_wait(struct bed *bed, int64_t ms); /* time passes, then one turn */
 void bed_turn(struct bed *bed);             /* one batch without messages */
 void bed_commit(struct bed *bed);           /* end a batch that desk_begin() began */
