@@ -4,6 +4,7 @@
  * one point by reference, whoever deletes and collects meanwhile; and nobody takes a part for a
  * whole VM.
  */
+#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -285,6 +286,66 @@ static void a_parts_piece_of_the_parent_is_kept(void **state)
     teardown(&s);
 }
 
+/* ---- from many threads */
+
+enum { THREADS = 4 };
+
+struct keeper {
+    struct scene *s;
+    struct writing *w;
+    const struct source *one, *two;
+    size_t nth;
+    struct err err;
+};
+
+/* Every THREADSth quarter of a MiB: from one part, from the other, or of its own. */
+static void *keep_some(void *arg)
+{
+    struct keeper *k = arg;
+    const size_t step = MIB / 4;
+    struct store_stream *stream = store_stream_begin(k->w->session, &k->err);
+    bool ok = stream != NULL;
+    for (size_t at = k->nth * step; ok && at < IMAGE_BYTES; at += THREADS * step) {
+        size_t len = IMAGE_BYTES - at < step ? IMAGE_BYTES - at : step;
+        const struct source *from = at < 2 * MIB ? NULL : at < 4 * MIB ? k->one : k->two;
+        ok = from ? store_stream_keep_from(stream, k->w->disk, from->reader, at, len, NULL, &k->err)
+                  : store_stream_write(stream, k->w->disk, at, k->s->image.data + at, len, &k->err);
+    }
+    store_stream_end(stream);
+    return NULL;
+}
+
+static void many_threads_keep_from_the_same_parts(void **state)
+{
+    (void)state;
+    struct scene s;
+    struct store_stats one_stats, two_stats, whole;
+    struct keeper keepers[THREADS];
+    pthread_t threads[THREADS];
+    setup(&s);
+    write_part(&s, "part-one.1", 2 * MIB, 4 * MIB, &one_stats);
+    write_part(&s, "part-two.1", 4 * MIB, IMAGE_BYTES, &two_stats);
+    struct source one = open_source(&s, "part-one.1"), two = open_source(&s, "part-two.1");
+    struct writing w = begin_writing(&s, "main.1", NULL, NULL);
+    for (size_t i = 0; i < THREADS; i++) {
+        keepers[i] = (struct keeper){.s = &s, .w = &w, .one = &one, .two = &two, .nth = i};
+        assert_int_equal(pthread_create(&threads[i], NULL, keep_some, &keepers[i]), 0);
+    }
+    for (size_t i = 0; i < THREADS; i++) {
+        assert_int_equal(pthread_join(threads[i], NULL), 0);
+        MUST(!err_is_set(&keepers[i].err), &keepers[i].err);
+    }
+    close_source(&one);
+    close_source(&two);
+    commit(&s, &w, &whole);
+    assert_int_equal(whole.read_bytes,
+                     2 * MIB + one_stats.read_bytes + two_stats.read_bytes); /* each once */
+    delete_parts(&s, 2);
+    (void)collect(&s);
+    check(&s, "main.1");
+    teardown(&s);
+}
+
 /* ---- what others do meanwhile */
 
 static void a_part_may_go_once_it_is_kept_from(void **state)
@@ -553,6 +614,7 @@ int main(void)
         cmocka_unit_test(a_key_that_only_writes_puts_parts_together),
         cmocka_unit_test(nothing_is_stored_twice_and_all_is_counted),
         cmocka_unit_test(a_parts_piece_of_the_parent_is_kept),
+        cmocka_unit_test(many_threads_keep_from_the_same_parts),
         cmocka_unit_test(a_part_may_go_once_it_is_kept_from),
         cmocka_unit_test(a_part_that_went_before_is_told_as_lost),
         cmocka_unit_test(what_a_part_stored_is_found_again),
