@@ -544,6 +544,7 @@ class Undo(Scenario):
     exit_code = 6
     prepares_traced = True
     role = "main"  # of the task that stands still, and is told to stop
+    stop_gate = ""  # what it passes before, and no other
     main_kind = None  # where the steps are another task's
 
     def __init__(self, tables):
@@ -553,7 +554,7 @@ class Undo(Scenario):
 
     def prepare(self, cell):
         self.other.prepare(cell)
-        cell.points.arm(self.task_gate or "", self.stop_at)
+        cell.points.arm(self.stop_gate, self.stop_at)
         run = self.other.begin(cell, f"{cell.zone}-undo-{cell.number}")
         wait_for("there is something to take back", HIT_S, cell.points.hit)
         task = next(t["id"] for t in cell.lab.ledger.tasks(run.request()) if t["role"] == self.role)
@@ -561,8 +562,12 @@ class Undo(Scenario):
         told = f"event=task_stopped task={task} "
         wait_for("it is told to stop", END_S, lambda: any(
             told in line for w in cell.workers for line in w.lines()))
+        self.await_others(cell)
         time.sleep(0.2)  # from the one thread to the other
         cell.undone = run
+
+    def await_others(self, cell):
+        """Until no other worker passes the same steps."""
 
     def begin(self, cell, tag):
         cell.points.let_go()
@@ -601,12 +606,20 @@ class UndoOfWide(Undo):
 
 
 class UndoOfPart(Undo):
-    """A part is told to stop since its main task is."""
+    """A part is told to stop since its main task is, which waits for it."""
     role = "part"
 
     def __init__(self, tables):
         super().__init__(tables)
-        self.task_gate = self.other.task_gate
+        self.stop_gate = self.other.task_gate
+
+    def await_others(self, cell):
+        main = cell.workers[0]
+
+        def waits():
+            steps = [line for line in main.lines() if "event=undo_" in line or "event=task_started kind" in line]
+            return steps and steps[-1].rstrip().endswith("event=undo_started step=share")
+        wait_for("the main worker waits for the part", END_S, waits)
 
     def is_trace(self, trace):
         return self.other.is_trace(trace)
