@@ -24,7 +24,7 @@ struct rule {
 };
 
 struct faults {
-    VEC(struct rule) rules;
+    VEC(struct rule) rules, removed;
     unsigned last_number;
 };
 
@@ -70,6 +70,7 @@ void faults_free(struct faults *f)
     if (!f)
         return;
     VEC_DONE(&f->rules, rule_free);
+    VEC_DONE(&f->removed, rule_free);
     free(f);
 }
 
@@ -235,7 +236,7 @@ unsigned faults_remove(struct faults *f, const char *name)
             continue;
         }
         VEC_REMOVE_AT(&f->rules, i);
-        rule_free(r);
+        VEC_ADD(&f->removed, r); /* an answer under way may still quote it */
         removed++;
     }
     return removed;

@@ -158,6 +158,7 @@ static struct imageio_fault imageio_fault(void *arg, const struct imageio_reques
     unsigned rule = f.rule;
     out.delay_ms = f.delay_ms;
     out.status = f.action == FAULT_STATUS ? (unsigned)f.status : 0;
+    out.text = f.body;
     out.cut = f.action == FAULT_DROP || f.action == FAULT_RESET || f.action == FAULT_HANG;
     out.cut_after_bytes = f.cut_after_bytes;
     while ((f.action == FAULT_HANG || f.action == FAULT_HOLD) && faults_has(e->faults, rule) &&

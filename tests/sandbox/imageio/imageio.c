@@ -138,6 +138,8 @@ static struct request *request_new(struct imageio_server *s, struct MHD_Connecti
     if (strncmp(path, "/images/", 8) == 0) {
         r->ticket_id = xstrdup(path + 8);
         r->extents = cut_suffix(r->ticket_id, "/extents");
+        r->checksum = cut_suffix(r->ticket_id, "/checksum");
+        r->algorithms = cut_suffix(r->ticket_id, "/checksum/algorithms");
     }
     return r;
 }

@@ -39,7 +39,7 @@ struct request {
     struct MHD_Connection *connection;
     struct client *client;
     char *method, *path, *ticket_id;
-    bool extents, has_body;
+    bool extents, checksum, algorithms, has_body;
     struct ticket *ticket; /* held */
     struct ticket_op *op;
     struct backend *backend; /* borrowed from the client */
@@ -71,6 +71,15 @@ const char *request_header(struct request *r, const char *name);
 /* The connection's NBD side, opened if need be for r->ticket. */
 struct backend *request_backend(struct request *r, struct err *err);
 
+/* images.c */
+/* Get ticket and NBD side; false when *ret is the answer. */
+bool request_authorize(struct request *r, bool write, enum MHD_Result *ret);
+/* Begin the operation of this request; false when *ret is the answer. */
+bool request_begin_op(struct request *r, enum MHD_Result *ret);
+enum MHD_Result answer_cancelled(struct request *r);
+/* checksum.c */
+enum MHD_Result serve_checksum(struct request *r);
+enum MHD_Result serve_algorithms(struct request *r);
 /* images.c */
 enum MHD_Result serve_image(struct request *r);
 enum MHD_Result take_body(struct request *r, const char *data, size_t len);

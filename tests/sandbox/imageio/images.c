@@ -25,13 +25,12 @@ uint64_t request_offset(struct request *r)
     return content && content_range_parse(content, &first) ? first : 0;
 }
 
-/* Get ticket and NBD side; false when *ret is the answer. */
-static bool authorize(struct request *r, bool write, enum MHD_Result *ret)
+bool request_authorize(struct request *r, bool write, enum MHD_Result *ret)
 {
     struct err err = ERR_INIT;
     r->ticket = ticket_authorize(r->server->tickets, r->ticket_id, write, &err);
     if (!r->ticket) {
-        r->close = true;
+        r->close = !r->checksum; /* as the real one */
         *ret = answer_error(r, MHD_HTTP_FORBIDDEN, "%s", err.message);
         return false;
     }
@@ -55,8 +54,7 @@ static bool is_allowed(const struct request *r)
     return r->offset <= size && r->size <= size - r->offset;
 }
 
-/* Begin the operation of this request; false when *ret is the answer. */
-static bool begin_op(struct request *r, enum MHD_Result *ret)
+bool request_begin_op(struct request *r, enum MHD_Result *ret)
 {
     struct err err = ERR_INIT;
     r->op = ticket_begin(r->ticket, r->offset, &err);
@@ -74,7 +72,7 @@ static enum MHD_Result answer_done(struct request *r)
     return answer(r, MHD_HTTP_OK, NULL, "", 0);
 }
 
-static enum MHD_Result answer_cancelled(struct request *r)
+enum MHD_Result answer_cancelled(struct request *r)
 {
     r->close = true;
     return answer_error(r, MHD_HTTP_FORBIDDEN,
@@ -89,7 +87,7 @@ static enum MHD_Result serve_options(struct request *r)
 {
     enum MHD_Result result;
     bool any = strcmp(r->ticket_id, "*") == 0;
-    if (!any && !authorize(r, false, &result))
+    if (!any && !request_authorize(r, false, &result))
         return result;
     if (!any)
         ticket_touch(r->ticket);
@@ -100,7 +98,7 @@ static enum MHD_Result serve_options(struct request *r)
         any ? xstrdup("") : xasprintf(", \"max_readers\": %u, \"max_writers\": %u", most, most);
     const char *local = r->server->unix_socket;
     SCOPED_FREE char *socket = local ? xasprintf(", \"unix_socket\": \"%s\"", local) : xstrdup("");
-    SCOPED_FREE char *body = xasprintf("{\"features\": [\"extents\"%s]%s%s}",
+    SCOPED_FREE char *body = xasprintf("{\"features\": [\"checksum\", \"extents\"%s]%s%s}",
                                        write ? ", \"flush\", \"zero\"" : "", limits, socket);
     return answer(r, MHD_HTTP_OK, "application/json", body, strlen(body));
 }
@@ -150,7 +148,7 @@ static ssize_t read_body(void *arg, uint64_t at, char *out, size_t max)
 static enum MHD_Result send_image(struct request *r, bool partial)
 {
     enum MHD_Result result;
-    if (!begin_op(r, &result))
+    if (!request_begin_op(r, &result))
         return result;
     r->buffer = xmalloc(READ_BYTES);
     if (r->size > 0 && !fill_buffer(r)) /* before the head is out: an error can still be told */
@@ -191,7 +189,7 @@ static enum MHD_Result serve_get(struct request *r)
     if (parsed == RANGE_SUFFIX)
         return answer_error(r, MHD_HTTP_RANGE_NOT_SATISFIABLE,
                             "suffix-byte-range-spec not supported yet");
-    if (!authorize(r, false, &result))
+    if (!request_authorize(r, false, &result))
         return result;
     uint64_t allowed = ticket_opts(r->ticket)->size_bytes;
     uint64_t there = backend_size(r->backend);
@@ -223,7 +221,7 @@ static enum MHD_Result serve_extents(struct request *r)
 {
     enum MHD_Result result;
     struct err err = ERR_INIT;
-    if (!authorize(r, false, &result))
+    if (!request_authorize(r, false, &result))
         return result;
     const char *context = request_argument(r, "context");
     bool dirty = context && strcmp(context, "dirty") == 0;
@@ -273,12 +271,12 @@ static enum MHD_Result serve_put(struct request *r)
                             "Unsupported value '%s' for 'flush', expecting one of ['n', 'y']",
                             flush);
     r->flush = !flush || strcmp(flush, "y") == 0;
-    if (!authorize(r, true, &result))
+    if (!request_authorize(r, true, &result))
         return result;
     if (!is_allowed(r))
         return refuse_range(r, ticket_opts(r->ticket)->size_bytes,
                             "Requested range out of allowed range");
-    if (!begin_op(r, &result))
+    if (!request_begin_op(r, &result))
         return result;
     r->wants_body = true;
     return MHD_YES;
@@ -368,12 +366,12 @@ static enum MHD_Result patch_zero(struct request *r, json_t *message)
         SCOPED_FREE char *text = show(flush);
         return answer_error(r, MHD_HTTP_BAD_REQUEST, "Boolean required %s", text);
     }
-    if (!authorize(r, true, &result))
+    if (!request_authorize(r, true, &result))
         return result;
     if (!is_allowed(r))
         return refuse_range(r, ticket_opts(r->ticket)->size_bytes,
                             "Requested range out of allowed range");
-    if (!begin_op(r, &result))
+    if (!request_begin_op(r, &result))
         return result;
     for (uint64_t done = 0; done < r->size;) {
         uint64_t len = r->size - done < ZERO_BYTES ? r->size - done : ZERO_BYTES;
@@ -392,7 +390,7 @@ static enum MHD_Result patch_flush(struct request *r)
 {
     enum MHD_Result result;
     struct err err = ERR_INIT;
-    if (!authorize(r, true, &result) || !begin_op(r, &result))
+    if (!request_authorize(r, true, &result) || !request_begin_op(r, &result))
         return result;
     if (!backend_flush(r->backend, &err))
         return answer_internal(r);
@@ -434,15 +432,20 @@ static enum MHD_Result finish_patch(struct request *r)
 enum MHD_Result serve_image(struct request *r)
 {
     bool get = strcmp(r->method, MHD_HTTP_METHOD_GET) == 0;
+    bool whole = !r->extents && !r->checksum && !r->algorithms;
     if (r->extents && get)
         return serve_extents(r);
-    if (!r->extents && get)
+    if (r->checksum && get)
+        return serve_checksum(r);
+    if (r->algorithms && get)
+        return serve_algorithms(r);
+    if (whole && get)
         return serve_get(r);
-    if (!r->extents && strcmp(r->method, MHD_HTTP_METHOD_OPTIONS) == 0)
+    if (whole && strcmp(r->method, MHD_HTTP_METHOD_OPTIONS) == 0)
         return serve_options(r);
-    if (!r->extents && strcmp(r->method, MHD_HTTP_METHOD_PUT) == 0)
+    if (whole && strcmp(r->method, MHD_HTTP_METHOD_PUT) == 0)
         return serve_put(r);
-    if (!r->extents && strcmp(r->method, MHD_HTTP_METHOD_PATCH) == 0) {
+    if (whole && strcmp(r->method, MHD_HTTP_METHOD_PATCH) == 0) {
         r->wants_body = true;
         return MHD_YES;
     }
