@@ -50,6 +50,7 @@ static const cyaml_schema_field_t copy_fields[] = {
     INT(struct worker_conf_copy, threads_per_disk),
     INT(struct worker_conf_copy, disks_at_once),
     INT(struct worker_conf_copy, map_min_mib),
+    BOOLEAN(struct worker_conf_copy, compare_checksums),
     CYAML_FIELD_END,
 };
 static const cyaml_schema_field_t parts_fields[] = {

@@ -31,6 +31,7 @@ struct worker_conf_copy {
     int64_t threads_per_disk; /* compressing threads of one disk */
     int64_t disks_at_once;    /* disks of one VM copied at the same time */
     int64_t map_min_mib;      /* disks at least so large are mapped before they are attached */
+    bool compare_checksums;   /* with the host's, of what comes or goes by image transfer */
 };
 struct worker_conf_parts {
     int64_t min_mib;   /* of data, for another worker to be given a part of a VM */

@@ -122,6 +122,7 @@ static struct step_settings settings_of(const struct worker_conf *c)
         .map_min_bytes = (uint64_t)c->copy.map_min_mib << 20,
         .part_min_bytes = (uint64_t)c->parts.min_mib << 20,
         .part_align_bytes = (uint64_t)c->parts.align_mib << 20,
+        .compare_checksums = c->copy.compare_checksums,
         .snapshot_wait_s = c->wait.snapshot_s,
         .merge_wait_s = c->wait.merge_s,
         .export_wait_s = c->wait.export_s,

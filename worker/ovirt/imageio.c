@@ -174,7 +174,7 @@ static bool collect(void *ctx, const char *data, size_t len, struct err *err)
 {
     if (buf_add(ctx, data, len))
         return true;
-    return err_set(err, ERR_ENGINE_PROTOCOL, 0, "the answer to OPTIONS is too long");
+    return err_set(err, ERR_ENGINE_PROTOCOL, 0, "the host's answer is too long");
 }
 
 static bool has_feature(const json_t *options, const char *name)
@@ -394,6 +394,45 @@ bool imageio_map(struct imageio *io, enum imageio_context context, struct imagei
         err_set(err, ERR_UNSUPPORTED, 404, "the host has no such map of this disk: %s", reply.text);
     }
     return ok || err_wrap(err, "map of a disk");
+}
+
+static void begin_collect(void *ctx)
+{
+    buf_reset(ctx);
+}
+
+/* One of another algorithm or block size is not what was asked for. */
+static bool read_checksum(const struct buf *body, char ret[IMAGEIO_CHECKSUM_CHARS], struct err *err)
+{
+    json_auto_t *json = json_loadb(body->data, body->len, 0, NULL);
+    const char *text = json_string_value(json_object_get(json, "checksum"));
+    const char *algorithm = json_string_value(json_object_get(json, "algorithm"));
+    if (!text || !algorithm || strcmp(algorithm, "sha256") != 0 ||
+        json_integer_value(json_object_get(json, "block_size")) != IMAGEIO_CHECKSUM_BLOCK ||
+        strlen(text) != IMAGEIO_CHECKSUM_CHARS - 1 ||
+        strspn(text, "0123456789abcdef") != IMAGEIO_CHECKSUM_CHARS - 1)
+        return err_set(err, ERR_ENGINE_PROTOCOL, 0, "the host's checksum of a disk is malformed");
+    memcpy(ret, text, IMAGEIO_CHECKSUM_CHARS);
+    return true;
+}
+
+bool imageio_checksum(struct imageio *io, char ret[IMAGEIO_CHECKSUM_CHARS], struct err *err)
+{
+    if (!io->ability.can_checksum)
+        return err_set(err, ERR_UNSUPPORTED, 0, "the host makes no checksums of disks");
+    SCOPED_BUF struct buf body;
+    buf_init(&body, OPTIONS_BYTES);
+    struct imageio_request request = {
+        .method = "GET",
+        .suffix = "/checksum?algorithm=sha256&block_size=4194304",
+        .timeout_ms = (long)io->conf.map_timeout_ms,
+        .begin = begin_collect,
+        .sink = collect,
+        .sink_ctx = &body,
+    };
+    struct imageio_reply reply;
+    return (operate(io, &request, &reply, err) && read_checksum(&body, ret, err)) ||
+           err_wrap(err, "checksum of a disk");
 }
 
 static bool check_range(const struct imageio *io, uint64_t offset, uint64_t len, struct err *err)

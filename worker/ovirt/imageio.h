@@ -103,3 +103,9 @@ bool imageio_write(struct imageio *io, const void *buf, size_t len, uint64_t off
 bool imageio_zero(struct imageio *io, uint64_t offset, uint64_t len, struct err *err);
 /* All that was written is durable when this returns true. */
 bool imageio_flush(struct imageio *io, struct err *err);
+
+/* The host's digest of the whole disk, in lower-case hex: SHA-256 over the SHA-256 of each block.
+ * The host reads all of it before it answers. Errors, beside those of reading: unsupported when it
+ * makes none. */
+enum { IMAGEIO_CHECKSUM_BLOCK = 4 << 20, IMAGEIO_CHECKSUM_CHARS = 65 };
+bool imageio_checksum(struct imageio *io, char ret[IMAGEIO_CHECKSUM_CHARS], struct err *err);

@@ -5,7 +5,9 @@
 #include "proto/base/alloc.h"
 #include "proto/base/log.h"
 #include "worker/step/backup.h"
+#include "worker/step/compare.h"
 #include "worker/step/point_meta.h"
+#include "worker/store/upkeep.h"
 
 static void stands(struct task_run *run, const char *session)
 {
@@ -34,6 +36,42 @@ static bool settle(struct task_run *run, const char *session, struct err *err)
     return true;
 }
 
+/* Every disk that is open in a transfer of ours. */
+static bool compare_all(struct task_run *run, struct backup *b, struct err *err)
+{
+    SCOPED(store_point) struct store_point *point = store_point_open(run->store, run->point, err);
+    if (!point)
+        return false;
+    SCOPED_FREE struct compare_disk *disks = xcalloc(b->plan_count + 1, sizeof *disks);
+    size_t count = 0;
+    for (size_t i = 0; i < b->plan_count; i++) {
+        const struct backup_disk *d = &b->plan[i];
+        if (d->transfer.io)
+            disks[count++] = (struct compare_disk){d->disk->id, &d->transfer, d->size_bytes};
+    }
+    return compare_disks(run, point, disks, count, err);
+}
+
+/* What is not what the host has was never a backup. */
+static bool take_back(struct task_run *run, struct backup *b, struct err *err)
+{
+    struct err why = ERR_INIT;
+    log_warn("point_taken_back", LOG_STR("point", run->point), LOG_STR("why", err->message));
+    if (!run_before_mutation(run, &why) ||
+        !store_point_delete(run->store, run->point, true, &why)) {
+        err_clear(err);
+        *err = why;
+        return err_wrap(err, "restore point %s differs from the host's disks, and stays",
+                        run->point);
+    }
+    run->committed = false;
+    free(TAKE(run->point));
+    run_handle_drop(run, HANDLE_POINT);
+    store_session_free(b->session);
+    b->session = NULL;
+    return false;
+}
+
 bool step_commit(struct task_run *run, struct err *err)
 {
     struct backup *b = run->state;
@@ -55,7 +93,10 @@ bool step_commit(struct task_run *run, struct err *err)
         }
     }
     json_decref(meta);
-    if (ok)
-        stands(run, session);
-    return ok;
+    if (!ok)
+        return false;
+    stands(run, session);
+    if (!run->settings->compare_checksums || b->part || compare_all(run, b, err))
+        return true;
+    return err->code == ERR_LEASE_LOST ? false : take_back(run, b, err);
 }

@@ -54,6 +54,7 @@ struct step_settings {
     uint64_t map_min_bytes;        /* a disk at least so large is mapped before it is attached */
     uint64_t part_min_bytes;       /* of data, for another worker to be given a part of a VM */
     uint64_t part_align_bytes;     /* at multiples of it a disk is cut for that */
+    bool compare_checksums;        /* of what came, or went, by image transfer */
     int64_t snapshot_wait_s, merge_wait_s, vm_wait_s;
     struct rate_limits *limits; /* of bandwidth, shared by all runs; NULL = none */
     int64_t export_wait_s;      /* for a clone to be made, and for it to be written out */

@@ -12,6 +12,7 @@
 #include "worker/copy/transfer.h"
 #include "worker/ovirt/attachment.h"
 #include "worker/step/attached.h"
+#include "worker/step/compare.h"
 #include "worker/step/device.h"
 #include "worker/step/parallel.h"
 #include "worker/step/restore.h"
@@ -105,9 +106,23 @@ bool undo_open_new(struct task_run *run, struct err *err)
     return transfers_cancel_all(run, err);
 }
 
+static bool compare_uploads(struct task_run *run, const struct restore *r, struct err *err)
+{
+    SCOPED_FREE struct compare_disk *disks = xcalloc(r->disk_count + 1, sizeof *disks);
+    size_t count = 0;
+    for (size_t i = 0; i < r->disk_count; i++) {
+        const struct restore_disk *d = &r->disks[i];
+        if (d->transfer.io)
+            disks[count++] = (struct compare_disk){d->from->id, &d->transfer, d->size_bytes};
+    }
+    return compare_disks(run, r->point, disks, count, err);
+}
+
 bool step_close_new(struct task_run *run, struct err *err)
 {
     struct restore *r = run->state;
+    if (run->settings->compare_checksums && !compare_uploads(run, r, err))
+        return false;
     for (size_t i = 0; i < r->disk_count; i++) {
         if (!disk_transfer_finish(run, &r->disks[i].transfer, err))
             return err_wrap(err, "upload to new disk %s", r->disks[i].id);
