@@ -234,6 +234,16 @@ static void test_the_map(void **state)
     expect_error(imageio_map(io, IMAGEIO_DIRTY, &map, &x.err), ERR_UNSUPPORTED);
 }
 
+/* By Python's hashlib, of make_image()'s content. */
+static void test_the_checksum(void **state)
+{
+    (void)state;
+    char hex[IMAGEIO_CHECKSUM_CHARS];
+    SCOPED(imageio) struct imageio *io = client("ro", false, (struct imageio_conf){0});
+    OK(imageio_checksum(io, hex, &x.err));
+    assert_string_equal(hex, "40d81d36c8f30710fd092d8ad5a9135364a597b1ee99628fb97b88366d3f20ce");
+}
+
 static void test_the_unix_socket(void **state)
 {
     (void)state;
@@ -586,6 +596,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_reading),
         TEST(test_the_map),
+        TEST(test_the_checksum),
         TEST(test_the_unix_socket),
         TEST(test_writing),
         TEST(test_a_copy),
