@@ -13,6 +13,7 @@ enum {
     END_MS = 10 * 60 * 1000, /* for all of them to end */
     CLEAN_MS = 60 * 1000,    /* for the clean-ups after them, from then on */
     LOOK_MS = 200,
+    PIECES_AT_ONCE = 600, /* in one message: they are some 250 bytes each */
 };
 
 static const struct {
@@ -78,8 +79,15 @@ struct part *parts_add(struct task_run *run, struct parts *p, struct wire_pieces
 
 /* ---- asking */
 
+static void send(struct task_run *run, struct wire_parts *question)
+{
+    (void)run->ops->emit(run->ops_ctx, WIRE_PARTS, question, false);
+    question->parts.count = question->withdraw.count = 0;
+}
+
 /* The parts that nobody has answered for, and the withdrawals. The rest is known: a question with
- * all pieces of all parts, again and again, would be a large one. */
+ * all pieces of all parts, again and again, would be a large one. What is too much for one message
+ * goes in several: each part is known by its number. */
 static void ask(struct task_run *run, struct parts *p)
 {
     struct wire_part give[WIRE_PARTS_MAX];
@@ -92,14 +100,24 @@ static void ask(struct task_run *run, struct parts *p)
         .parts.v = give,
         .withdraw.v = withdraw,
     };
+    size_t pieces = 0;
     for (size_t i = 0; i < p->count; i++) {
         const struct part *part = &p->v[i];
-        if (part->state == PART_ASKED || (part->is_silent && !part->task))
+        bool is_new = part->state == PART_ASKED || (part->is_silent && !part->task);
+        if (is_new && question.parts.count > 0 &&
+            pieces + part->ask.pieces.count > PIECES_AT_ONCE) {
+            send(run, &question);
+            pieces = 0;
+        }
+        if (is_new) {
             give[question.parts.count++] = part->ask;
+            pieces += part->ask.pieces.count;
+        }
+        /* In the same message: else it would be withdrawn before it is known. */
         if (part->is_silent || (part->withdrawn && !part_has_ended(part)))
             withdraw[question.withdraw.count++] = part->ask.n;
     }
-    (void)run->ops->emit(run->ops_ctx, WIRE_PARTS, &question, false);
+    send(run, &question);
     p->due_ms = clock_mono_ms(run->clock) + ASK_MS;
 }
 

@@ -246,6 +246,35 @@ static void test_silence_is_not_the_end(void **state)
     assert_int_equal(p->parts.v[0].state, PART_UNDONE); /* it is ours since then */
 }
 
+/* Fifteen parts of as many pieces as there may be do not fit into one message. */
+static void test_many_pieces(void **state)
+{
+    struct place *p = *state;
+    for (int i = 0; i < WIRE_PARTS_MAX; i++) {
+        struct wire_pieces pieces = {.v = xcalloc(WIRE_PIECES_MAX, sizeof *pieces.v),
+                                     .count = WIRE_PIECES_MAX};
+        for (size_t k = 0; k < pieces.count; k++)
+            pieces.v[k] = (struct wire_piece){.disk = xstrdup(DISK),
+                                              .from = xstrdup(DISK),
+                                              .image = xstrdup(DISK),
+                                              .path = xstrdup("imageio"),
+                                              .size_bytes = INT64_C(1) << 47,
+                                              .offset = (INT64_C(1) << 46) + (int64_t)k * 4096,
+                                              .length = 4096};
+        parts_add(&p->fake.run, &p->parts, &pieces)->ask.snapshot = xstrdup(SNAPSHOT);
+    }
+    parts_give(&p->fake.run, &p->parts); /* each is encoded: none is too large */
+    assert_string_equal(asked(p), "give 1 2 withdraw; give 3 4 withdraw; give 5 6 withdraw; "
+                                  "give 7 8 withdraw; give 9 10 withdraw; give 11 12 withdraw; "
+                                  "give 13 14 withdraw; give 15 withdraw; ");
+    parts_withdraw_idle(&p->fake.run, &p->parts); /* never before it is given */
+    assert_string_equal(asked(p),
+                        "give 1 2 withdraw 1 2; give 3 4 withdraw 3 4; give 5 6 withdraw 5 6; "
+                        "give 7 8 withdraw 7 8; give 9 10 withdraw 9 10; "
+                        "give 11 12 withdraw 11 12; give 13 14 withdraw 13 14; "
+                        "give 15 withdraw 15; ");
+}
+
 static void test_the_end(void **state)
 {
     struct place *p = *state;
@@ -309,10 +338,15 @@ int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
-        T(test_from_asked_to_done),     T(test_asks_again),
-        T(test_what_is_not_believed),   T(test_what_nobody_began_is_withdrawn),
-        T(test_silence_is_not_the_end), T(test_the_end),
-        T(test_the_end_of_a_cleanup),   T(test_an_end_that_does_not_come),
+        T(test_from_asked_to_done),
+        T(test_asks_again),
+        T(test_what_is_not_believed),
+        T(test_what_nobody_began_is_withdrawn),
+        T(test_silence_is_not_the_end),
+        T(test_many_pieces),
+        T(test_the_end),
+        T(test_the_end_of_a_cleanup),
+        T(test_an_end_that_does_not_come),
         T(test_nobody_to_share_with),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
