@@ -152,6 +152,7 @@ static void test_one_that_cannot_be_cut(void **state)
     assert_int_equal(plan.count, 3);
     assert_int_equal(plan.v[0].cost_bytes, 300 * GIB); /* ours, and no more */
     assert_int_equal(plan.v[1].cost_bytes, 41 * GIB);
+    share_plan_done(&plan);
     make(disks, 1, &three, &plan);
     assert_int_equal(plan.count, 1);
     share_plan_done(&plan);
@@ -237,9 +238,11 @@ static void test_not_worth_it(void **state)
     make(disks, 2, &three, &plan); /* 7 GiB: two workers of 4 would be one too many */
     assert_int_equal(plan.count, 1);
     assert_int_equal(plan.v[0].count, 2);
+    share_plan_done(&plan);
     make(NULL, 0, &three, &plan);
     assert_int_equal(plan.count, 1);
     assert_int_equal(plan.v[0].count, 0);
+    share_plan_done(&plan);
     const struct share_disk nothing[] = {{.size_bytes = 0}, {.size_bytes = 0}};
     make(nothing, 2, &three, &plan);
     assert_int_equal(plan.count, 1);
