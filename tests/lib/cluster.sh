@@ -184,9 +184,10 @@ cluster_start() { # SPEC NUMBER_OF_WORKERS [oxbow-sandbox option]...
     local spec=$1 count=$2 i
     shift 2
     cluster_broker ${cluster_tls:+--tls} &
-    local broker=$!
+    broker_starts=$!
     cluster_sandbox "$spec" "$@"
-    wait $broker
+    wait $broker_starts
+    broker_starts=
     # shellcheck disable=SC1091
     . "$cluster/broker/broker.env"
     "$bin/oxbow-worker" repo init "$cluster/repository" >/dev/null
@@ -207,6 +208,9 @@ cluster_stop() {
         [ "$name" = sandbox ] || cluster_end "$name"
     done
     cluster_end sandbox 60
+    # One that is only being started could not be found yet.
+    [ -z "${broker_starts:-}" ] || wait "$broker_starts" || true
+    broker_starts=
     if [ -d "$cluster/broker" ]; then
         "$top/deploy/rabbitmq/private-broker" stop "$cluster/broker" >>"$cluster/broker.log" 2>&1 || true
     fi
