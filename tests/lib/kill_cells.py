@@ -659,7 +659,7 @@ class UndoOfPartByUpload(UndoOfPart):
 class UndoOfWideRestore(Undo):
     """Another worker has filled its disks, or does."""
     name, of = "undo-of-wide-restore", WideRestore
-    stop_at = "event=step_done step=write "
+    stop_gate, stop_at = "event=task_started kind=restore ", "event=step_done step=write "
 
     def __init__(self, tables):
         super().__init__(tables)
