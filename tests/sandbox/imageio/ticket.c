@@ -82,17 +82,24 @@ static void unhold(struct ticket *k)
     free(k);
 }
 
-/* Out of the table; those who hold it keep it. */
-static void take_out(struct ticket_table *t, struct ticket *k)
+/* Out of the table, whose hold on it is the caller's then. False when it was not in it. */
+static bool unlink_ticket(struct ticket_table *t, const struct ticket *k)
 {
     struct ticket **at = &t->first;
     while (*at && *at != k)
         at = &(*at)->next;
     if (!*at)
-        return;
+        return false;
     *at = k->next;
     t->count--;
-    unhold(k);
+    return true;
+}
+
+/* The same; those who hold it keep it. */
+static void take_out(struct ticket_table *t, struct ticket *k)
+{
+    if (unlink_ticket(t, k))
+        unhold(k);
 }
 
 void ticket_table_free(struct ticket_table *t)
@@ -183,10 +190,10 @@ bool ticket_remove(struct ticket_table *t, const char *id, int64_t timeout_ms, s
         k->holders++;
         k->cancelled = true;
         ok = wait_unused(t, k, timeout_ms);
-        if (ok)
-            take_out(t, k);
-        else
+        if (!ok)
             err_set(err, ERR_CONFLICT, 0, "Timeout cancelling transfer %s", k->opts.transfer_id);
+        else if (unlink_ticket(t, k))
+            k->holders--; /* not the last: we hold it too */
         unhold(k);
     }
     pthread_mutex_unlock(&t->lock);
