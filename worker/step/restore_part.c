@@ -103,9 +103,6 @@ static bool check_piece(const struct restore *r, const struct wire_piece *piece,
                         const struct point_disk *from, struct err *err)
 {
     bool by_upload = piece->path && strcmp(piece->path, "imageio") == 0;
-    if (!from)
-        return err_set(err, ERR_NOT_FOUND, 0, "the restore point has no disk '%s'",
-                       piece->from ? piece->from : "?");
     if (piece->offset != 0 || piece->length != piece->size_bytes ||
         (uint64_t)piece->size_bytes != from->size_bytes || by_upload != r->by_upload)
         return err_set(err, ERR_BAD_MESSAGE, 0,
@@ -122,6 +119,9 @@ static bool plan_disk(struct task_run *run, struct restore *r, const struct wire
     struct ovirt_disk made = {0};
     if (!id_is_valid(piece->disk))
         return err_set(err, ERR_BAD_MESSAGE, 0, "'%.100s' is no disk id", piece->disk);
+    if (!from)
+        return err_set(err, ERR_NOT_FOUND, 0, "the restore point has no disk '%s'",
+                       piece->from ? piece->from : "?");
     if (!check_piece(r, piece, from, err) ||
         !made_disk_check(run, piece->disk, run->offer->part->of, err) ||
         !ovirt_disk_get(run->session, piece->disk, &made, err))

@@ -47,7 +47,8 @@ struct judging {
 static const unsigned char zeroes[PATTERN_BLOCK];
 
 /* However much was told. */
-static void vadd_why(struct judging *j, const char *fmt, va_list args)
+__attribute__((format(printf, 2, 0))) static void vadd_why(struct judging *j, const char *fmt,
+                                                           va_list args)
 {
     char *why = j->verdict->why;
     size_t used = strlen(why), size = sizeof j->verdict->why;
