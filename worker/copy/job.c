@@ -12,8 +12,9 @@
 #include <assert.h>
 #include <inttypes.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
+
+#include "proto/base/cond.h"
 
 enum {
     ALIGN_BYTES = STORE_BLOCK_BYTES,
@@ -275,16 +276,10 @@ static void watch(struct job *job)
 {
     pthread_mutex_lock(&job->lock);
     while (job->n_running > 0) {
-        struct timespec until;
-        clock_gettime(CLOCK_MONOTONIC, &until);
-        until.tv_nsec += WATCH_MS * 1000000L;
-        if (until.tv_nsec >= 1000000000L) {
-            until.tv_nsec -= 1000000000L;
-            until.tv_sec++;
-        }
+        struct timespec until = cond_after_ms(WATCH_MS);
         bool is_due = false;
         while (job->n_running > 0 && !is_due)
-            is_due = pthread_cond_timedwait(&job->ended, &job->lock, &until) != 0;
+            is_due = !cond_wait_until(&job->ended, &job->lock, &until);
         pthread_mutex_unlock(&job->lock);
         watch_once(job, false);
         pthread_mutex_lock(&job->lock);
@@ -296,12 +291,8 @@ bool job_run(struct job *job, unsigned threads_max, struct err *err)
 {
     static const struct copy_opts defaults;
     job->opts = job->opts ? job->opts : &defaults;
-    pthread_condattr_t attr;
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
     pthread_mutex_init(&job->lock, NULL);
-    pthread_cond_init(&job->ended, &attr);
-    pthread_condattr_destroy(&attr);
+    cond_init(&job->ended);
     pthread_t threads[THREADS_MAX];
     unsigned want = thread_count(job, threads_max), n = 0;
     job->n_running = want;

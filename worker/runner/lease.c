@@ -3,7 +3,8 @@
 
 #include <inttypes.h>
 #include <pthread.h>
-#include <time.h>
+
+#include "proto/base/cond.h"
 
 struct lease {
     struct lease_opts opts; /* outage_ms: under the mutex */
@@ -22,11 +23,7 @@ struct lease *lease_new(const struct lease_opts *opts, int64_t sent_ms)
     struct lease *l = ALLOC_NEW(struct lease);
     l->opts = *opts;
     pthread_mutex_init(&l->mutex, NULL);
-    pthread_condattr_t attr;
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&l->changed, &attr);
-    pthread_condattr_destroy(&attr);
+    cond_init(&l->changed);
     l->valid_until_ms = sent_ms + opts->lease_ms;
     l->connected = true;
     return l;
@@ -176,15 +173,8 @@ static enum lease_state look(struct lease *l, bool *ret_ask, struct err *err)
 
 static void wait_change(struct lease *l, int64_t wait_ms)
 {
-    struct timespec until;
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += wait_ms / 1000;
-    until.tv_nsec += wait_ms % 1000 * 1000000;
-    if (until.tv_nsec >= 1000000000) {
-        until.tv_sec++;
-        until.tv_nsec -= 1000000000;
-    }
-    (void)pthread_cond_timedwait(&l->changed, &l->mutex, &until);
+    struct timespec until = cond_after_ms(wait_ms);
+    (void)cond_wait_until(&l->changed, &l->mutex, &until);
 }
 
 enum lease_state lease_wait(struct lease *l, int64_t wait_ms, struct err *err)

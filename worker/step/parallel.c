@@ -4,9 +4,9 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
-#include <time.h>
 
 #include "proto/base/alloc.h"
+#include "proto/base/cond.h"
 #include "proto/base/log.h"
 
 enum { TICK_MS = 300 };
@@ -96,16 +96,10 @@ static void wait_for_all(struct parallel *p)
 {
     pthread_mutex_lock(&p->mutex);
     while (p->n_running > 0) {
-        struct timespec until;
-        clock_gettime(CLOCK_MONOTONIC, &until);
-        until.tv_nsec += TICK_MS * 1000000L;
-        if (until.tv_nsec >= 1000000000L) {
-            until.tv_nsec -= 1000000000L;
-            until.tv_sec++;
-        }
+        struct timespec until = cond_after_ms(TICK_MS);
         bool is_due = false;
         while (p->n_running > 0 && !is_due)
-            is_due = pthread_cond_timedwait(&p->ended, &p->mutex, &until) != 0;
+            is_due = !cond_wait_until(&p->ended, &p->mutex, &until);
         if (!is_due || !p->opts->tick)
             continue;
         pthread_mutex_unlock(&p->mutex);
@@ -117,12 +111,8 @@ static void wait_for_all(struct parallel *p)
 
 static void init(struct parallel *p)
 {
-    pthread_condattr_t attr;
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
     pthread_mutex_init(&p->mutex, NULL);
-    pthread_cond_init(&p->ended, &attr);
-    pthread_condattr_destroy(&attr);
+    cond_init(&p->ended);
     for (size_t i = 0; p->opts->total_bytes == 0 && i < p->opts->count; i++)
         p->total_bytes += (int64_t)p->opts->sizes[i];
 }

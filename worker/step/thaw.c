@@ -3,9 +3,9 @@
 
 #include <pthread.h>
 #include <string.h>
-#include <time.h>
 
 #include "proto/base/alloc.h"
+#include "proto/base/cond.h"
 #include "proto/base/log.h"
 #include "worker/ovirt/vm.h"
 
@@ -58,18 +58,10 @@ static void *watch(void *arg)
     struct frozen *f = arg;
     log_set_thread("thaw");
     log_set_context(f->task, f->vm_id);
-    struct timespec until;
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += f->limit_ms / 1000;
-    until.tv_nsec += f->limit_ms % 1000 * 1000000;
-    if (until.tv_nsec >= 1000000000) {
-        until.tv_sec++;
-        until.tv_nsec -= 1000000000;
-    }
+    struct timespec until = cond_after_ms(f->limit_ms);
     pthread_mutex_lock(&f->mutex);
-    int rc = 0;
-    while (!f->wanted && rc == 0)
-        rc = pthread_cond_timedwait(&f->changed, &f->mutex, &until);
+    while (!f->wanted && cond_wait_until(&f->changed, &f->mutex, &until))
+        ;
     f->expired = !f->wanted;
     bool expired = f->expired, refused = f->refused;
     pthread_mutex_unlock(&f->mutex);
@@ -97,11 +89,7 @@ static struct frozen *guard_new(struct task_run *run, const char *vm_id)
     f->task = xstrdup(run->offer->task);
     f->limit_ms = run->settings->quiesce_limit_s * 1000;
     pthread_mutex_init(&f->mutex, NULL);
-    pthread_condattr_t attr;
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&f->changed, &attr);
-    pthread_condattr_destroy(&attr);
+    cond_init(&f->changed);
     if (pthread_create(&f->watcher, NULL, watch, f) != 0)
         abort();
     return f;

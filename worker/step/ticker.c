@@ -4,9 +4,9 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
-#include <time.h>
 
 #include "proto/base/alloc.h"
+#include "proto/base/cond.h"
 #include "proto/base/log.h"
 
 struct ticker {
@@ -28,13 +28,10 @@ static bool is_stopping(void *ctx, struct err *err)
 /* Until the interval has passed (true), or the end. */
 static bool wait_next(struct ticker *t)
 {
-    struct timespec until;
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += t->opts.every_s;
+    struct timespec until = cond_after_ms(t->opts.every_s * 1000);
     pthread_mutex_lock(&t->mutex);
-    int rc = 0;
-    while (!t->done && rc == 0)
-        rc = pthread_cond_timedwait(&t->changed, &t->mutex, &until);
+    while (!t->done && cond_wait_until(&t->changed, &t->mutex, &until))
+        ;
     bool again = !t->done;
     pthread_mutex_unlock(&t->mutex);
     return again;
@@ -61,11 +58,7 @@ struct ticker *ticker_begin(struct task_run *run, const struct ticker_opts *opts
     t->run = run;
     t->opts = *opts;
     pthread_mutex_init(&t->mutex, NULL);
-    pthread_condattr_t attr;
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&t->changed, &attr);
-    pthread_condattr_destroy(&attr);
+    cond_init(&t->changed);
     if (pthread_create(&t->thread, NULL, run_ticks, t) != 0)
         abort(); /* out of threads is like out of memory */
     return t;
