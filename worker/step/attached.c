@@ -11,17 +11,6 @@
 
 enum { DETACH_LIMIT_MS = 15 * 60 * 1000 };
 
-/* The first attachment handle whose name is not in `failed`, or NULL. */
-static const struct wire_handle *next_attachment(const struct task_run *run, size_t skip)
-{
-    for (size_t i = 0; i < run->handles.count; i++) {
-        const struct wire_handle *h = &run->handles.v[i];
-        if (strncmp(h->name, HANDLE_ATTACHMENT, strlen(HANDLE_ATTACHMENT)) == 0 && skip-- == 0)
-            return h;
-    }
-    return NULL;
-}
-
 static bool detach_one(struct task_run *run, const char *proxy_id, const char *disk_id,
                        const char *own_proxy_id, struct err *err)
 {
@@ -42,7 +31,7 @@ bool attached_detach_all(struct task_run *run, const char *own_proxy_id, struct 
 {
     size_t failed = 0;
     const struct wire_handle *h;
-    while ((h = next_attachment(run, failed))) {
+    while ((h = handles_next(&run->handles, HANDLE_ATTACHMENT, failed))) {
         SCOPED_FREE char *name = xstrdup(h->name);
         SCOPED_FREE char *proxy = xstrdup(h->value);
         struct err one = ERR_INIT;

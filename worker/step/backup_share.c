@@ -106,10 +106,10 @@ bool step_share(struct task_run *run, struct err *err)
 
 static void drop_handles(struct task_run *run)
 {
-    for (size_t i = run->handles.count; i-- > 0;) {
-        SCOPED_FREE char *name = xstrdup(run->handles.v[i].name);
-        if (strncmp(name, HANDLE_PART, strlen(HANDLE_PART)) == 0)
-            run_handle_drop(run, name);
+    const struct wire_handle *h;
+    while ((h = handles_next(&run->handles, HANDLE_PART, 0))) {
+        SCOPED_FREE char *name = xstrdup(h->name);
+        run_handle_drop(run, name);
     }
 }
 

@@ -91,18 +91,9 @@ static bool remove_one(struct task_run *run, const char *handle, const char *val
     return true;
 }
 
-static const struct wire_handle *clone_handle(const struct task_run *run)
-{
-    for (size_t i = 0; i < run->handles.count; i++) {
-        if (strncmp(run->handles.v[i].name, HANDLE_CLONE, strlen(HANDLE_CLONE)) == 0)
-            return &run->handles.v[i];
-    }
-    return NULL;
-}
-
 bool undo_clone(struct task_run *run, struct err *err)
 {
-    const struct wire_handle *h = clone_handle(run);
+    const struct wire_handle *h = handles_next(&run->handles, HANDLE_CLONE, 0);
     if (h) {
         SCOPED_FREE char *name = xstrdup(h->name);
         SCOPED_FREE char *value = xstrdup(h->value);

@@ -90,10 +90,9 @@ bool strays_detach(struct task_run *run, const char *disk_id, struct err *err)
 /* --- Transfers -------------------------------------------------------------------------------- */
 static bool is_own(const struct task_run *run, const char *transfer)
 {
-    for (size_t i = 0; i < run->handles.count; i++) {
-        const struct wire_handle *h = &run->handles.v[i];
-        if (strncmp(h->name, HANDLE_TRANSFER, strlen(HANDLE_TRANSFER)) == 0 &&
-            strcmp(h->value, transfer) == 0)
+    const struct wire_handle *h;
+    for (size_t i = 0; (h = handles_next(&run->handles, HANDLE_TRANSFER, i)); i++) {
+        if (strcmp(h->value, transfer) == 0)
             return true;
     }
     return false;

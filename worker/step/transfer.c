@@ -137,22 +137,11 @@ bool disk_transfer_cancel(struct task_run *run, struct disk_transfer *t, struct 
     return end(run, t, false, err);
 }
 
-/* The handle of a transfer after `skip` others, or NULL. */
-static const struct wire_handle *next_handle(const struct task_run *run, size_t skip)
-{
-    for (size_t i = 0; i < run->handles.count; i++) {
-        const struct wire_handle *h = &run->handles.v[i];
-        if (strncmp(h->name, HANDLE_TRANSFER, strlen(HANDLE_TRANSFER)) == 0 && skip-- == 0)
-            return h;
-    }
-    return NULL;
-}
-
 bool transfers_cancel_all(struct task_run *run, struct err *err)
 {
     size_t failed = 0;
     const struct wire_handle *h;
-    while ((h = next_handle(run, failed))) {
+    while ((h = handles_next(&run->handles, HANDLE_TRANSFER, failed))) {
         struct disk_transfer left = {.disk_id = xstrdup(h->name + strlen(HANDLE_TRANSFER)),
                                      .id = xstrdup(h->value)};
         struct err one = ERR_INIT;
