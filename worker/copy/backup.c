@@ -76,14 +76,6 @@ static const struct job_ops backup_ops = {
     .end = backup_end,
 };
 
-static uint64_t data_bytes(const struct extents *list)
-{
-    uint64_t sum = 0;
-    for (size_t i = 0; i < list->count; i++)
-        sum += list->items[i].is_data ? list->items[i].len : 0;
-    return sum;
-}
-
 bool copy_backup(struct source *source, struct store_session *session, struct store_disk *disk,
                  const struct copy_opts *opts, struct copy_stats *ret_stats, struct err *err)
 {
@@ -91,7 +83,7 @@ bool copy_backup(struct source *source, struct store_session *session, struct st
         .ops = &backup_ops,
         .opts = opts,
         .size_bytes = source->size_bytes,
-        .total_bytes = opts && opts->only ? data_bytes(opts->only) : source->size_bytes,
+        .total_bytes = opts && opts->only ? extents_data_bytes(opts->only) : source->size_bytes,
         .source = source,
         .session = session,
         .disk = disk,

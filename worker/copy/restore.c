@@ -130,11 +130,11 @@ bool copy_restore(struct store_reader *reader, struct target *target, const stru
         return err_set(err, ERR_BAD_ARGUMENT, 0,
                        "the target has %" PRIu64 " bytes, the disk needs %" PRIu64,
                        target->size_bytes, size);
+    uint64_t data = store_reader_data(reader);
     if (target->ops->expect)
-        target->ops->expect(target, store_reader_data(reader), store_reader_pieces(reader));
+        target->ops->expect(target, data, store_reader_pieces(reader));
     bool by_frames = target->takes_pieces && !target->is_ordered;
     SCOPED(store_walk) struct store_walk *walk = by_frames ? store_walk_new(reader) : NULL;
-    uint64_t data = store_reader_data(reader);
     data = data < target->size_bytes ? data : target->size_bytes;
     struct job job = {
         .ops = by_frames ? &by_frame_ops : &in_order_ops,

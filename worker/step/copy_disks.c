@@ -104,28 +104,14 @@ static bool copy_disk(void *ctx, size_t index, const struct copy_opts *inner, st
 
 /* ---- which of it */
 
-static bool has_data(const struct extents *list)
-{
-    for (size_t i = 0; i < list->count; i++) {
-        if (list->items[i].is_data)
-            return true;
-    }
-    return false;
-}
-
 bool backup_is_ours(const struct backup_disk *d)
 {
-    return !d->is_shared || has_data(&d->only);
+    return !d->is_shared || extents_data_bytes(&d->only) > 0;
 }
 
 uint64_t backup_bytes_of(const struct backup_disk *d)
 {
-    if (!d->is_shared)
-        return d->size_bytes;
-    uint64_t sum = 0;
-    for (size_t i = 0; i < d->only.count; i++)
-        sum += d->only.items[i].is_data ? d->only.items[i].len : 0;
-    return sum;
+    return d->is_shared ? extents_data_bytes(&d->only) : d->size_bytes;
 }
 
 void backup_set_only(struct backup *b, const struct share_piece *pieces, size_t count)

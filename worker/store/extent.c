@@ -25,6 +25,14 @@ void extents_add(struct extents *list, uint64_t offset, uint64_t len, bool is_da
     list->items[list->count++] = (struct extent){.offset = offset, .len = len, .is_data = is_data};
 }
 
+uint64_t extents_data_bytes(const struct extents *list)
+{
+    uint64_t sum = 0;
+    for (size_t i = 0; i < list->count; i++)
+        sum += list->items[i].is_data ? list->items[i].len : 0;
+    return sum;
+}
+
 void extents_reset(struct extents *list)
 {
     list->count = 0;

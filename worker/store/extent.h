@@ -31,6 +31,8 @@ struct extents {
 /* Append [offset, offset + len), joined to the last one if that is adjacent and of the same kind.
  * Nothing happens for len 0. Asserts that it begins where the last one ends. */
 void extents_add(struct extents *list, uint64_t offset, uint64_t len, bool is_data);
+/* The bytes of its ranges that hold data. */
+uint64_t extents_data_bytes(const struct extents *list);
 /* Empty the list, keeping the memory. */
 void extents_reset(struct extents *list);
 /* Free the memory; the list may be used again. */
