@@ -33,6 +33,9 @@ bool backup_is_ours(const struct backup_disk *d);
 /* How much of it is. */
 uint64_t backup_bytes_of(const struct backup_disk *d);
 
+/* Where the disk is in the plan; b->plan_count = it is not. */
+size_t backup_plan_find(const struct backup *b, const char *disk_id);
+
 /* Begin the disk in the session, unless it was. Any thread, its own disk. */
 bool backup_begin_disk(struct backup *b, struct backup_disk *d, struct err *err);
 /* Nothing of it is missing. Any thread, its own disk. */

@@ -244,21 +244,11 @@ static bool ask_down(struct task_run *run, struct backup *b, char **from, struct
 
 /* --- Per disk --------------------------------------------------------------------------------- */
 
-/* The disk as the base has it, or NULL. */
-static const struct point_disk *in_base(const struct point_meta *base, const struct backup_disk *d)
-{
-    for (size_t i = 0; i < base->disk_count; i++) {
-        if (strcmp(base->disks[i].id, d->disk->id) == 0)
-            return &base->disks[i];
-    }
-    return NULL;
-}
-
 /* Why the disk's changes cannot be laid upon the base; NULL = they can. */
 static const char *base_obstacle(const struct backup *b, const struct point_meta *base,
                                  const struct backup_disk *d)
 {
-    const struct point_disk *was = in_base(base, d);
+    const struct point_disk *was = point_meta_disk(base, d->disk->id);
     struct err ignored = ERR_INIT;
     if (!was)
         return "the last restore point does not have it";
@@ -288,7 +278,9 @@ static const char *why_whole(const struct backup *b, const struct point_meta *ba
                              const struct ovirt_backup_disk *now, const struct backup_disk *d)
 {
     if (!d->disk->incremental)
-        return in_base(base, d) ? NULL : "incremental backup is off for it, now and later";
+        return point_meta_disk(base, d->disk->id)
+                   ? NULL
+                   : "incremental backup is off for it, now and later";
     return now && now->is_incremental
                ? base_obstacle(b, base, d)
                : "the engine gives all of it (it was not in the last checkpoint)";

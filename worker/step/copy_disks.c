@@ -104,6 +104,14 @@ static bool copy_disk(void *ctx, size_t index, const struct copy_opts *inner, st
 
 /* ---- which of it */
 
+size_t backup_plan_find(const struct backup *b, const char *disk_id)
+{
+    size_t i = 0;
+    while (i < b->plan_count && strcmp(b->plan[i].disk->id, disk_id) != 0)
+        i++;
+    return i;
+}
+
 bool backup_is_ours(const struct backup_disk *d)
 {
     return !d->is_shared || extents_data_bytes(&d->only) > 0;

@@ -36,20 +36,11 @@ static void add_todo(struct todo *t, size_t disk, uint64_t offset, uint64_t len)
     t->v[t->count++] = (struct share_piece){.disk = disk, .offset = offset, .len_bytes = len};
 }
 
-static size_t disk_of(const struct backup *b, const struct wire_piece *p)
-{
-    for (size_t i = 0; i < b->plan_count; i++) {
-        if (strcmp(b->plan[i].disk->id, p->disk) == 0)
-            return i;
-    }
-    return b->plan_count; /* not: the parts are made of the plan */
-}
-
 static void redo(struct backup *b, const struct part *part, struct todo *todo)
 {
     for (size_t i = 0; i < part->ask.pieces.count; i++) {
         const struct wire_piece *p = &part->ask.pieces.v[i];
-        add_todo(todo, disk_of(b, p), (uint64_t)p->offset, (uint64_t)p->length);
+        add_todo(todo, backup_plan_find(b, p->disk), (uint64_t)p->offset, (uint64_t)p->length);
     }
 }
 
@@ -84,7 +75,7 @@ static bool open_readers(const struct backup *b, const struct part *part, struct
 {
     for (size_t i = 0; i < part->ask.pieces.count; i++) {
         const struct wire_piece *p = &part->ask.pieces.v[i];
-        size_t disk = disk_of(b, p);
+        size_t disk = backup_plan_find(b, p->disk);
         if (readers[disk])
             continue;
         readers[disk] = store_disk_open(point, p->disk, err);
@@ -122,8 +113,9 @@ static bool keep_part(struct task_run *run, struct backup *b, const struct part 
     bool ok = stream != NULL;
     for (size_t i = 0; ok && i < part->ask.pieces.count; i++) {
         const struct wire_piece *p = &part->ask.pieces.v[i];
-        struct share_piece piece = {
-            .disk = disk_of(b, p), .offset = (uint64_t)p->offset, .len_bytes = (uint64_t)p->length};
+        struct share_piece piece = {.disk = backup_plan_find(b, p->disk),
+                                    .offset = (uint64_t)p->offset,
+                                    .len_bytes = (uint64_t)p->length};
         ok = keep_piece(run, stream, &b->plan[piece.disk], readers[piece.disk], &piece, todo, err);
     }
     store_stream_end(stream);

@@ -40,18 +40,10 @@ static const struct ovirt_disk *find_disk(const struct backup *b, const char *id
     return NULL;
 }
 
-static size_t planned(const struct backup *b, const char *id)
-{
-    size_t i = 0;
-    while (i < b->plan_count && strcmp(b->plan[i].disk->id, id) != 0)
-        i++;
-    return i;
-}
-
 static bool plan_piece(struct backup *b, const struct wire_piece *p, struct share_piece *ret,
                        struct err *err)
 {
-    size_t at = planned(b, p->disk);
+    size_t at = backup_plan_find(b, p->disk);
     enum backup_path path = BACKUP_PATHS;
     if (!check_piece(p, err) || !parse_path(p, &path, err))
         return false;

@@ -184,6 +184,15 @@ bool point_meta_parse(const json_t *meta, struct point_meta *ret, struct err *er
     return true;
 }
 
+const struct point_disk *point_meta_disk(const struct point_meta *meta, const char *id)
+{
+    for (size_t i = 0; i < meta->disk_count; i++) {
+        if (strcmp(meta->disks[i].id, id) == 0)
+            return &meta->disks[i];
+    }
+    return NULL;
+}
+
 void point_meta_done(struct point_meta *meta)
 {
     for (size_t i = 0; i < meta->disk_count; i++) {

@@ -34,4 +34,6 @@ struct point_meta {
 /* Every member is checked: a repository is somebody else's data. Errors: store-corrupt with the
  * member's name. The caller calls point_meta_done(), safe on a zeroed struct. */
 bool point_meta_parse(const json_t *meta, struct point_meta *ret, struct err *err);
+/* The disk of this id; NULL = the point has none. Borrowed. */
+const struct point_disk *point_meta_disk(const struct point_meta *meta, const char *id);
 void point_meta_done(struct point_meta *meta);

@@ -90,15 +90,6 @@ static bool choose_place(struct task_run *run, struct restore *r, const struct o
 }
 
 /* --- Which disks ----------------------------------------------------------------------------- */
-static const struct point_disk *find_disk(const struct point_meta *meta, const char *id)
-{
-    for (size_t i = 0; id && i < meta->disk_count; i++) {
-        if (strcmp(meta->disks[i].id, id) == 0)
-            return &meta->disks[i];
-    }
-    return NULL;
-}
-
 static bool check_piece(const struct restore *r, const struct wire_piece *piece,
                         const struct point_disk *from, struct err *err)
 {
@@ -115,7 +106,7 @@ static bool check_piece(const struct restore *r, const struct wire_piece *piece,
 static bool plan_disk(struct task_run *run, struct restore *r, const struct wire_piece *piece,
                       struct err *err)
 {
-    const struct point_disk *from = find_disk(&r->meta, piece->from);
+    const struct point_disk *from = piece->from ? point_meta_disk(&r->meta, piece->from) : NULL;
     struct ovirt_disk made = {0};
     if (!id_is_valid(piece->disk))
         return err_set(err, ERR_BAD_MESSAGE, 0, "'%.100s' is no disk id", piece->disk);
