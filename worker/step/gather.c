@@ -238,18 +238,6 @@ static bool gather(struct task_run *run, struct backup *b, const struct backup_w
     return true;
 }
 
-/* Nobody else was free: worth a word to whoever has asked for several workers. */
-static void warn_of_few(struct task_run *run, const struct backup *b)
-{
-    size_t idle = 0;
-    for (size_t i = 0; i < b->parts.count; i++)
-        idle += b->parts.v[i].worker == NULL;
-    if (idle > 0)
-        run_warn(run, "not-shared", NULL,
-                 "%zu of %zu parts were taken by no other worker and copied by this one", idle,
-                 b->parts.count);
-}
-
 bool step_gather(struct task_run *run, struct err *err)
 {
     struct backup *b = run->state;
@@ -257,6 +245,6 @@ bool step_gather(struct task_run *run, struct err *err)
     bool ok = gather(run, b, &watches, err);
     backup_watches_end(&watches, ok, err);
     backup_take_stats(run, b);
-    warn_of_few(run, b);
+    parts_warn_idle(run, &b->parts, "copied");
     return ok;
 }

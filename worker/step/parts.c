@@ -263,6 +263,17 @@ void parts_withdraw_idle(struct task_run *run, struct parts *p)
         ask(run, p);
 }
 
+void parts_warn_idle(struct task_run *run, const struct parts *p, const char *done)
+{
+    size_t idle = 0;
+    for (size_t i = 0; i < p->count; i++)
+        idle += p->v[i].worker == NULL;
+    if (idle > 0)
+        run_warn(run, "not-shared", NULL,
+                 "%zu of %zu parts were taken by no other worker and %s by this one", idle,
+                 p->count, done);
+}
+
 bool parts_end(struct task_run *run, struct parts *p, struct err *err)
 {
     int64_t until = clock_mono_ms(run->clock) + END_MS;

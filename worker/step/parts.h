@@ -62,6 +62,9 @@ void parts_look(struct task_run *run, struct parts *p);
 /* Our own work is done: nobody need begin any more what nobody has begun. One that is not answered
  * for in time counts as undone. */
 void parts_withdraw_idle(struct task_run *run, struct parts *p);
+/* Nobody else was free for some: worth a word to whoever has asked for several workers. `done`:
+ * what has become of them here. */
+void parts_warn_idle(struct task_run *run, const struct parts *p, const char *done);
 /* It has ended, one way or the other. */
 bool part_has_ended(const struct part *part);
 

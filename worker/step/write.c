@@ -279,17 +279,6 @@ static bool gather(struct job *job, struct err *err)
     }
 }
 
-static void warn_of_few(struct task_run *run, const struct restore *r)
-{
-    size_t idle = 0;
-    for (size_t i = 0; i < r->parts.count; i++)
-        idle += r->parts.v[i].worker == NULL;
-    if (idle > 0)
-        run_warn(run, "not-shared", NULL,
-                 "%zu of %zu parts were taken by no other worker and done by this one", idle,
-                 r->parts.count);
-}
-
 static bool write_all(struct job *job, struct err *err)
 {
     struct restore *r = job->r;
@@ -324,6 +313,6 @@ bool step_write(struct task_run *run, struct err *err)
     space_watch_end(job.space, ok, err);
     run->stats.bytes_read = job.written;
     run->stats.bytes_zero = job.zero;
-    warn_of_few(run, r);
+    parts_warn_idle(run, &r->parts, "done");
     return ok;
 }
