@@ -142,3 +142,5 @@ bool step_commit(struct task_run *run, struct err *err);
 bool step_detach(struct task_run *run, struct err *err);
 /* Remove our snapshot; also the undo of snapshot. */
 bool step_merge(struct task_run *run, struct err *err);
+/* A line in the log, for struct ovirt_merge. */
+void merge_retried(void *ctx, unsigned attempt, const struct err *why);

@@ -7,6 +7,7 @@
 #include "proto/base/log.h"
 #include "worker/ovirt/backup.h"
 #include "worker/ovirt/snapshot.h"
+#include "worker/step/backup.h"
 
 enum { END_LIMIT_MS = 30 * 60 * 1000 };
 
@@ -83,18 +84,12 @@ bool engine_backup_end(struct task_run *run, const char *vm_id, const char *back
     return ok;
 }
 
-static void merge_failed(void *ctx, unsigned attempt, const struct err *why)
-{
-    (void)ctx;
-    log_warn("merge_retried", LOG_U64("try", attempt), LOG_STR("message", why->message));
-}
-
 bool engine_snapshot_remove(struct task_run *run, const char *vm_id, const char *snapshot_id,
                             struct err *err)
 {
     struct ovirt_merge how = {.limit_ms = run->settings->merge_wait_s * 1000,
                               .locked_ms = run->settings->merge_wait_s * 1000,
-                              .failed = merge_failed};
+                              .failed = merge_retried};
     return ovirt_snapshot_delete(run->session, vm_id, snapshot_id, OVIRT_BACKUP_SNAPSHOT, &how,
                                  err) ||
            err_wrap(err, "snapshot %s, which the engine took for a backup", snapshot_id);

@@ -9,7 +9,7 @@
 
 enum { UNDO_LOCKED_MAX_S = 300, PARTS_HOLD_MAX_MS = 5 * 60 * 1000, PARTS_HOLD_LOOK_MS = 2000 };
 
-static void merge_failed(void *ctx, unsigned attempt, const struct err *why)
+void merge_retried(void *ctx, unsigned attempt, const struct err *why)
 {
     (void)ctx;
     log_warn("merge_retried", LOG_U64("try", attempt), LOG_STR("message", why->message));
@@ -34,7 +34,7 @@ static bool remove_snapshot(struct task_run *run, const char *id, struct err *er
     SCOPED_FREE char *prefix = xasprintf("oxbow task=%s ", run->offer->task);
     struct ovirt_merge how = {.limit_ms = run->settings->merge_wait_s * 1000,
                               .locked_ms = locked_limit_ms(run),
-                              .failed = merge_failed};
+                              .failed = merge_retried};
     if (strcmp(id, WIRE_LEFTOVER_ALL) == 0)
         return ovirt_snapshots_delete_marked(run->session, run->offer->vm, prefix, &how, err);
     /* A disk that is locked by a transfer would be waited for, and for long. */
