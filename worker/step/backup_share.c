@@ -6,7 +6,6 @@
  * cut.
  */
 #include <inttypes.h>
-#include <string.h>
 
 #include "proto/base/alloc.h"
 #include "proto/base/log.h"

@@ -4,7 +4,6 @@
 #include <string.h>
 
 #include "proto/base/alloc.h"
-#include "proto/base/log.h"
 #include "worker/ovirt/backup.h"
 #include "worker/ovirt/snapshot.h"
 #include "worker/step/backup.h"
