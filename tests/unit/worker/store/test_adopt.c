@@ -15,7 +15,7 @@
 
 #include "proto/base/clock.h"
 #include "proto/base/log.h"
-#include "support.h"
+#include "scene.h"
 #include "worker/store/packfile.h"
 #include "worker/store/upkeep.h"
 
@@ -23,52 +23,9 @@ enum { MIB = 1 << 20, IMAGE_BYTES = 5 * MIB + MIB / 2, PACKS_MAX = 16 };
 /* The last pack of who dies may not be full, and the one before it not sealed yet. */
 enum { LOST_MAX = 2 * MIB };
 
-struct scene {
-    char *dir, *path, *full_key, *write_key;
-    struct store_opts opts;
-    struct store *store; /* of who comes after */
-    struct disk_image image;
-    struct err err;
-};
-
-static void open_store(struct scene *s)
-{
-    s->store = store_open(s->path, &s->opts, &s->err);
-    MUST(s->store, &s->err);
-}
-
-/* "": not encrypted. */
 static void setup(struct scene *s, const char *key)
 {
-    *s = (struct scene){.opts = {.pack_bytes = 64 << 10}, .dir = temp_dir()};
-    s->path = xasprintf("%s/repo", s->dir);
-    if (key[0] != '\0') {
-        s->full_key = make_key_file(s->dir, "full");
-        s->write_key = make_key_file(s->dir, "write");
-        struct store_opts opts = {.encrypt = true, .key_file = s->full_key};
-        struct store *store = store_init(s->path, &opts, &s->err);
-        char id[STORE_KEY_ID_CHARS + 1];
-        struct store_key_opts add = {.key_file = s->write_key, .is_write_only = true};
-        MUST(store && store_key_add(store, &add, id, &s->err), &s->err);
-        store_free(store);
-        s->opts.key_file = strcmp(key, "write") == 0 ? s->write_key : s->full_key;
-    } else {
-        store_free(store_init(s->path, NULL, &s->err));
-    }
-    s->image = (struct disk_image){.id = "d", .data = xmalloc(IMAGE_BYTES), .size = IMAGE_BYTES};
-    fill_random(s->image.data, IMAGE_BYTES, 7);
-    open_store(s);
-}
-
-static void teardown(struct scene *s)
-{
-    store_free(s->store);
-    remove_tree(s->dir);
-    free(s->image.data);
-    free(s->path);
-    free(s->full_key);
-    free(s->write_key);
-    free(s->dir);
+    scene_begin(s, key, 64 << 10, IMAGE_BYTES);
 }
 
 static char *pack_of_session(const struct scene *s, const char *session, uint32_t n)
@@ -241,7 +198,7 @@ static void finished_packs_are_adopted(const char *key)
     check_point(&s, "a.2");
     /* A last pack that holds nothing but the chunk which was cut off is garbage. */
     assert_in_range(count_sealed(&s, "a.1"), sealed - 1, sealed);
-    teardown(&s);
+    scene_end(&s);
 }
 
 static void test_finished_packs_are_adopted(void **state)
@@ -289,7 +246,7 @@ static void test_an_orderly_end_leaves_everything(void **state)
     assert_true(adopted.raw_bytes > half.size - 2 * CHUNK_BLOCKS_MAX * STORE_BLOCK_BYTES);
     assert_true(stats.dedup_bytes > half.size - 3 * CHUNK_BLOCKS_MAX * STORE_BLOCK_BYTES);
     check_point(&s, "a.2");
-    teardown(&s);
+    scene_end(&s);
 }
 
 static void test_leaving_what_is_of_no_use(void **state)
@@ -325,7 +282,7 @@ static void test_leaving_what_is_of_no_use(void **state)
     MUST(store_session_leave(done, &s.err), &s.err);
     store_session_free(done);
     check_point(&s, "done.1");
-    teardown(&s);
+    scene_end(&s);
 }
 
 static void test_heirs_die_too(void **state)
@@ -346,7 +303,7 @@ static void test_heirs_die_too(void **state)
     write_all(&s, session, &stats);
     assert_true(stats.stored_raw_bytes <= LOST_MAX);
     check_point(&s, "a.3");
-    teardown(&s);
+    scene_end(&s);
 }
 
 /* Through the heir's index: the dead session has none. */
@@ -360,11 +317,11 @@ static void test_others_find_what_was_adopted(void **state)
     bequeath(&s, "a.1");
     (void)take_over(&s, "a.2", "a.1", NULL);
     store_free(s.store);
-    open_store(&s);
+    scene_open(&s);
     MUST(backup_image(s.store, "b.1", &s.image, NULL, &stats, &s.err), &s.err);
     assert_int_equal(stats.stored_raw_bytes, 0);
     check_point(&s, "b.1");
-    teardown(&s);
+    scene_end(&s);
 }
 
 /* ---- what is not */
@@ -373,7 +330,7 @@ static void damage(const char *path, void (*how)(int fd, off_t len))
 {
     assert_int_equal(chmod(path, 0600), 0);
     int fd = open(path, O_RDWR);
-    struct stat st;
+    struct stat st = {0};
     assert_true(fd >= 0 && fstat(fd, &st) == 0);
     how(fd, st.st_size);
     assert_int_equal(close(fd), 0);
@@ -414,7 +371,7 @@ static void test_unusable_packs_are_left_out(void **state)
     assert_int_equal(stats.dedup_bytes, adopted.raw_bytes);
     check_point(&s, "a.2");
     assert_int_equal(access(unsynced, F_OK), -1); /* garbage, and collected */
-    teardown(&s);
+    scene_end(&s);
 }
 
 static void test_who_gives_nothing(void **state)
@@ -444,7 +401,7 @@ static void test_who_gives_nothing(void **state)
     MUST(store_session_adopt(session, "never.1", &adopted, &s.err), &s.err);
     assert_int_equal(adopted.packs, 0);
     store_session_free(session);
-    teardown(&s);
+    scene_end(&s);
 }
 
 static void test_a_bequest_is_for_ever(void **state)
@@ -466,7 +423,7 @@ static void test_a_bequest_is_for_ever(void **state)
     MUST(store_points_list(s.store, NULL, &list, &s.err), &s.err);
     assert_int_equal(list.count, 0);
     store_point_list_done(&list);
-    teardown(&s);
+    scene_end(&s);
 }
 
 /* ---- beside others */
@@ -495,7 +452,7 @@ static void test_a_zombie_takes_nothing_back(void **state)
     write_all(&s, heir, &stats);
     assert_int_equal(stats.dedup_bytes, adopted.raw_bytes);
     check_point(&s, "a.2");
-    teardown(&s);
+    scene_end(&s);
 }
 
 /* The dead one and its heir are one process, with one table of what is known. */
@@ -521,7 +478,7 @@ static void test_a_zombie_in_the_same_process(void **state)
     write_all(&s, again, &stats);
     assert_int_equal(stats.stored_raw_bytes, 0);
     check_point(&s, "a.3");
-    teardown(&s);
+    scene_end(&s);
 }
 
 static void test_collected_before_it_is_adopted(void **state)
@@ -542,7 +499,7 @@ static void test_collected_before_it_is_adopted(void **state)
     assert_int_equal(adopted.packs, 0);
     assert_int_equal(stats.stored_raw_bytes, IMAGE_BYTES);
     check_point(&s, "a.2");
-    teardown(&s);
+    scene_end(&s);
 }
 
 static void test_collectors_let_go_what_is_adopted(void **state)
@@ -575,7 +532,7 @@ static void test_collectors_let_go_what_is_adopted(void **state)
     collect(&s, &r);
     assert_int_equal(count_sealed(&s, "a.1"), 0);
     check_point(&s, "a.3");
-    teardown(&s);
+    scene_end(&s);
 }
 
 /* A collector that has seen the packs and nobody who refers to them, and marks them only now. */
@@ -604,7 +561,7 @@ static void test_marked_while_adopting(void **state)
     write_all(&s, heir, &stats);
     assert_int_equal(stats.stored_raw_bytes, IMAGE_BYTES);
     check_point(&s, "a.2");
-    teardown(&s);
+    scene_end(&s);
 }
 
 int main(void)

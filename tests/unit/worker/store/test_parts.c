@@ -9,49 +9,17 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "support.h"
+#include "scene.h"
 #include "worker/store/record.h"
 #include "worker/store/upkeep.h"
 
 enum { MIB = 1 << 20, IMAGE_BYTES = 6 * MIB + 1234 };
 static const char task[] = "main-task";
 
-struct scene {
-    char *dir, *path, *full_key, *write_key;
-    struct store_opts opts;
-    struct store *store;
-    struct disk_image image;
-    struct err err;
-};
-
-static void open_store(struct scene *s)
-{
-    s->store = store_open(s->path, &s->opts, &s->err);
-    MUST(s->store, &s->err);
-}
-
-/* "": not encrypted; else the key that the store is opened with. */
 static void setup_with_key(struct scene *s, const char *key)
 {
-    *s = (struct scene){.opts = {.pack_bytes = 256 << 10}, .dir = temp_dir()};
-    s->path = xasprintf("%s/repo", s->dir);
-    if (key[0] != '\0') {
-        s->full_key = make_key_file(s->dir, "full");
-        s->write_key = make_key_file(s->dir, "write");
-        struct store_opts opts = {.encrypt = true, .key_file = s->full_key};
-        struct store *store = store_init(s->path, &opts, &s->err);
-        char id[STORE_KEY_ID_CHARS + 1];
-        struct store_key_opts add = {.key_file = s->write_key, .is_write_only = true};
-        MUST(store && store_key_add(store, &add, id, &s->err), &s->err);
-        store_free(store);
-        s->opts.key_file = strcmp(key, "write") == 0 ? s->write_key : s->full_key;
-    } else {
-        store_free(store_init(s->path, NULL, &s->err));
-    }
-    s->image = (struct disk_image){.id = "d", .data = xmalloc(IMAGE_BYTES), .size = IMAGE_BYTES};
-    fill_random(s->image.data, IMAGE_BYTES, 7);
+    scene_begin(s, key, 256 << 10, IMAGE_BYTES);
     memset(s->image.data + MIB / 2, 0, MIB / 4); /* a hole */
-    open_store(s);
 }
 
 static void setup(struct scene *s)
@@ -59,21 +27,10 @@ static void setup(struct scene *s)
     setup_with_key(s, "");
 }
 
-static void teardown(struct scene *s)
-{
-    store_free(s->store);
-    remove_tree(s->dir);
-    free(s->image.data);
-    free(s->path);
-    free(s->full_key);
-    free(s->write_key);
-    free(s->dir);
-}
-
 static void reopen(struct scene *s)
 {
     store_free(s->store);
-    open_store(s);
+    scene_open(s);
 }
 
 /* ---- writing */
@@ -216,7 +173,7 @@ static void whole_by_key(const char *key)
     (void)collect(&s);
     check(&s, "main.1");
     delete_parts(&s, 0);
-    teardown(&s);
+    scene_end(&s);
 }
 
 static void parts_become_one_point(void **state)
@@ -258,7 +215,7 @@ static void nothing_is_stored_twice_and_all_is_counted(void **state)
     assert_int_equal(result.packs_removed, 0);
     SCOPED_FREE char *manifests = xasprintf("%s/manifests", s.path);
     assert_int_equal(count_files(manifests, "part-"), 0);
-    teardown(&s);
+    scene_end(&s);
 }
 
 static void a_parts_piece_of_the_parent_is_kept(void **state)
@@ -283,7 +240,7 @@ static void a_parts_piece_of_the_parent_is_kept(void **state)
     MUST(store_point_delete(s.store, "before.1", false, &s.err), &s.err);
     (void)collect(&s);
     check(&s, "main.1");
-    teardown(&s);
+    scene_end(&s);
 }
 
 /* ---- from many threads */
@@ -343,7 +300,7 @@ static void many_threads_keep_from_the_same_parts(void **state)
     delete_parts(&s, 2);
     (void)collect(&s);
     check(&s, "main.1");
-    teardown(&s);
+    scene_end(&s);
 }
 
 /* ---- what others do meanwhile */
@@ -367,7 +324,7 @@ static void a_part_may_go_once_it_is_kept_from(void **state)
     commit(&s, &w, NULL);
     (void)collect(&s);
     check(&s, "main.1");
-    teardown(&s);
+    scene_end(&s);
 }
 
 static void a_part_that_went_before_is_told_as_lost(void **state)
@@ -393,7 +350,7 @@ static void a_part_that_went_before_is_told_as_lost(void **state)
     close_source(&part);
     commit(&s, &w, NULL);
     check(&s, "main.1");
-    teardown(&s);
+    scene_end(&s);
 }
 
 static void what_a_part_stored_is_found_again(void **state)
@@ -411,7 +368,7 @@ static void what_a_part_stored_is_found_again(void **state)
     MUST(backup_image(s.store, "later.1", &s.image, NULL, &stats, &s.err), &s.err);
     assert_true(stats.stored_raw_bytes < MIB / 4);
     MUST(check_image(s.store, "later.1", &s.image, &s.err), &s.err);
-    teardown(&s);
+    scene_end(&s);
 }
 
 static void all_of_it_goes_with_the_point(void **state)
@@ -427,7 +384,7 @@ static void all_of_it_goes_with_the_point(void **state)
     SCOPED_FREE char *packs = xasprintf("%s/packs", s.path), *index = xasprintf("%s/index", s.path);
     assert_int_equal(count_files(packs, ""), 0);
     assert_int_equal(count_files(index, ""), 0);
-    teardown(&s);
+    scene_end(&s);
 }
 
 /* ---- nobody takes a part for a whole VM */
@@ -460,7 +417,7 @@ static void parts_are_in_no_list_that_does_not_ask(void **state)
     assert_int_equal(count_points(&s, &all), 3);
     assert_int_equal(count_points(&s, &ours), 1);
     assert_int_equal(count_points(&s, &none), 0);
-    teardown(&s);
+    scene_end(&s);
 }
 
 static void a_part_is_not_opened_as_a_point(void **state)
@@ -482,7 +439,7 @@ static void a_part_is_not_opened_as_a_point(void **state)
     assert_string_equal(store_point_info(point)->part_of, task);
     store_point_free(point);
     MUST_FAIL(store_point_open_any(s.store, "abc", &s.err), &s.err, ERR_CONFLICT);
-    teardown(&s);
+    scene_end(&s);
 }
 
 static void a_part_does_not_count_for_retention(void **state)
@@ -502,7 +459,7 @@ static void a_part_does_not_count_for_retention(void **state)
     assert_int_equal(plan.list.count, 1);
     assert_int_equal(plan.to_delete, 0);
     store_prune_plan_done(&plan);
-    teardown(&s);
+    scene_end(&s);
 }
 
 static void only_parts_are_deleted_as_parts(void **state)
@@ -521,7 +478,7 @@ static void only_parts_are_deleted_as_parts(void **state)
     MUST_FAIL(store_point_open_any(s.store, "part-one.1x", &s.err), &s.err, ERR_NOT_FOUND);
     assert_int_equal(count_points(&s, &(struct store_point_filter){.parts = true}), 2);
     check(&s, "whole.1");
-    teardown(&s);
+    scene_end(&s);
 }
 
 /* It would stop the collector for ever otherwise. */
@@ -536,7 +493,7 @@ static void a_damaged_part_can_be_deleted(void **state)
     MUST_FAIL(store_point_open_any(s.store, "part-one.1", &s.err), &s.err, ERR_STORE_CORRUPT);
     MUST(store_part_point_delete(s.store, "part-one.1", &s.err), &s.err);
     assert_true(collect(&s).packs_removed > 0);
-    teardown(&s);
+    scene_end(&s);
 }
 
 /* ---- the record */
@@ -582,7 +539,7 @@ static void a_part_is_marked_for_older_programs(void **state)
     json_array_append_new(incompat, json_string("newer"));
     MUST_FAIL(decodes(root, &s.err), &s.err, ERR_STORE_VERSION);
     json_decref(root);
-    teardown(&s);
+    scene_end(&s);
 }
 
 static void arguments_are_checked(void **state)
@@ -602,8 +559,8 @@ static void arguments_are_checked(void **state)
     store_stream_end(w.stream);
     store_session_free(w.session);
     close_source(&part);
-    teardown(&other);
-    teardown(&s);
+    scene_end(&other);
+    scene_end(&s);
 }
 
 int main(void)
