@@ -120,7 +120,7 @@ static enum verdict judge(const struct imageio_reply *reply, bool is_write, stru
 }
 
 static enum verdict try_once(struct imageio *io, const struct imageio_request *request,
-                             struct imageio_reply *reply, struct err *err)
+                             bool is_write, struct imageio_reply *reply, struct err *err)
 {
     CURL *curl = borrow(io);
     enum imageio_result result = imageio_exchange(curl, &io->address, request, reply, err);
@@ -129,7 +129,7 @@ static enum verdict try_once(struct imageio *io, const struct imageio_request *r
     case IMAGEIO_DONE:
         return VERDICT_DONE;
     case IMAGEIO_STATUS:
-        return judge(reply, request->body != NULL, err);
+        return judge(reply, is_write, err);
     case IMAGEIO_LOST:
     case IMAGEIO_BROKEN:
         return VERDICT_AGAIN;
@@ -138,6 +138,23 @@ static enum verdict try_once(struct imageio *io, const struct imageio_request *r
         break;
     }
     return VERDICT_FINAL;
+}
+
+/* A host that refuses a body hangs up while we still send it, and the reset may hide its answer for
+ * ever. A question without a body it answers in full. One that does not know OPTIONS is not asked
+ * further. */
+static enum verdict ask_why(struct imageio *io, const struct imageio_request *write,
+                            struct imageio_reply *reply, struct err *err)
+{
+    struct imageio_request ask = {.method = "OPTIONS",
+                                  .suffix = "",
+                                  .stopped = write->stopped,
+                                  .stopped_ctx = write->stopped_ctx};
+    enum verdict verdict = try_once(io, &ask, true, reply, err);
+    if (verdict != VERDICT_FINAL || reply->status != 405)
+        return verdict;
+    err_clear(err);
+    return VERDICT_DONE;
 }
 
 static bool is_stopped(const struct imageio *io, struct err *err)
@@ -152,14 +169,18 @@ static bool operate(struct imageio *io, struct imageio_request *request,
     request->stopped_ctx = io->conf.ctx;
     struct backoff wait = BACKOFF(WAIT_MIN_MS, WAIT_MAX_MS);
     int64_t until = clock_mono_ms(io->conf.clock) + io->conf.retry_budget_ms;
+    bool is_write = request->body, was_cut = false;
     for (;;) {
         if (request->begin)
             request->begin(request->sink_ctx);
-        enum verdict verdict = try_once(io, request, reply, err);
+        enum verdict verdict = was_cut ? ask_why(io, request, reply, err) : VERDICT_DONE;
+        if (verdict == VERDICT_DONE)
+            verdict = try_once(io, request, is_write, reply, err);
         if (verdict == VERDICT_DONE)
             return true;
         if (verdict == VERDICT_FINAL || clock_mono_ms(io->conf.clock) >= until)
             return false;
+        was_cut = was_cut || (is_write && reply->status == 0);
         log_debug("imageio_again", LOG_STR("method", request->method),
                   LOG_STR("message", err->message));
         clock_sleep_ms(io->conf.clock, backoff_next_ms(&wait));
@@ -262,7 +283,7 @@ static void try_unix_socket(struct imageio *io, const json_t *options)
     struct imageio_request request = {.method = "OPTIONS", .suffix = ""};
     struct imageio_reply reply;
     struct err ignored = ERR_INIT;
-    io->ability.is_local = path && try_once(io, &request, &reply, &ignored) == VERDICT_DONE;
+    io->ability.is_local = path && try_once(io, &request, false, &reply, &ignored) == VERDICT_DONE;
     if (io->ability.is_local) {
         free(io->url);
         io->url = TAKE(url);

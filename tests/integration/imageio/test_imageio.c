@@ -32,9 +32,10 @@ struct fixture {
     unsigned char *content; /* of the image: a MiB of data, a MiB of nothing, and so on */
     struct block_export *export;
     struct host *host;
-    pthread_mutex_t lock; /* guards the three below */
+    pthread_mutex_t lock; /* guards the four below */
     struct imageio_fault fault;
     unsigned fault_skip, fault_count; /* let so many pass, then fault so many */
+    bool hides_refusals;              /* to a PUT: it is cut off with no answer */
     unsigned max_connections;         /* of a host that is started; 0 = 8 */
     unsigned inactivity_s;            /* of tickets that are added; 0 = 60 */
     struct err err;
@@ -61,13 +62,14 @@ static struct imageio_fault on_request(void *arg, const struct imageio_request *
 {
     struct imageio_fault fault = {0};
     (void)arg;
-    (void)request;
     (void)pthread_mutex_lock(&x.lock);
     if (x.fault_skip > 0) {
         x.fault_skip--;
     } else if (x.fault_count > 0) {
         x.fault_count--;
         fault = x.fault;
+        if (x.hides_refusals && strcmp(request->method, "PUT") == 0)
+            fault = (struct imageio_fault){.cut = true};
     }
     (void)pthread_mutex_unlock(&x.lock);
     return fault;
@@ -449,99 +451,166 @@ static void test_a_host_restarted(void **state)
 
 /* --- Writing through trouble -------------------------------------------------------------------
  */
+/* The trouble begins when so many MiB were begun; no more than so many are before it has. */
+enum { TROUBLE_FROM = 3, TROUBLE_UNTIL = 7 };
+
 struct upload {
     struct imageio *io;
-    atomic_uint next; /* MiB */
-    atomic_bool failed;
-    struct err err; /* of the first that failed; read when all have ended */
+    pthread_mutex_t lock; /* guards all below */
+    pthread_cond_t changed;
+    unsigned next; /* MiB */
+    bool in_trouble;
+    bool failed;
+    struct err err; /* of the first that failed */
 };
+
+static unsigned next_of(struct upload *u)
+{
+    (void)pthread_mutex_lock(&u->lock);
+    while (u->next >= TROUBLE_UNTIL && !u->in_trouble)
+        (void)pthread_cond_wait(&u->changed, &u->lock);
+    unsigned i = u->next++;
+    (void)pthread_cond_broadcast(&u->changed);
+    (void)pthread_mutex_unlock(&u->lock);
+    return i;
+}
+
+static void note_failure(struct upload *u, const struct err *err)
+{
+    (void)pthread_mutex_lock(&u->lock);
+    if (!u->failed)
+        u->err = *err;
+    u->failed = true;
+    (void)pthread_mutex_unlock(&u->lock);
+}
 
 static void *upload_some(void *arg)
 {
     struct upload *u = arg;
-    for (;;) {
-        unsigned i = atomic_fetch_add(&u->next, 1);
+    for (unsigned i; (i = next_of(u)) < SIZE / MIB;) {
         struct err err = ERR_INIT;
-        if (i >= SIZE / MIB)
-            return NULL;
         if (i == SIZE / MIB - 1
-                ? imageio_zero(u->io, (uint64_t)i * MIB, MIB, &err)
-                : imageio_write(u->io, x.content + (size_t)i * MIB, MIB, (uint64_t)i * MIB, &err))
-            continue;
-        if (!atomic_exchange(&u->failed, true))
-            u->err = err;
+                ? !imageio_zero(u->io, (uint64_t)i * MIB, MIB, &err)
+                : !imageio_write(u->io, x.content + (size_t)i * MIB, MIB, (uint64_t)i * MIB, &err))
+            note_failure(u, &err);
     }
+    return NULL;
+}
+
+static void wait_for_trouble(struct upload *u)
+{
+    (void)pthread_mutex_lock(&u->lock);
+    while (u->next < TROUBLE_FROM)
+        (void)pthread_cond_wait(&u->changed, &u->lock);
+    (void)pthread_mutex_unlock(&u->lock);
+}
+
+/* Now: the rest of the upload meets it. */
+static void trouble_is_here(struct upload *u)
+{
+    (void)pthread_mutex_lock(&u->lock);
+    u->in_trouble = true;
+    (void)pthread_cond_broadcast(&u->changed);
+    (void)pthread_mutex_unlock(&u->lock);
 }
 
 /* All of the disk anew, by three writers, while `trouble` goes on. */
-static void upload(struct upload *u, void (*trouble)(void))
+static void upload(struct upload *u, void (*trouble)(struct upload *u))
 {
     pthread_t threads[3];
+    (void)pthread_mutex_init(&u->lock, NULL);
+    (void)pthread_cond_init(&u->changed, NULL);
     for (size_t i = 0; i < SIZE; i++)
         x.content[i] = i < SIZE - MIB ? (unsigned char)(i * 13 + i / 4096) : 0;
     for (size_t i = 0; i < 3; i++)
         assert_int_equal(pthread_create(&threads[i], NULL, upload_some, u), 0);
-    trouble();
+    wait_for_trouble(u);
+    trouble(u);
     for (size_t i = 0; i < 3; i++)
         assert_int_equal(pthread_join(threads[i], NULL), 0);
+    (void)pthread_cond_destroy(&u->changed);
+    (void)pthread_mutex_destroy(&u->lock);
 }
 
-static void expect_uploaded(struct upload *u)
+static void cut_some(struct upload *u)
 {
-    if (u->failed)
-        fail_msg("%s: %s", err_code_name(u->err.code), u->err.message);
-    OK(imageio_flush(u->io, &x.err));
-    unsigned opened = 0, peak = 0;
-    imageio_connections(u->io, &opened, &peak);
-    assert_in_range(peak, 1, 3);
-    expect_bytes(u->io, SIZE, 0);
+    set_fault(0, 3, (struct imageio_fault){.cut = true, .cut_after_bytes = 300000});
+    trouble_is_here(u);
 }
 
-static void cut_some(void)
-{
-    set_fault(2, 3, (struct imageio_fault){.cut = true, .cut_after_bytes = 300000});
-}
-
-static void expire(void)
+static void expire(struct upload *u)
 {
     (void)host_remove(x.host, "rw", &x.err); /* some writes may be under way */
     err_clear(&x.err);
+    trouble_is_here(u);
     clock_sleep_ms(clock_system(), 400);
     add_ticket("rw", true);
 }
 
-static void restart(void)
+static void restart(struct upload *u)
 {
     uint16_t port = host_port(x.host);
     host_stop(x.host);
+    trouble_is_here(u);
     start_host(port);
     add_ticket("rw", true);
 }
 
-static void cancel(void)
+static void cancel(struct upload *u)
 {
-    set_fault(3, 1000, (struct imageio_fault){.status = 403});
+    set_fault(0, 1000, (struct imageio_fault){.status = 403});
+    trouble_is_here(u);
+}
+
+static void expect_uploaded(struct imageio *io, const char *name, void (*trouble)(struct upload *u))
+{
+    struct upload u = {.io = io};
+    upload(&u, trouble);
+    if (u.failed)
+        fail_msg("%s: %s: %s", name, err_code_name(u.err.code), u.err.message);
+    assert_int_equal(x.fault_count, 0);
+    OK(imageio_flush(io, &x.err));
+    unsigned opened = 0, peak = 0;
+    imageio_connections(io, &opened, &peak);
+    assert_in_range(peak, 1, 3);
+    expect_bytes(io, SIZE, 0);
 }
 
 static void test_an_upload_in_trouble(void **state)
 {
     (void)state;
-    void (*const troubles[])(void) = {expire, restart, cut_some};
-    size_t count = ARRAY_LEN(troubles) - (host_is_real(x.host) ? 1 : 0);
     SCOPED(imageio)
     struct imageio *io = client("rw", true, (struct imageio_conf){.connections_max = 3});
-    for (size_t i = 0; i < count; i++) {
-        struct upload u = {.io = io};
-        upload(&u, troubles[i]);
-        expect_uploaded(&u);
-        set_fault(0, 0, (struct imageio_fault){0});
-    }
+    expect_uploaded(io, "ticket taken away and given again", expire);
+    expect_uploaded(io, "host restarted", restart);
     if (host_is_real(x.host))
         return;
+    expect_uploaded(io, "connections cut", cut_some);
     struct upload u = {.io = io};
     upload(&u, cancel);
     assert_true(u.failed);
-    assert_int_equal(u.err.code, ERR_ENGINE_FAULT);
+    x.err = u.err;
+    expect_error(false, ERR_ENGINE_FAULT);
+}
+
+/* A host that refuses a write may hang up in a way that hides its answer: it is asked for it. */
+static void test_a_refusal_hidden(void **state)
+{
+    (void)state;
+    SCOPED(imageio)
+    struct imageio *io = client("rw", true, (struct imageio_conf){.retry_budget_ms = 3000});
+    x.hides_refusals = true;
+    set_fault(0, 1000, (struct imageio_fault){.status = 403});
+    expect_error(imageio_write(io, x.content, MIB, 0, &x.err), ERR_ENGINE_FAULT);
+    set_fault(0, 1000, (struct imageio_fault){.status = 500});
+    expect_error(imageio_write(io, x.content, MIB, 0, &x.err), ERR_IO);
+    /* A ticket that is back after three tries, and a host too old to be asked. */
+    set_fault(0, 3, (struct imageio_fault){.status = 403, .text = "No such ticket rw"});
+    OK(imageio_write(io, x.content, MIB, 0, &x.err));
+    set_fault(0, 3, (struct imageio_fault){.status = 405});
+    OK(imageio_write(io, x.content, MIB, 0, &x.err));
+    assert_int_equal(x.fault_count, 0);
+    expect_bytes(io, SIZE, 0);
 }
 
 static void test_the_proxy(void **state)
@@ -610,6 +679,7 @@ int main(void)
         TEST(test_an_idle_connection),
         TEST(test_a_host_restarted),
         TEST(test_an_upload_in_trouble),
+        TEST(test_a_refusal_hidden),
         TEST(test_the_proxy),
         TEST(test_a_certificate_of_somebody_else),
         TEST(test_a_stop),
