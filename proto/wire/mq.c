@@ -46,6 +46,7 @@ struct mq *mq_new(const struct mq_opts *opts)
     o->tls.key_file = xstrdup_or_null(opts->tls.key_file);
     o->connection_name = xstrdup(opts->connection_name ? opts->connection_name : "oxbow");
     o->heartbeat_s = opts->heartbeat_s ? opts->heartbeat_s : MQ_HEARTBEAT_S;
+    o->confirm_ms = opts->confirm_ms ? opts->confirm_ms : MQ_CONFIRM_MS;
     o->max_pending = opts->max_pending ? opts->max_pending : MQ_PENDING_MAX;
     o->clock = opts->clock ? opts->clock : clock_system();
     assert(o->user ? o->password_file != NULL : o->tls.cert_file != NULL);
@@ -167,6 +168,7 @@ static bool come_up(struct mq *mq, struct err *err)
     mq_limit_answer(mq);
     mq->is_up = true;
     mq->up_since_ms = mq->published_at_ms = mq_now_ms(mq);
+    mq->nacked_from_ms = 0;
     mq->called = true;
     if (mq->opts.handlers.on_connected)
         mq->opts.handlers.on_connected(mq->opts.ctx);
@@ -215,6 +217,7 @@ static bool work(struct mq *mq, struct err *err)
     mq_send_pending(mq);
     if (!err_is_set(&mq->broken))
         mq_receive(mq);
+    mq_check_confirms(mq);
     mq_send_pending(mq);
     if (err_is_set(&mq->broken))
         lose(mq);

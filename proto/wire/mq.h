@@ -16,7 +16,8 @@
  * - A consumer that the broker cancelled (queue deleted, node lost) is declared and subscribed
  * anew; so is one whose queue is not there yet, or whose channel the broker closed.
  * - A broker that rejects publishes for seconds is connected to anew: RabbitMQ 3.10 may reject all
- * of a connection for want of a queue's new leader.
+ * of a connection for want of a queue's new leader. So is one that does not confirm: it may never
+ * read on when a queue was deleted to which more than 32 publishes were under way.
  * - Deliveries of a lost connection cannot be acked any more: mq_ack() on one is silently void, the
  *   broker delivers it again.
  *
@@ -103,6 +104,7 @@ struct mq_opts {
     const char *password_file; /* read at each connect, so that a changed password is picked up */
     struct mq_tls tls;
     int heartbeat_s;                  /* 0 = 20 */
+    int confirm_ms;                   /* longest wait for a confirm, but for alarms; 0 = 60 s */
     const char *connection_name;      /* shown by the broker's management */
     const struct mq_declare *declare; /* borrowed for the life of the mq; NULL = nothing */
     size_t max_pending;               /* publishes kept at most; 0 = 10000 */

@@ -125,6 +125,7 @@ static void on_connection_method(struct mq *mq, const amqp_method_t *method)
             mq->opts.handlers.on_blocked(mq->opts.ctx, true, mq->blocked_reason);
     } else if (method->id == AMQP_CONNECTION_UNBLOCKED_METHOD) {
         mq->is_blocked = false;
+        mq->unblocked_at_ms = mq_now_ms(mq);
         mq->called = true;
         if (mq->opts.handlers.on_blocked)
             mq->opts.handlers.on_blocked(mq->opts.ctx, false, NULL);

@@ -42,7 +42,8 @@ enum {
     MQ_FLIGHT_MAX = 1000,
     MQ_FLIGHT_BYTES_MAX = 1 << 20,
     MQ_FRAMES_AT_ONCE = 512, /* then others get their turn */
-    MQ_NACK_WAIT_MS = 3000,  /* so long a connection may reject publishes; longer each time, ... */
+    MQ_CONFIRM_MS = 60000,
+    MQ_NACK_WAIT_MS = 3000, /* so long a connection may reject publishes; longer each time, ... */
     MQ_NACK_WAIT_MAX_MS = 60000,
     MQ_NACK_FORGET_MS = 120000, /* ... until it did not for so long */
     MQ_STABLE_MS = 10000,       /* a connection that stood so long resets the back-off */
@@ -56,7 +57,7 @@ struct mq_pending {
     bool is_probe;     /* not told */
     uint64_t seq;      /* the broker's number for it on this connection; 0 = not sent */
     bool mandatory, returned;
-    int64_t time_s;
+    int64_t time_s, sent_at_ms;
     char *exchange, *routing_key;
     char *type, *message_id, *correlation_id, *reply_to, *content_type;
     char *reason, *from_queue; /* buried: why, and where it came from */
@@ -123,7 +124,9 @@ struct mq {
     int64_t attempt_until_ms; /* of the present one; 0 = connected */
     int heartbeat_s;          /* as agreed with the broker, which may want it shorter */
     char *blocked_reason;
+    int64_t unblocked_at_ms;
     int64_t nacked_at_ms, nack_wait_ms;
+    int64_t nacked_from_ms; /* on this connection; 0 = not yet */
 
     struct mq_pending *first, *last_pending, *unsent;
     size_t pending_count, pending_bytes, flight_count, flight_bytes;
@@ -181,6 +184,8 @@ void mq_send_pending(struct mq *mq);
 /* A publish that goes nowhere, when opts.probe_ms says that it is due. */
 void mq_probe(struct mq *mq);
 void mq_confirm(struct mq *mq, uint64_t seq, bool multiple, bool acked);
+/* Break a connection on which the oldest publish waits for its confirm for too long. */
+void mq_check_confirms(struct mq *mq);
 /* A returned publish: its confirm will follow. */
 void mq_mark_returned(struct mq *mq, const char *message_id);
 /* The broker closed the publishing channel over an exchange: end what was sent to it. */

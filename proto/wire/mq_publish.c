@@ -223,7 +223,7 @@ void mq_send_pending(struct mq *mq)
             mq_break_status(mq, status, "publish");
             return;
         }
-        mq->sent_at_ms = mq->published_at_ms = mq_now_ms(mq);
+        p->sent_at_ms = mq->sent_at_ms = mq->published_at_ms = mq_now_ms(mq);
         p->seq = ++mq->seq;
         mq->flight_count++;
         mq->flight_bytes += cost_of(p);
@@ -258,14 +258,17 @@ static void end_one(struct mq *mq, struct mq_pending *p, enum mq_outcome outcome
 
 /* A channel of RabbitMQ 3.10 that first publishes to a quorum queue while the node of its leader is
  * lost rejects all for ever, though the queue has a new leader (rabbit_fifo_client:enqueue/3). Only
- * a new channel looks for that. A queue that is really full costs a connection now and then. */
+ * a new channel looks for that. Once rejected is no reason, so ends what was under way to a queue
+ * that is deleted. A queue that is really full costs a connection now and then. */
 static void on_rejected(struct mq *mq)
 {
     int64_t now = mq_now_ms(mq);
     if (mq->nacked_at_ms == 0 || now - mq->nacked_at_ms > MQ_NACK_FORGET_MS)
         mq->nack_wait_ms = MQ_NACK_WAIT_MS;
+    if (mq->nacked_from_ms == 0 || now - mq->nacked_at_ms > MQ_NACK_FORGET_MS)
+        mq->nacked_from_ms = now;
     mq->nacked_at_ms = now;
-    if (now - mq->up_since_ms < mq->nack_wait_ms)
+    if (now - mq->nacked_from_ms < mq->nack_wait_ms)
         return;
     mq->nack_wait_ms =
         2 * mq->nack_wait_ms < MQ_NACK_WAIT_MAX_MS ? 2 * mq->nack_wait_ms : MQ_NACK_WAIT_MAX_MS;
@@ -295,6 +298,20 @@ void mq_confirm(struct mq *mq, uint64_t seq, bool multiple, bool acked)
         p = p->next;
     if (p && p->seq == seq)
         end_confirmed(mq, p, acked);
+}
+
+void mq_check_confirms(struct mq *mq)
+{
+    const struct mq_pending *p = mq->first;
+    if (!p || !p->seq || mq->is_blocked || mq->more || err_is_set(&mq->broken))
+        return;
+    int64_t since_ms = p->sent_at_ms > mq->unblocked_at_ms ? p->sent_at_ms : mq->unblocked_at_ms;
+    if (mq_now_ms(mq) - since_ms < mq->opts.confirm_ms)
+        return;
+    struct err why = ERR_INIT;
+    err_set(&why, ERR_TIMEOUT, 0, "the broker has not confirmed a message for %d ms",
+            mq->opts.confirm_ms);
+    mq_break(mq, &why);
 }
 
 void mq_mark_returned(struct mq *mq, const char *message_id)

@@ -1033,6 +1033,58 @@ static void test_frozen_broker_is_noticed(void **state)
     PUMP_UNTIL(s, NULL, PATIENCE_MS, s->connects == 2);
 }
 
+/* One that lives, but does not confirm: heartbeats would find this one only later. */
+static void test_no_confirm(void **state)
+{
+    (void)state;
+    struct own_queue q;
+    own_queue(&q);
+    struct mq_opts o = opts_for(&main_place, "coordinator");
+    o.declare = q.declare;
+    o.confirm_ms = 2000;
+    SCOPED(side) struct side *s = side_new(&o);
+    publish(s, "", q.name, 0);
+    PUMP_UNTIL(s, NULL, PATIENCE_MS, s->confirmed == 1);
+    pump_for(s, 3000); /* nothing is under way */
+    assert_int_equal(s->losses, 0);
+    pid_t pid = node_pid();
+    kill(pid, SIGSTOP);
+    publish(s, "", q.name, 1);
+    int64_t end = clock_mono_ms(clock_system()) + 20000;
+    while (!s->losses && clock_mono_ms(clock_system()) < end)
+        pump_once(s);
+    kill(pid, SIGCONT);
+    assert_string_equal(s->lost.message, "the broker has not confirmed a message for 2000 ms");
+    PUMP_UNTIL(s, NULL, PATIENCE_MS, mq_pending(s->mq) == 0);
+    assert_int_equal(s->ends[1], 1);
+    ctl("delete_queue", q.name);
+}
+
+/* Once is nothing: so ends what is under way to a queue that is deleted. A connection on which it
+ * goes on does not know the queue's new leader, maybe. */
+static void test_rejects(void **state)
+{
+    (void)state;
+    struct own_queue q;
+    own_queue(&q);
+    SCOPED(side) struct side *s = coordinator(q.declare);
+    PUMP_UNTIL(s, NULL, PATIENCE_MS, s->connects == 1);
+    ctl("set_policy", "full", "^oxbow\\.test\\.",
+        "{\"max-length\":1,\"overflow\":\"reject-publish\"}", "--apply-to", "queues");
+    pump_for(s, 4000); /* it is no longer new */
+    uint64_t n = 0;
+    PUMP_UNTIL(s, NULL, PATIENCE_MS,
+               s->nacked > 0 || (mq_pending(s->mq) == 0 && (publish(s, "", q.name, n++), false)));
+    pump_for(s, 4000);
+    assert_int_equal(s->losses, 0);
+    PUMP_UNTIL(s, NULL, PATIENCE_MS,
+               s->losses > 0 || (mq_pending(s->mq) == 0 && (publish(s, "", q.name, n++), false)));
+    assert_int_equal(s->lost.code, ERR_BROKER_BLOCKED);
+    assert_true(s->nacked >= 2);
+    ctl("clear_policy", "full");
+    ctl("delete_queue", q.name);
+}
+
 static void test_alarm_blocks(void **state)
 {
     (void)state;
@@ -1232,6 +1284,8 @@ int main(void)
         cmocka_unit_test(test_heartbeats),
         cmocka_unit_test(test_heartbeat_of_the_broker),
         cmocka_unit_test(test_frozen_broker_is_noticed),
+        cmocka_unit_test(test_no_confirm),
+        cmocka_unit_test(test_rejects),
         cmocka_unit_test(test_alarm_blocks),
         cmocka_unit_test(test_alarm_is_probed),
         cmocka_unit_test(test_broker_stopped),
