@@ -326,7 +326,7 @@ static void check_blobs(const struct store_point *point, struct damage *d)
 static bool examine_point(struct scrub *s, const char *id, bool whole, struct damage *d,
                           struct err *err)
 {
-    SCOPED(store_point) struct store_point *point = store_point_open(s->store, id, err);
+    SCOPED(store_point) struct store_point *point = store_point_open_any(s->store, id, err);
     if (!point) {
         if (err->code == ERR_NOT_FOUND) { /* deleted meanwhile */
             err_clear(err);
@@ -399,7 +399,7 @@ static bool check_once(struct scrub *s, const struct pack_ref *ref, struct err *
 static bool recheck_point(struct scrub *s, const char *id, struct err *err)
 {
     struct err why = ERR_INIT;
-    SCOPED(store_point) struct store_point *point = store_point_open(s->store, id, &why);
+    SCOPED(store_point) struct store_point *point = store_point_open_any(s->store, id, &why);
     for (size_t i = 0; point && i < point->record.n_disks; i++) {
         SCOPED(store_reader)
         struct store_reader *reader = store_disk_open(point, point->record.disks[i].disk.id, &why);

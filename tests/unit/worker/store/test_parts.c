@@ -481,6 +481,30 @@ static void only_parts_are_deleted_as_parts(void **state)
     scene_end(&s);
 }
 
+/* While they are there: a backup by several workers may go on beside it. */
+static void a_scrub_looks_at_parts_as_well(void **state)
+{
+    (void)state;
+    struct scene s;
+    struct store_scrub_result found;
+    setup(&s);
+    write_part(&s, "part-one.1", 0, MIB, NULL);
+    MUST(backup_image(s.store, "whole.1", &s.image, NULL, NULL, &s.err), &s.err);
+    MUST(store_scrub(s.store, NULL, &found, &s.err), &s.err);
+    assert_int_equal(found.points_damaged, 0);
+    SCOPED_FREE char *path = xasprintf("%s/manifests/part-one.1/point.json", s.path);
+    assert_int_equal(unlink(path), 0);
+    for (int i = 0; i < 2; i++) { /* found, and known from before */
+        MUST(store_scrub(s.store, NULL, &found, &s.err), &s.err);
+        assert_int_equal(found.points_damaged, 1);
+    }
+    MUST(store_part_point_delete(s.store, "part-one.1", &s.err), &s.err);
+    MUST(store_scrub(s.store, NULL, &found, &s.err), &s.err);
+    assert_int_equal(found.points_damaged, 0);
+    check(&s, "whole.1");
+    scene_end(&s);
+}
+
 /* It would stop the collector for ever otherwise. */
 static void a_damaged_part_can_be_deleted(void **state)
 {
@@ -580,6 +604,7 @@ int main(void)
         cmocka_unit_test(a_part_is_not_opened_as_a_point),
         cmocka_unit_test(a_part_does_not_count_for_retention),
         cmocka_unit_test(only_parts_are_deleted_as_parts),
+        cmocka_unit_test(a_scrub_looks_at_parts_as_well),
         cmocka_unit_test(a_damaged_part_can_be_deleted),
         cmocka_unit_test(a_part_is_marked_for_older_programs),
         cmocka_unit_test(arguments_are_checked),
