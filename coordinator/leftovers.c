@@ -122,6 +122,7 @@ static bool keep_row(struct core *core, const struct task *t, const struct journ
     return ok;
 }
 
+/* What the newest event of each attempt held, and every event that came too late. */
 static bool keep_rows(struct core *core, const struct task *t, enum which which, struct err *err)
 {
     struct journal_list list;
@@ -145,6 +146,19 @@ bool leftovers_keep_of_journal(struct core *core, const struct task *t, struct e
 bool leftovers_keep_holds(struct core *core, const struct task *t, struct err *err)
 {
     return keep_rows(core, t, HOLDS, err);
+}
+
+bool leftovers_keep_holds_of_part(struct core *core, const struct task *part,
+                                  const struct task *main_task, struct err *err)
+{
+    struct journal_list list;
+    if (!ledger_journal_list(core->ledger, part->id, JOURNAL_MAX, &list, err))
+        return false;
+    bool ok = true;
+    for (size_t i = 0; i < list.count && ok; i++)
+        ok = keep_row(core, main_task, &list.v[i], HOLDS, err);
+    journal_list_done(&list);
+    return ok;
 }
 
 bool leftovers_load(struct core *core, const char *task, struct wire_leftovers *ret,

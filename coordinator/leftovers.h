@@ -19,6 +19,10 @@ bool leftovers_keep_of_journal(struct core *core, const struct task *t, struct e
 /* Remember all that attempts had attached or opened: a call of one that is dead may take effect
  * later than anybody looks, and keep a clean-up from removing the rest. */
 bool leftovers_keep_holds(struct core *core, const struct task *t, struct err *err);
+/* Remember, as the main task's, all that its part ever had attached or opened: for the same reason.
+ * The part's own clean-up may be over by then. */
+bool leftovers_keep_holds_of_part(struct core *core, const struct task *part,
+                                  const struct task *main_task, struct err *err);
 /* Remember snapshots and attachments of a late event: an attempt that was given up already has made
  * them. The VM and disks of a restore are left out: the next attempt may have taken them over. What
  * nobody took is found by the next sweep. */

@@ -6,6 +6,7 @@
 
 #include "coordinator/admission.h"
 #include "coordinator/lease.h"
+#include "coordinator/leftovers.h"
 #include "coordinator/outgoing.h"
 #include "coordinator/plan.h"
 
@@ -390,6 +391,23 @@ static bool leave_points_of(struct core *core, const struct task *main_task, str
     for (size_t i = 0; i < list.count; i++) {
         const struct task *part = &list.v[i];
         if (part->state == TASK_SUCCEEDED && !leave_point(core, part, main_task->id, err))
+            return false;
+    }
+    return true;
+}
+
+bool parts_keep_holds(struct core *core, const char *main_id, struct err *err)
+{
+    SCOPED_TASK struct task main_task = {0};
+    SCOPED_TASKS struct task_list list = {0};
+    if (!ledger_task_get(core->ledger, main_id, &main_task, err))
+        return false;
+    if (!main_task.id || main_task.role != TASK_MAIN)
+        return true;
+    if (!ledger_task_parts(core->ledger, main_id, 0, &list, err))
+        return false;
+    for (size_t i = 0; i < list.count; i++) {
+        if (!leftovers_keep_holds_of_part(core, &list.v[i], &main_task, err))
             return false;
     }
     return true;

@@ -43,6 +43,10 @@ bool parts_keep_result(struct core *core, struct task *part, const struct work_e
 /* What an ended part, or an ended main task that nobody runs any more, leaves in the repository. */
 bool parts_keep_leftovers(struct core *core, const struct task *t, const struct work_end *how,
                           struct err *err);
+/* A clean-up after this task is about to be offered, and removes what its parts may hold: the
+ * engine may attach a disk for a worker that is dead, after the part's own clean-up. Nothing
+ * happens for a task that is no main task, or has none. */
+bool parts_keep_holds(struct core *core, const char *main_id, struct err *err);
 
 /* How far the parts of a task's present attempt are, in all. */
 struct parts_sum {

@@ -138,10 +138,6 @@ def call_points(scenario, step, gate, call, name, in_step, in_run):
     the engine has it, and does it when somebody else is at work already."""
     method, path = call
     for when in ("before", "during", "late"):
-        # A disk that the engine attaches for a part whose worker is dead, after the clean-up of that part,
-        # is known to stay until the next sweep (docs/reliability.md).
-        if when == "late" and name.startswith("POST-diskattachments") and "backup-part" in scenario:
-            continue
         yield Point(scenario, step, name, when, method=method, path=path_pattern(path), skip=in_run)
     logged = f"event=engine_request method={method} path=" + re.sub(ID, ID, path) + " "
     yield Point(scenario, step, name, "after", gate=gate, regex=logged, let_pass=in_step)

@@ -44,15 +44,17 @@ static bool remove_snapshot(struct task_run *run, const char *id, struct err *er
 }
 
 /* A worker that died with a part of this backup has left disks of the snapshot on its proxy VM: a
- * clean-up takes them off, soon. */
+ * clean-up takes them off, soon. What comes after that is the business of our own clean-up, which
+ * knows what the parts had attached. */
 static bool remove_when_let_go(struct task_run *run, const char *id, struct err *err)
 {
-    const struct backup *b = run->state;
+    struct backup *b = run->state;
     int64_t until = clock_mono_ms(run->clock) + PARTS_HOLD_MAX_MS;
     for (;;) {
+        bool unclean = parts_are_unclean(run, &b->parts);
         if (remove_snapshot(run, id, err))
             return true;
-        if (b->parts.count == 0 || err->code != ERR_CONFLICT || clock_mono_ms(run->clock) >= until)
+        if (!unclean || err->code != ERR_CONFLICT || clock_mono_ms(run->clock) >= until)
             return false;
         log_info("snapshot_held", LOG_STR("message", err->message));
         struct err stop = ERR_INIT;

@@ -301,6 +301,12 @@ bool parts_end(struct task_run *run, struct parts *p, struct err *err)
     }
 }
 
+bool parts_are_unclean(struct task_run *run, struct parts *p)
+{
+    parts_look(run, p);
+    return any_unclean(p);
+}
+
 bool parts_settle(struct task_run *run, struct parts *p, struct err *err)
 {
     for (;;) {

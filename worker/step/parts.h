@@ -74,6 +74,9 @@ bool part_has_ended(const struct part *part);
  * cannot be removed then. */
 bool parts_end(struct task_run *run, struct parts *p, struct err *err);
 
+/* Does a clean-up still work on what some of them left behind? As of the newest answer. */
+bool parts_are_unclean(struct task_run *run, struct parts *p);
+
 /* Wait until nothing can begin any more: the coordinator has answered for what was taken for undone
  * because it had not. For who is about to give away what a part would write to. As long as it
  * takes; errors: those of run_check(). */

@@ -119,6 +119,101 @@ static void a_main_task_that_is_given_up_leaves_its_points(void **state)
     bed_check(bed);
 }
 
+/* The engine may attach a disk for a worker that has died, after all that anybody did about it. */
+static void expect_hold(const struct wire_leftovers *left, const char *vm, const char *disk)
+{
+    for (size_t i = 0; i < left->count; i++) {
+        const struct wire_leftover *l = &left->v[i];
+        if (strcmp(l->kind, "attachment") == 0 && strcmp(l->vm, vm) == 0 &&
+            strcmp(l->id, disk) == 0)
+            return;
+    }
+    fail_msg("disk %s on %s is not in the list", disk, vm);
+}
+
+/* The clean-up after `h`, which leaves `held`, or nothing. */
+static void expect_clean_up(struct bed *bed, const struct hold *h, const char *worker,
+                            const struct wire_leftovers *held)
+{
+    SCOPED_SENT struct sent s = bed_take(bed, WIRE_OFFER);
+    const struct wire_offer *o = s.m.as;
+    assert_string_equal(o->kind, "cleanup");
+    assert_string_equal(o->cleanup_task, h->task);
+    expect_hold(&o->cleanup, "proxy-2", "d1");
+    expect_hold(&o->cleanup, "proxy-3", "d1");
+    struct hold cleanup = {.attempt = o->attempt};
+    snprintf(cleanup.task, sizeof cleanup.task, "%s", o->task);
+    snprintf(cleanup.kind, sizeof cleanup.kind, "%s", o->kind);
+    bed_claim(bed, &cleanup, worker);
+    if (held)
+        bed_fail(bed, &cleanup, ERR_CONFLICT, held);
+    else
+        bed_result(bed, &cleanup, "succeeded");
+    assert_int_equal(wide_state(bed, &cleanup), held ? TASK_WAITING : TASK_SUCCEEDED);
+}
+
+static void a_clean_up_looks_where_parts_had_attached(void **state)
+{
+    (void)state;
+    SCOPED(bed) struct bed *bed = bed_new("dc1", NULL);
+    bed->conf.max_attempts = 1;
+    char request[ID_BYTES];
+    struct hold h = wide_backup(bed, 3, request);
+    ASK(.give = GIVE(1) | GIVE(2));
+    struct hold one = wide_running_part(bed, "w2"), two = wide_running_part(bed, "w3");
+    bed_step(bed, &one, "attach", "handle", "attachment.d1", "proxy-2", NULL);
+    bed_step(bed, &one, "attach", "undone", NULL);
+    bed_fail(bed, &one, ERR_ENGINE_FAULT, NULL);
+    bed_step(bed, &two, "attach", "handle", "attachment.d1", "proxy-3", NULL);
+    wide_part_succeeds(bed, &two);
+    bed_drop(bed);
+    struct wire_leftover snapshot = {.kind = S("snapshot"), .vm = S("vm-1"), .id = S("s1")};
+    const struct wire_leftovers held = {&snapshot, 1};
+    bed_fail(bed, &h, ERR_ENGINE_AUTH, &held);
+    assert_int_equal(wide_state(bed, &h), TASK_FAILED);
+    expect_clean_up(bed, &h, "w4", &held);
+    bed_wait(bed, 600 * 1000);
+    wide_workers(bed, 4);
+    expect_clean_up(bed, &h, "w4", NULL); /* all of it once more: it was not there before */
+    bed_check(bed);
+}
+
+static void the_next_attempt_knows_where_parts_had_attached(void **state)
+{
+    (void)state;
+    SCOPED(bed) struct bed *bed = bed_new("dc1", NULL);
+    char request[ID_BYTES];
+    struct hold h = wide_backup(bed, 2, request);
+    ASK(.give = GIVE(1));
+    struct hold one = wide_running_part(bed, "w2");
+    bed_step(bed, &one, "precheck", "done", NULL);
+    bed_step(bed, &one, "attach", "handle", "attachment.d1", "proxy-2", "attachment.d2", "proxy-2",
+             NULL);
+    bed_step(bed, &one, "attach", "undone", NULL);
+    bed_result(bed, &one, "cancelled");
+    bed_drop(bed);
+    bed_fail(bed, &h, ERR_ENGINE_UNREACHABLE, NULL);
+    bed_wait(bed, 100 * 1000);
+    wide_workers(bed, 4);
+    SCOPED_SENT struct sent s = bed_take(bed, WIRE_OFFER);
+    const struct wire_offer *o = s.m.as;
+    assert_string_equal(o->task, h.task);
+    const struct wire_journal_entry *of_part = &o->journal.v[0];
+    assert_string_equal(of_part->worker, "w2");
+    assert_int_equal(of_part->fence, h.fence);
+    assert_int_equal(of_part->handles.count, 2);
+    assert_string_equal(of_part->handles.v[1].name, "attachment.d2");
+    /* What the attempt itself holds is the newest of its fence, as ever. */
+    const struct wire_journal_entry *newest = &o->journal.v[o->journal.count - 1];
+    assert_int_equal(newest->fence, h.fence);
+    assert_string_equal(newest->handles.v[0].name, "snapshot");
+    size_t of_parts = 0;
+    for (size_t i = 0; i < o->journal.count; i++)
+        of_parts += strcmp(o->journal.v[i].worker, "w2") == 0;
+    assert_int_equal(of_parts, 1);
+    bed_check(bed);
+}
+
 static void another_backup_of_the_vm_waits_for_the_parts(void **state)
 {
     (void)state;
@@ -304,6 +399,8 @@ int main(void)
         ONCE(the_next_attempt_waits_for_the_parts),
         TWICE(a_failed_attempt_waits_for_its_parts_too),
         ONCE(a_main_task_that_is_given_up_leaves_its_points),
+        ONCE(a_clean_up_looks_where_parts_had_attached),
+        ONCE(the_next_attempt_knows_where_parts_had_attached),
         TWICE(another_backup_of_the_vm_waits_for_the_parts),
         TWICE(a_cancel_reaches_the_parts),
         TWICE(a_part_may_be_cancelled_alone),
