@@ -413,13 +413,29 @@ bool parts_keep_holds(struct core *core, const char *main_id, struct err *err)
     return true;
 }
 
+/* Who copied it may be dead, and the engine slow with its last call: a disk that was attached after
+ * its clean-up, and in the very moment before the snapshot went, is nobody's. So there is one more
+ * look when all is over. */
+static bool leave_holds_of_failed(struct core *core, const struct task *main_task, struct err *err)
+{
+    SCOPED_TASKS struct task_list list = {0};
+    if (!ledger_task_parts(core->ledger, main_task->id, 0, &list, err))
+        return false;
+    for (size_t i = 0; i < list.count; i++) {
+        if (list.v[i].state == TASK_FAILED &&
+            !leftovers_keep_holds_of_part(core, &list.v[i], main_task, err))
+            return false;
+    }
+    return true;
+}
+
 bool parts_keep_leftovers(struct core *core, const struct task *t, const struct work_end *how,
                           struct err *err)
 {
     /* A worker that could not take everything back may not have come to the points either. */
     bool unclean = how->abandoned || (how->result && how->result->leftovers.count > 0);
     if (t->role == TASK_MAIN)
-        return !unclean || leave_points_of(core, t, err);
+        return leave_holds_of_failed(core, t, err) && (!unclean || leave_points_of(core, t, err));
     if (t->role != TASK_PART)
         return true;
     /* Its session may have committed, or may yet, unless somebody revokes it. */

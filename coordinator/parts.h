@@ -40,7 +40,8 @@ bool parts_may_take(struct core *core, const struct task *part, const char *work
 /* A part is about to end: keeps how far it came and what it said. Does not save it. */
 bool parts_keep_result(struct core *core, struct task *part, const struct work_end *how,
                        struct err *err);
-/* What an ended part, or an ended main task that nobody runs any more, leaves in the repository. */
+/* What an ended part, or an ended main task that nobody runs any more, leaves in the repository;
+ * and what parts that failed had attached, for a last look when the main task has ended. */
 bool parts_keep_leftovers(struct core *core, const struct task *t, const struct work_end *how,
                           struct err *err);
 /* A clean-up after this task is about to be offered, and removes what its parts may hold: the

@@ -19,6 +19,11 @@ class CaseFailed(Exception):
     pass
 
 
+class NotReached(CaseFailed):
+    """Nothing was hit: what a run passes is not the same each time where several workers share it (one
+    was too late to be needed)."""
+
+
 class Run:
     """One request under way."""
 
@@ -556,7 +561,10 @@ class Undo(Scenario):
         self.other.prepare(cell)
         cell.points.arm(self.stop_gate, self.stop_at)
         run = self.other.begin(cell, f"{cell.zone}-undo-{cell.number}")
-        wait_for("there is something to take back", HIT_S, cell.points.hit)
+        try:
+            wait_for("there is something to take back", HIT_S, cell.points.hit)
+        except TimeoutError as e:
+            raise NotReached(str(e)) from e
         task = next(t["id"] for t in cell.lab.ledger.tasks(run.request()) if t["role"] == self.role)
         cell.lab.ox("cancel", run.request(), name=f"{cell.zone}-cancel-{cell.number}")
         told = f"event=task_stopped task={task} "
@@ -897,7 +905,7 @@ class Cell:
         def look():
             hit = self.lab.sandbox.fired(rule) if point.in_engine else self.points.hit()
             if not hit and not scenario.ends_early and run.client.poll() is not None:
-                raise CaseFailed(f"the point was not reached: {lines_of(run.client.output)}")
+                raise NotReached(f"the point was not reached: {lines_of(run.client.output)}")
             return hit
         hit = wait_for("the point is reached", HIT_S, look)
         self.hit_ms = time.time() * 1000

@@ -100,7 +100,8 @@ class Trace:
                 current = None
             elif call and call.group(1) != "GET":
                 self.changes += 1
-                if current is not None:
+                # Another task's lock was in the way, and the call came again: how often is never the same.
+                if current is not None and call.group(3) != "409":
                     current.append(Entry("call", call.group(1), call.group(2)))
             elif file and current is not None:
                 self.file(current, file)

@@ -178,6 +178,35 @@ static void a_clean_up_looks_where_parts_had_attached(void **state)
     bed_check(bed);
 }
 
+static void a_lost_part_is_looked_after_when_all_is_over(void **state)
+{
+    (void)state;
+    SCOPED(bed) struct bed *bed = bed_new("dc1", NULL);
+    char request[ID_BYTES];
+    struct hold h = wide_backup(bed, 2, request);
+    ASK(.give = GIVE(1));
+    struct hold one = wide_running_part(bed, "w2");
+    bed_step(bed, &one, "attach", "handle", "attachment.d1", "proxy-2", NULL);
+    for (int i = 0; i < 3; i++) { /* the main task lives, the part does not */
+        bed_wait(bed, 50 * 1000);
+        bed_copying(bed, &h, i, 3);
+        bed_presence(bed, "w3", "dc1", 4);
+    }
+    assert_int_equal(wide_state(bed, &one), TASK_FAILED);
+    struct hold cleanup = bed_offer(bed); /* of the part */
+    bed_claim(bed, &cleanup, "w3");
+    bed_result(bed, &cleanup, "succeeded");
+    bed_drop(bed);
+    bed_result(bed, &h, "succeeded"); /* and its snapshot has gone */
+    SCOPED_SENT struct sent s = bed_take(bed, WIRE_OFFER);
+    const struct wire_offer *o = s.m.as;
+    assert_string_equal(o->kind, "cleanup");
+    assert_string_equal(o->cleanup_task, h.task);
+    assert_int_equal(o->cleanup.count, 1);
+    expect_hold(&o->cleanup, "proxy-2", "d1");
+    bed_check(bed);
+}
+
 static void the_next_attempt_knows_where_parts_had_attached(void **state)
 {
     (void)state;
@@ -400,6 +429,7 @@ int main(void)
         TWICE(a_failed_attempt_waits_for_its_parts_too),
         ONCE(a_main_task_that_is_given_up_leaves_its_points),
         ONCE(a_clean_up_looks_where_parts_had_attached),
+        ONCE(a_lost_part_is_looked_after_when_all_is_over),
         ONCE(the_next_attempt_knows_where_parts_had_attached),
         TWICE(another_backup_of_the_vm_waits_for_the_parts),
         TWICE(a_cancel_reaches_the_parts),
