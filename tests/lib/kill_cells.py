@@ -178,15 +178,23 @@ class Wide:
             other.start()
             cell.await_workers()
             cell.lab.sandbox.remove_fault(f"{cell.zone}-hold")
-            wait_for("the other worker has its part", HIT_S, lambda: cell.part_has_begun(run) or cell.points.hit())
+            wait_for("the other worker has its part", HIT_S, lambda: cell.reached() or self.goes_on(cell, run))
         finally:
             for name in rules:
                 cell.lab.sandbox.remove_fault(name)
         return run
 
 
+    def goes_on(self, cell, run):
+        return cell.part_has_begun(run)
+
+
 class Part(Wide):
-    """The other worker's part: of the kind `kind`."""
+    """The other worker's part: of the kind `kind`. The main one waits until it is hit, or through: else it
+    might be needed no more."""
+
+    def goes_on(self, cell, run):
+        return cell.part_has_ended(run)
 
     def is_trace(self, trace):
         return self.kind in trace.kinds
@@ -824,6 +832,7 @@ class Cell:
         self.turn = self.number = 0
         self.points_of_vm = {}  # name of a VM -> the point to restore from
         self.kept = {}  # id of a VM -> snapshots whose references are kept
+        self.rule = None  # of the point that is armed, where that is in the engine
         self.hit = self.hit_ms = None  # the task that was hit, as it was then
 
     def is_user(self, user):
@@ -887,6 +896,7 @@ class Cell:
     def arm(self, scenario, point, fault):
         """Returns what lets go of who stands at the point."""
         rule = f"{self.zone}-{self.number}"
+        self.rule = rule if point.in_engine else None
         if not point.in_engine:
             self.points.arm(point.gate, point.regex, point.let_pass)
         else:
@@ -899,11 +909,15 @@ class Cell:
             self.points.clear()
             if point.in_engine:
                 self.lab.sandbox.remove_fault(rule)
-        return rule, release
+        return release
 
-    def await_hit(self, scenario, point, rule, run):
+    def reached(self):
+        """The worker that stands at the point that is armed; true for one in the engine."""
+        return self.lab.sandbox.fired(self.rule) if self.rule else self.points.hit()
+
+    def await_hit(self, scenario, point, run):
         def look():
-            hit = self.lab.sandbox.fired(rule) if point.in_engine else self.points.hit()
+            hit = self.reached()
             if not hit and not scenario.ends_early and run.client.poll() is not None:
                 raise NotReached(f"the point was not reached: {lines_of(run.client.output)}")
             return hit
@@ -919,6 +933,10 @@ class Cell:
         rows = self.lab.ledger.rows("SELECT * FROM task WHERE zone = ? AND state = 'running' "
                                     "ORDER BY n DESC LIMIT 1", self.zone)
         return rows[0] if rows else None
+
+    def part_has_ended(self, run):
+        return any(t["role"] == "part" and t["state"] not in ("waiting", "offered", "running")
+                   for t in self.lab.ledger.tasks(run.request()))
 
     def part_has_begun(self, run):
         return any(t["role"] == "part" and t["state"] != "waiting" and t["worker"]
@@ -974,11 +992,12 @@ class Cell:
     def run_case(self, case, scenario, point, fault):
         """(what it came to, takeover time). Raises CaseFailed."""
         self.number += 1
+        self.rule = None
         scenario.prepare(self)
-        rule, release = self.arm(scenario, point, fault)
+        release = self.arm(scenario, point, fault)
         try:
             run = scenario.begin(self, f"{self.zone}-{self.number:04}")
-            victim = self.await_hit(scenario, point, rule, run)
+            victim = self.await_hit(scenario, point, run)
             self.hit = self.running()
             if point.when == "late":
                 kill_and_let_go_late(self, victim, release)
