@@ -121,6 +121,7 @@ static void add_parts(struct history *h)
         const struct steps *steps = &h->of_parts[i];
         for (size_t k = 0; k < steps->count; k++) {
             const struct wire_step *s = steps->v[k].as;
+            assert(s); /* decoded above */
             const struct wire_step *next = k + 1 < steps->count ? steps->v[k + 1].as : NULL;
             if (s->handles.count == 0 || (next && next->handles.count >= s->handles.count))
                 continue;
