@@ -100,6 +100,19 @@ static void pad(uint8_t block[SHA256_BLOCK_BYTES], size_t tail, uint64_t len)
     memcpy(block + SHA256_BLOCK_BYTES - sizeof bits, &bits, sizeof bits);
 }
 
+/* From the inner hashes of HMAC to the outer ones. */
+static void two_outer(const struct hasher *h, struct sha256_state *a, struct sha256_state *b)
+{
+    uint8_t block_a[SHA256_BLOCK_BYTES], block_b[SHA256_BLOCK_BYTES];
+    sha256_state_digest(a, block_a);
+    sha256_state_digest(b, block_b);
+    pad(block_a, DIGEST_BYTES, HMAC_PAD_BYTES + DIGEST_BYTES);
+    pad(block_b, DIGEST_BYTES, HMAC_PAD_BYTES + DIGEST_BYTES);
+    *a = h->outer;
+    *b = h->outer;
+    sha256x2_blocks(a, b, block_a, block_b, 1);
+}
+
 /* The tag moves a block of data by one byte: 63 bytes of it fill the first message block, its last
  * byte begins the last one. */
 static void two_leaves(const struct hasher *h, const uint8_t *a, const uint8_t *b, uint8_t *out_a,
@@ -118,15 +131,8 @@ static void two_leaves(const struct hasher *h, const uint8_t *a, const uint8_t *
     pad(block_a, 1, prefix + 1 + STORE_BLOCK_BYTES);
     pad(block_b, 1, prefix + 1 + STORE_BLOCK_BYTES);
     sha256x2_blocks(&x, &y, block_a, block_b, 1);
-    if (h->is_keyed) {
-        sha256_state_digest(&x, block_a);
-        sha256_state_digest(&y, block_b);
-        pad(block_a, DIGEST_BYTES, HMAC_PAD_BYTES + DIGEST_BYTES);
-        pad(block_b, DIGEST_BYTES, HMAC_PAD_BYTES + DIGEST_BYTES);
-        x = h->outer;
-        y = h->outer;
-        sha256x2_blocks(&x, &y, block_a, block_b, 1);
-    }
+    if (h->is_keyed)
+        two_outer(h, &x, &y);
     sha256_state_digest(&x, out_a);
     sha256_state_digest(&y, out_b);
 }
@@ -184,9 +190,74 @@ void hasher_leaves(struct hasher *h, const uint8_t *const *blocks, size_t n, uin
         hasher_leaf(h, blocks[i], out);
 }
 
+/* ---- chunks: short messages, for which libcrypto's own work is most of the time */
+
+enum { SHORT_LEAVES = 64, SHORT_BLOCKS = 1 + SHORT_LEAVES * DIGEST_BYTES / SHA256_BLOCK_BYTES };
+
+/* A message of at most SHORT_LEAVES leaves, padded. */
+struct short_message {
+    uint8_t bytes[SHORT_BLOCKS * SHA256_BLOCK_BYTES];
+    size_t blocks;
+};
+
+static void short_message(const struct hasher *h, struct short_message *m, const uint8_t *leaves,
+                          size_t n)
+{
+    size_t len = 1 + n * DIGEST_BYTES, prefix = h->is_keyed ? HMAC_PAD_BYTES : 0;
+    m->bytes[0] = 1;
+    memcpy(m->bytes + 1, leaves, n * DIGEST_BYTES);
+    /* An odd number of bytes, by 1 or 33 more than whole blocks: the padding fits in the last. */
+    m->blocks = len / SHA256_BLOCK_BYTES + 1;
+    pad(m->bytes + (m->blocks - 1) * SHA256_BLOCK_BYTES, len % SHA256_BLOCK_BYTES, prefix + len);
+}
+
+/* Two at once as long as both last; then the longer one, twice. */
+static void two_short(const struct hasher *h, const struct short_message *a,
+                      const struct short_message *b, uint8_t *out_a, uint8_t *out_b)
+{
+    struct sha256_state x = h->inner, y = h->inner, unused = h->inner;
+    size_t both = a->blocks < b->blocks ? a->blocks : b->blocks;
+    bool is_a = a->blocks > both;
+    const uint8_t *rest = (is_a ? a : b)->bytes + both * SHA256_BLOCK_BYTES;
+    sha256x2_blocks(&x, &y, a->bytes, b->bytes, both);
+    sha256x2_blocks(is_a ? &x : &y, &unused, rest, rest, (is_a ? a : b)->blocks - both);
+    if (h->is_keyed)
+        two_outer(h, &x, &y);
+    sha256_state_digest(&x, out_a);
+    sha256_state_digest(&y, out_b);
+}
+
+void hasher_chunks(struct hasher *h, const uint8_t *leaves, const uint8_t *sizes, size_t n,
+                   uint8_t *out)
+{
+    struct short_message messages[2];
+    uint8_t *outs[2], again[DIGEST_BYTES];
+    unsigned waiting = 0;
+    for (size_t i = 0; i < n; i++) {
+        if (!h->has_lanes || sizes[i] > SHORT_LEAVES) {
+            tagged(h, 1, leaves, (size_t)sizes[i] * DIGEST_BYTES, out);
+        } else {
+            short_message(h, &messages[waiting], leaves, sizes[i]);
+            outs[waiting++] = out;
+        }
+        if (waiting == 2) {
+            two_short(h, &messages[0], &messages[1], outs[0], outs[1]);
+            waiting = 0;
+        }
+        leaves += (size_t)sizes[i] * DIGEST_BYTES;
+        out += DIGEST_BYTES;
+    }
+    if (waiting > 0)
+        two_short(h, &messages[0], &messages[0], outs[0], again);
+}
+
 void hasher_chunk(struct hasher *h, const uint8_t *leaves, size_t n, uint8_t out[DIGEST_BYTES])
 {
-    tagged(h, 1, leaves, n * DIGEST_BYTES, out);
+    uint8_t size = (uint8_t)n;
+    if (n <= SHORT_LEAVES)
+        hasher_chunks(h, leaves, &size, 1, out);
+    else
+        tagged(h, 1, leaves, n * DIGEST_BYTES, out);
 }
 
 void digest_sha256(const void *data, size_t len, uint8_t out[DIGEST_BYTES])

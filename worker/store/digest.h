@@ -32,6 +32,10 @@ void hasher_leaf(struct hasher *h, const void *block, uint8_t out[DIGEST_BYTES])
 void hasher_leaves(struct hasher *h, const uint8_t *const *blocks, size_t n, uint8_t *out);
 /* The chunk id of `n` leaf digests of DIGEST_BYTES each. */
 void hasher_chunk(struct hasher *h, const uint8_t *leaves, size_t n, uint8_t out[DIGEST_BYTES]);
+/* The ids of `n` chunks whose leaves follow one another, sizes[i] of them each; one after the other
+ * in `out`: faster than one by one. */
+void hasher_chunks(struct hasher *h, const uint8_t *leaves, const uint8_t *sizes, size_t n,
+                   uint8_t *out);
 
 /* Plain SHA-256. Thread-safe. */
 void digest_sha256(const void *data, size_t len, uint8_t out[DIGEST_BYTES]);

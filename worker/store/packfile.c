@@ -188,12 +188,34 @@ struct cache_item *pack_pin(struct store *store, const struct pack_ref *ref, str
 
 /* ---- decoding a frame */
 
+static bool verify_chunks(struct hasher *hasher, const struct footer *footer,
+                          const struct frame_entry *entry, const uint8_t *leaves, struct err *err)
+{
+    uint8_t sizes[FRAME_BLOCKS_MAX], ids[FRAME_BLOCKS_MAX * DIGEST_BYTES];
+    uint32_t left = entry->raw_len / STORE_BLOCK_BYTES;
+    for (uint32_t i = 0; i < entry->chunks; i++) {
+        uint32_t n = footer_chunk(footer, entry->first_chunk + i).blocks_less_1 + 1u;
+        if (n > CHUNK_BLOCKS_MAX || n > left)
+            return err_set(err, ERR_STORE_CORRUPT, 0, "chunk %u is too large",
+                           entry->first_chunk + i);
+        sizes[i] = (uint8_t)n;
+        left -= n;
+    }
+    hasher_chunks(hasher, leaves, sizes, entry->chunks, ids);
+    for (uint32_t i = 0; i < entry->chunks; i++)
+        if (memcmp(ids + (size_t)i * DIGEST_BYTES, footer_chunk(footer, entry->first_chunk + i).id,
+                   DIGEST_BYTES) != 0)
+            return err_set(err, ERR_STORE_CORRUPT, 0, "chunk %u: wrong digest",
+                           entry->first_chunk + i);
+    return true;
+}
+
 static bool verify_blocks(struct decoder *d, const struct footer *footer,
                           const struct frame_entry *entry, const uint8_t *raw, struct err *err)
 {
     const uint8_t *blocks[FRAME_BLOCKS_MAX] = {0};
     uint8_t leaves[FRAME_BLOCKS_MAX * DIGEST_BYTES];
-    uint32_t n_blocks = entry->raw_len / STORE_BLOCK_BYTES, block = 0;
+    uint32_t n_blocks = entry->raw_len / STORE_BLOCK_BYTES;
     for (uint32_t i = 0; i < n_blocks; i++)
         blocks[i] = raw + (size_t)i * STORE_BLOCK_BYTES;
     hasher_leaves(d->hasher, blocks, n_blocks, leaves);
@@ -201,18 +223,7 @@ static bool verify_blocks(struct decoder *d, const struct footer *footer,
         if (memcmp(leaves + (size_t)i * DIGEST_BYTES, footer_leaf(footer, entry, i), LEAF_BYTES) !=
             0)
             return err_set(err, ERR_STORE_CORRUPT, 0, "block %u: wrong digest", i);
-    for (uint32_t c = entry->first_chunk; c < entry->first_chunk + entry->chunks; c++) {
-        struct chunk_entry chunk = footer_chunk(footer, c);
-        uint32_t n = chunk.blocks_less_1 + 1u;
-        uint8_t id[DIGEST_BYTES];
-        if (n > CHUNK_BLOCKS_MAX || n > n_blocks - block)
-            return err_set(err, ERR_STORE_CORRUPT, 0, "chunk %u is too large", c);
-        hasher_chunk(d->hasher, leaves + (size_t)block * DIGEST_BYTES, n, id);
-        if (memcmp(id, chunk.id, DIGEST_BYTES) != 0)
-            return err_set(err, ERR_STORE_CORRUPT, 0, "chunk %u: wrong digest", c);
-        block += n;
-    }
-    return true;
+    return verify_chunks(d->hasher, footer, entry, leaves, err);
 }
 
 /* Read and check what needs no key. */

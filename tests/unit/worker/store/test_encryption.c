@@ -662,6 +662,55 @@ static void test_many_leaves_at_once(void **state)
     free(data);
 }
 
+/* HMAC (RFC 2104) or plain SHA-256 of 0x01 and the leaves, by libcrypto. */
+static void chunk_by_the_book(const uint8_t *key, const uint8_t *leaves, size_t n, uint8_t *out)
+{
+    uint8_t inner[64 + 1 + 255 * DIGEST_BYTES], outer[64 + DIGEST_BYTES];
+    memset(inner, 0x36, 64);
+    memset(outer, 0x5c, 64);
+    for (size_t i = 0; key && i < DIGEST_BYTES; i++) {
+        inner[i] ^= key[i];
+        outer[i] ^= key[i];
+    }
+    inner[64] = 1;
+    memcpy(inner + 65, leaves, n * DIGEST_BYTES);
+    if (!key) {
+        digest_sha256(inner + 64, 1 + n * DIGEST_BYTES, out);
+        return;
+    }
+    digest_sha256(inner, 65 + n * DIGEST_BYTES, outer + 64);
+    digest_sha256(outer, sizeof outer, out);
+}
+
+/* Whatever their sizes, and in whatever order they come. */
+static void test_many_chunks_at_once(void **state)
+{
+    (void)state;
+    enum { N = 9 };
+    const uint8_t key[DIGEST_BYTES] = {7, 1};
+    uint8_t *leaves = xmalloc(N * 255 * DIGEST_BYTES), ids[N * DIGEST_BYTES], one[DIGEST_BYTES];
+    for (uint64_t seed = 0; seed < 600; seed++) {
+        const uint8_t *k = seed % 2 ? key : NULL;
+        struct hasher *h = hasher_new(k);
+        uint8_t sizes[N], random[N];
+        size_t n = seed % (N + 1), at = 0;
+        fill_random(leaves, N * 255 * DIGEST_BYTES, seed);
+        fill_random(random, N, seed + 1000);
+        for (size_t i = 0; i < N; i++) /* most of them as in a pack; some longer than those */
+            sizes[i] = (uint8_t)(random[i] < 240 ? 1 + random[i] % 64 : random[i]);
+        hasher_chunks(h, leaves, sizes, n, ids);
+        for (size_t i = 0; i < n; i++) {
+            chunk_by_the_book(k, leaves + at * DIGEST_BYTES, sizes[i], one);
+            assert_memory_equal(ids + i * DIGEST_BYTES, one, sizeof one);
+            hasher_chunk(h, leaves + at * DIGEST_BYTES, sizes[i], ids + i * DIGEST_BYTES);
+            assert_memory_equal(ids + i * DIGEST_BYTES, one, sizeof one);
+            at += sizes[i];
+        }
+        hasher_free(h);
+    }
+    free(leaves);
+}
+
 static void sha256_end(uint8_t end[64], uint64_t n_blocks)
 {
     memset(end, 0, 64);
@@ -747,6 +796,7 @@ int main(void)
         cmocka_unit_test(test_seals),
         cmocka_unit_test(test_keyed_digests),
         cmocka_unit_test(test_many_leaves_at_once),
+        cmocka_unit_test(test_many_chunks_at_once),
         cmocka_unit_test(test_two_lanes),
         cmocka_unit_test(test_sixteen_lanes),
     };
