@@ -33,9 +33,15 @@ void frame_uses_free(struct frame_use *uses, uint32_t n_packs);
 /* What store_walk_next() hands out: pieces of a disk that lie in one frame, in its order. */
 struct store_part {
     struct store_reader *reader;
+    uint32_t pack_ahead; /* of reader->map.packs, or NO_PACK: see below */
     size_t n;
     struct map_record records[];
 };
+enum { NO_PACK = UINT32_MAX };
+/* To be called before the frame of the part is read: opens the pack behind that of this part, when
+ * it is this part's turn, so that it is open when all threads come to it. Errors are left to them.
+ */
+void store_part_open_ahead(const struct store_part *part);
 /* After store_walk_next() has failed: leave out the range of blocks whose map cannot be read, and
  * go on behind it. */
 void walk_skip(struct store_walk *walk, uint64_t *ret_block, uint64_t *ret_n);

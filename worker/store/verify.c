@@ -135,6 +135,7 @@ static void check_part(struct verify *v, const struct store_part *part)
 {
     struct err why = ERR_INIT, beyond = ERR_INIT;
     const struct location *where = &part->records[0].where;
+    store_part_open_ahead(part);
     uint32_t blocks = check_frame(v, &v->reader->map.packs[where->pack], where->frame, &why);
     err_set(&beyond, ERR_STORE_CORRUPT, 0, "the map points beyond a frame");
     pthread_mutex_lock(&v->lock);

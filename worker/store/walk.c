@@ -17,6 +17,7 @@ struct store_walk {
     uint64_t at, end;           /* blocks: [at, end) has not been looked at */
     struct map_records records; /* of the window, by place */
     size_t next;                /* record */
+    size_t ahead;               /* the first record of the pack opened ahead last */
 };
 
 struct store_walk *store_walk_new(struct store_reader *reader)
@@ -54,7 +55,7 @@ static uint64_t next_step(const struct store_walk *walk)
 static bool fill_window(struct store_walk *walk, struct err *err)
 {
     walk->records.count = 0;
-    walk->next = 0;
+    walk->next = walk->ahead = 0;
     if (walk->records.capacity > RECORDS_KEPT)
         map_records_done(&walk->records);
     while (walk->at < walk->end && walk->records.count < WINDOW_RECORDS) {
@@ -87,6 +88,19 @@ static bool same_frame(const struct map_record *a, const struct map_record *b)
     return a->where.pack == b->where.pack && a->where.frame == b->where.frame;
 }
 
+/* The first part of a pack is busy with opening that one, unless it was opened ahead; the second
+ * one opens the pack behind it. */
+static uint32_t pack_ahead(struct store_walk *walk)
+{
+    const struct map_record *r = walk->records.items;
+    size_t at = walk->next;
+    if (walk->ahead > at || at == 0 || r[at - 1].where.pack != r[at].where.pack)
+        return NO_PACK;
+    while (walk->ahead < walk->records.count && r[walk->ahead].where.pack <= r[at].where.pack)
+        walk->ahead++;
+    return walk->ahead < walk->records.count ? r[walk->ahead].where.pack : NO_PACK;
+}
+
 struct store_part *store_walk_next(struct store_walk *walk, struct err *err)
 {
     if (walk->next == walk->records.count && !fill_window(walk, err))
@@ -99,10 +113,20 @@ struct store_part *store_walk_next(struct store_walk *walk, struct err *err)
         n++;
     struct store_part *part = xmalloc(sizeof *part + n * sizeof *first);
     part->reader = walk->reader;
+    part->pack_ahead = pack_ahead(walk);
     part->n = n;
     memcpy(part->records, first, n * sizeof *first);
     walk->next += n;
     return part;
+}
+
+void store_part_open_ahead(const struct store_part *part)
+{
+    struct err unused = ERR_INIT;
+    struct store *store = part->reader->store;
+    if (part->pack_ahead != NO_PACK)
+        cache_unpin(store->packs,
+                    pack_pin(store, &part->reader->map.packs[part->pack_ahead], &unused));
 }
 
 void store_part_free(struct store_part *part)
@@ -145,6 +169,7 @@ bool store_part_read(const struct store_part *part, store_piece_fn take, void *c
 {
     const struct store_reader *reader = part->reader;
     const struct map_record *first = &part->records[0];
+    store_part_open_ahead(part);
     struct frame *frame =
         frame_load(reader->store, &reader->map.packs[first->where.pack], first->where.frame, err);
     if (!frame)
