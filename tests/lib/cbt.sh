@@ -16,7 +16,7 @@ count_of() { wc -w <<<"$1"; }
 has() { grep -qxF "$2" <<<"$1"; }
 power() { # VM start|stop STATUS
     api POST "/vms/$(vm_id "$1")/$2" '{}' >/dev/null
-    wait_until 20 "VM $1 is $3" vm_status_is "$1" "$3"
+    wait_until 60 "VM $1 is $3" vm_status_is "$1" "$3"
 }
 vm_status_is() { state | jq -e --arg vm "$1" --arg want "$2" '.vms[] | select(.name == $vm) | .status == $want and .lock == "free"' >/dev/null; }
 wrote() { # VM FROM N: N writes have come since FROM
@@ -25,7 +25,7 @@ wrote() { # VM FROM N: N writes have come since FROM
 writes() { # VM N
     local from
     from=$(state | jq --arg vm "$1" '.vms[] | select(.name == $vm) | .acked')
-    wait_until 20 "$2 writes of VM $1" wrote "$1" "$from" "$2"
+    wait_until 60 "$2 writes of VM $1" wrote "$1" "$from" "$2"
 }
 # The point's disks are byte for byte what the sandbox kept at the instant of the backup, and one
 # instant of the guest's records.

@@ -30,12 +30,12 @@ first_disk() { # VM_ID
 make_snapshot() { # VM_ID DESCRIPTION
     made=$(api POST "/vms/$1/snapshots" "$(jq -n --arg text "$2" \
         '{description: $text, persist_memorystate: "false"}')" | jq -r .id)
-    wait_until 30 "snapshot '$2' is ok" is_usable "/vms/$1/snapshots/$made" snapshot_status
-    wait_until 30 "VM $1 is not locked" is_unlocked "$1"
+    wait_until 60 "snapshot '$2' is ok" is_usable "/vms/$1/snapshots/$made" snapshot_status
+    wait_until 60 "VM $1 is not locked" is_unlocked "$1"
 }
 make_backup() { # VM_ID DESCRIPTION
     made=$(api POST "/vms/$1/backups" "$(jq -n --arg text "$2" '{description: $text}')" | jq -r .id)
-    wait_until 30 "backup '$2' is ready" backup_is "$1" "$made" ready
+    wait_until 60 "backup '$2' is ready" backup_is "$1" "$made" ready
 }
 make_disk() { # NAME DESCRIPTION
     local domain
@@ -43,13 +43,13 @@ make_disk() { # NAME DESCRIPTION
     made=$(api POST /disks "$(jq -n --arg name "$1" --arg text "$2" --arg domain "$domain" \
         '{alias: $name, description: $text, format: "cow", sparse: "true", provisioned_size: "1048576",
           storage_domains: {storage_domain: [{id: $domain}]}}')" | jq -r .id)
-    wait_until 30 "disk '$1' is ok" is_usable "/disks/$made" status
+    wait_until 60 "disk '$1' is ok" is_usable "/disks/$made" status
 }
 make_vm() { # NAME DESCRIPTION
     made=$(api POST /vms "$(jq -n --arg name "$1" --arg text "$2" --arg cluster \
         "$(api GET /clusters | jq -r '.cluster[0].id')" '{name: $name, description: $text,
           cluster: {id: $cluster}, template: {name: "Blank"}}')" | jq -r .id)
-    wait_until 30 "VM '$1' is down" vm_is "$made" down
+    wait_until 60 "VM '$1' is down" vm_is "$made" down
 }
 attach_disk() { # VM_ID DISK_ID [SNAPSHOT_ID]
     api POST "/vms/$1/diskattachments" "$(jq -n --arg disk "$2" --arg snapshot "${3:-}" \
@@ -65,7 +65,7 @@ open_transfer() { # DISK_ID [VM_ID SNAPSHOT_ID]
         '{format: "raw", inactivity_timeout: "3600"} + if $volume == "" then
           {disk: {id: $disk}, direction: "upload"} else {snapshot: {id: $volume}, direction: "download"} end')" |
         jq -r .id)
-    wait_until 30 "transfer $made is ready" transfer_is "$made" transferring
+    wait_until 60 "transfer $made is ready" transfer_is "$made" transferring
 }
 describe_disk() { # DISK_ID DESCRIPTION
     api PUT "/disks/$1" "$(jq -n --arg text "$2" '{description: $text}')" >/dev/null

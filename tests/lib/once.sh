@@ -89,7 +89,7 @@ restore() { # RESTORE_OPTIONS_JSON
 writes_on() { # the guest of VM web acknowledges new writes
     local before
     before=$(state | jq '.vms[] | select(.name == "web") | .acked')
-    wait_until 10 "the guest writes" guest_passed "$before"
+    wait_until 60 "the guest writes" guest_passed "$before"
 }
 guest_passed() { [ "$(state | jq '.vms[] | select(.name == "web") | .acked')" -gt "$1" ]; }
 only_known_vms() { # VMs and disks are as before: nothing half restored
@@ -114,5 +114,5 @@ restored() {
     [ "$id" != null ] || fail "no new VM"
     check "nothing carries a marker" test "$(state | jq '[.vms[], .disks[] | select(.description // "" | startswith("oxbow"))] | length')" = 0
     api DELETE "/vms/$id" >/dev/null
-    wait_until 20 "it is removed" only_known_vms
+    wait_until 60 "it is removed" only_known_vms
 }

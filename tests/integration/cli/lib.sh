@@ -30,7 +30,7 @@ play() {
     "$here/fake_coordinator.py" "$tmp/broker/broker.env" "$tmp/script.json" "$tmp" \
         2>>"$tmp/coordinator.log" &
     coordinator=$!
-    wait_until 30 "the scripted coordinator is ready" test -e "$tmp/ready"
+    wait_until 60 "the scripted coordinator is ready" test -e "$tmp/ready"
 }
 cleanup_fn eval 'if [ -n "$coordinator" ]; then stop_pid "$coordinator"; fi'
 

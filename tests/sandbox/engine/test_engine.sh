@@ -59,13 +59,13 @@ snapshot() {
     post "/vms/$1/snapshots" '{"description":"test","persist_memorystate":"false"}'
     [ "$status" = 202 ] || fail "snapshot: $status $body"
     snap=$(get .id)
-    wait_until 30 "the snapshot is ok" is_status "/vms/$1/snapshots/$snap" .snapshot_status ok
-    wait_until 30 "the lock is free" lock_is_free "$1"
+    wait_until 60 "the snapshot is ok" is_status "/vms/$1/snapshots/$snap" .snapshot_status ok
+    wait_until 60 "the lock is free" lock_is_free "$1"
 }
 remove_snapshot() { # VM SNAPSHOT
     expect 200 DELETE "/vms/$1/snapshots/$2"
     wait_until 60 "the snapshot is merged" is_gone "/vms/$1/snapshots/$2"
-    wait_until 30 "the lock is free" lock_is_free "$1"
+    wait_until 60 "the lock is free" lock_is_free "$1"
 }
 attach() { # PROXY DISK SNAPSHOT INTERFACE
     post "/vms/$1/diskattachments" "{\"active\":\"true\",\"bootable\":\"false\",
@@ -123,10 +123,10 @@ check "the snapshot takes over the id of the active entry" test "$snap" = "$acti
 check "the answer carries the OVF" test "$(get '.initialization.configuration.type')" = ovf
 expect 409 POST "/vms/$web1/snapshots" -d '{"description":"x","persist_memorystate":"false"}'
 says 'Snapshot is currently being created for VM web01'
-wait_until 30 "the snapshot is ok" is_status "/vms/$web1/snapshots/$snap" .snapshot_status ok
+wait_until 60 "the snapshot is ok" is_status "/vms/$web1/snapshots/$snap" .snapshot_status ok
 expect 409 DELETE "/vms/$web1/snapshots/$snap"
 says 'Snapshot is currently being created'
-wait_until 30 "the lock is free" lock_is_free "$web1"
+wait_until 60 "the lock is free" lock_is_free "$web1"
 control POST /timings '{"lock_release_ms": 100}' >/dev/null
 expect 200 GET "/vms/$web1/snapshots/$snap/disks"
 check "shared disks are left out" test "$(get '.disk | length')" = 2
@@ -156,15 +156,15 @@ proxy3=$(vm_id proxy3) dev3=$(jq -r '.proxies[2].dev_dir' "$box/sandbox.json")
 attach "$proxy3" "$disk" "$snap" virtio_scsi
 check "attached to a second proxy" test "$status" = 201
 scsi3=$dev3/scsi-0QEMU_QEMU_HARDDISK_$disk
-wait_until 20 "the device is there as well" test -e "$scsi3"
+wait_until 60 "the device is there as well" test -e "$scsi3"
 scsi=$dev/scsi-0QEMU_QEMU_HARDDISK_$disk virtio=$dev/virtio-${disk2:0:20}
-wait_until 20 "the devices are there" test -e "$scsi" -a -e "$virtio"
+wait_until 60 "the devices are there" test -e "$scsi" -a -e "$virtio"
 expect 409 DELETE "/vms/$web1/snapshots/$snap"
 says 'attached to other VMs'
 references_made() {
     [ "$(state ".vms[].snapshots[] | select(.id == \"$1\") | .references_made")" = true ]
 }
-wait_until 30 "the reference copies are made" references_made "$snap"
+wait_until 60 "the reference copies are made" references_made "$snap"
 cat "$scsi" >"$tmp/1.raw"
 cat "$virtio" >"$tmp/2.raw"
 check "the second proxy sees the same" cmp "$scsi3" "$tmp/1.raw"
@@ -192,7 +192,7 @@ say "attach, read, detach"
 expect 201 POST /imagetransfers \
     -d "{\"snapshot\":{\"id\":\"$image\"},\"direction\":\"download\",\"format\":\"raw\"}"
 transfer=$(get .id)
-wait_until 30 "the transfer is ready" is_status "/imagetransfers/$transfer" .phase transferring
+wait_until 60 "the transfer is ready" is_status "/imagetransfers/$transfer" .phase transferring
 ticket=$(get .transfer_url)
 attach "$proxy" "$disk" "$snap" virtio_scsi
 check "what is being transferred is not attached" test "$status" = 409
@@ -202,18 +202,18 @@ check "downloaded the same bytes" cmp "$tmp/1.raw" "$tmp/3.raw"
 expect 409 DELETE "/vms/$web1/snapshots/$snap"
 says 'are locked'
 expect 200 POST "/imagetransfers/$transfer/finalize" -d '{}'
-wait_until 30 "it is over" is_status "/imagetransfers/$transfer" .phase finished_success
+wait_until 60 "it is over" is_status "/imagetransfers/$transfer" .phase finished_success
 check "the ticket is gone" test \
     "$(curl -s --cacert "$box/ca.pem" -o /dev/null -w '%{http_code}' "$ticket")" = 403
 
 # --- Merge: a failure, then success ---------------------------------------------------------------
 fault '[{"point":"merge-slow","vm":"web01","delay_ms":2000},{"point":"merge-fail","vm":"web01"}]'
 expect 200 DELETE "/vms/$web1/snapshots/$snap"
-wait_until 30 "the merge has begun" is_status "/vms/$web1/snapshots/$snap" .snapshot_status locked
-wait_until 30 "the merge has failed" is_status "/vms/$web1/snapshots/$snap" .snapshot_status ok
+wait_until 60 "the merge has begun" is_status "/vms/$web1/snapshots/$snap" .snapshot_status locked
+wait_until 60 "the merge has failed" is_status "/vms/$web1/snapshots/$snap" .snapshot_status ok
 expect 200 GET "/vms/$web1/snapshots/$snap/disks"
 check "its volumes are illegal" test "$(get '.disk[0].status')" = illegal
-wait_until 30 "the lock is free" lock_is_free "$web1"
+wait_until 60 "the lock is free" lock_is_free "$web1"
 remove_snapshot "$web1" "$snap"
 check "one volume is left" test "$(state ".disks[] | select(.id == \"$disk\") | .chain | length")" = 1
 expect 200 GET "/events?search=type%3D357"
@@ -223,15 +223,15 @@ say "merge"
 # --- Faults ----------------------------------------------------------------------------------------
 fault '{"point":"snapshot-vanish","vm":"web02"}'
 expect 202 POST "/vms/$web2/snapshots" -d '{"description":"v","persist_memorystate":"false"}'
-wait_until 30 "the snapshot has vanished" is_gone "/vms/$web2/snapshots/$(get .id)"
-wait_until 30 "the lock is free" lock_is_free "$web2"
+wait_until 60 "the snapshot has vanished" is_gone "/vms/$web2/snapshots/$(get .id)"
+wait_until 60 "the lock is free" lock_is_free "$web2"
 fault '{"path":"/snapshots$","method":"POST","action":"drop","when":"after"}'
 call POST "/vms/$web2/snapshots" -d '{"description":"lost answer","persist_memorystate":"false"}'
 check "the connection was cut" test "$status" = 000
 expect 200 GET "/vms/$web2/snapshots"
 snap=$(get '.snapshot[] | select(.description == "lost answer") | .id')
 check "after the effect" test -n "$snap"
-wait_until 30 "the lock is free" lock_is_free "$web2"
+wait_until 60 "the lock is free" lock_is_free "$web2"
 fault '{"path":"/snapshots/","method":"DELETE","action":"drop","when":"before"}'
 call DELETE "/vms/$web2/snapshots/$snap"
 check "cut before the effect" test "$status" = 000
@@ -278,7 +278,7 @@ control POST /vms/web02 '{"action":"migrate","ms":1500}' >/dev/null
 check "it migrates" is_status "/vms/$web2" .status migrating
 expect 409 POST "/vms/$web2/snapshots" -d '{"description":"m","persist_memorystate":"false"}'
 says 'because the VM is in migrating status'
-wait_until 20 "it has migrated" is_status "/vms/$web2" .status up
+wait_until 60 "it has migrated" is_status "/vms/$web2" .status up
 control POST /vms/web02 '{"locked":true}' >/dev/null
 expect 409 POST "/vms/$web2/snapshots" -d '{"description":"l","persist_memorystate":"false"}'
 says 'Related operation is currently in progress'
@@ -301,7 +301,7 @@ sleep 0.5
 check "no write while frozen" test "$(acked)" = "$before"
 expect 200 POST "/vms/$web3/thawfilesystems" -d '{}'
 writes_again() { [ "$(acked)" -gt "$before" ]; }
-wait_until 20 "it writes again" writes_again
+wait_until 60 "it writes again" writes_again
 
 # --- detach_only=false deletes the original ----------------------------------------------------------
 snapshot "$web3"
@@ -309,7 +309,7 @@ disk4=$(state ".disks[] | select(.vm == \"$web3\") | select(.chain | length > 1)
 attach "$proxy" "$disk4" "$snap" virtio_scsi
 check "attached" test "$status" = 201
 expect 200 DELETE "/vms/$proxy/diskattachments/$disk4?detach_only=false"
-wait_until 30 "the original disk is destroyed" is_gone "/disks/$disk4"
+wait_until 60 "the original disk is destroyed" is_gone "/disks/$disk4"
 say "detach_only=false"
 
 # --- Restore -----------------------------------------------------------------------------------------
@@ -327,23 +327,23 @@ expect 409 POST /disks -d "$(new_disk raw false "$data1" ',"backup":"incremental
 expect 202 POST /disks -d "$(new_disk cow true "$data1")"
 fresh=$(get .id)
 check "a new disk is locked" test "$(get .status)" = locked
-wait_until 30 "the disk is ok" is_status "/disks/$fresh" .status ok
+wait_until 60 "the disk is ok" is_status "/disks/$fresh" .status ok
 expect 201 POST "/vms/$proxy/diskattachments" \
     -d "{\"active\":\"true\",\"interface\":\"virtio_scsi\",\"disk\":{\"id\":\"$fresh\"}}"
-wait_until 20 "the device is there" test -e "$dev/scsi-0QEMU_QEMU_HARDDISK_$fresh"
+wait_until 60 "the device is there" test -e "$dev/scsi-0QEMU_QEMU_HARDDISK_$fresh"
 head -c 8388608 /dev/urandom >"$tmp/data"
 dd if="$tmp/data" of="$dev/scsi-0QEMU_QEMU_HARDDISK_$fresh" bs=1M conv=notrunc,fsync status=none
 expect 200 DELETE "/vms/$proxy/diskattachments/$fresh"
 expect 201 POST /vms -d "{\"name\":\"restored\",\"cluster\":{\"name\":\"c1\"},
     \"template\":{\"id\":\"$zero\"},\"memory\":1073741824,\"bios\":{\"type\":\"q35_ovmf\"}}"
 restored=$(get .id)
-wait_until 30 "the VM is down" is_status "/vms/$restored" .status down
+wait_until 60 "the VM is down" is_status "/vms/$restored" .status down
 expect 201 POST "/vms/$restored/diskattachments" -d "{\"active\":\"true\",\"bootable\":\"true\",
     \"interface\":\"virtio\",\"disk\":{\"id\":\"$fresh\"}}"
 check "its disk holds what was written" qemu-img compare -q -f raw -F qcow2 "$tmp/data" \
     "$(state ".disks[] | select(.id == \"$fresh\") | .chain[0].path")"
 expect 200 POST "/vms/$restored/start" -d '{}'
-wait_until 30 "the VM is up" is_status "/vms/$restored" .status up
+wait_until 60 "the VM is up" is_status "/vms/$restored" .status up
 ovf() { # NAME [MORE]
     jq -n --rawfile ovf "$tmp/cold.ovf" --arg name "$1" --argjson more "${2:-{\}}" \
         '{name: $name, cluster: {name: "c1"},
@@ -359,8 +359,8 @@ say "restore from JSON and OVF"
 # --- Cold snapshot and merge, and back to a snapshot ---------------------------------------------------
 snapshot "$cold"
 expect 200 POST "/vms/$cold/snapshots/$snap/restore" -d '{}'
-wait_until 30 "the VM is down" is_status "/vms/$cold" .status down
-wait_until 30 "the lock is free" lock_is_free "$cold"
+wait_until 60 "the VM is down" is_status "/vms/$cold" .status down
+wait_until 60 "the lock is free" lock_is_free "$cold"
 remove_snapshot "$cold" "$snap"
 
 # --- An older engine -----------------------------------------------------------------------------------
@@ -371,9 +371,9 @@ cold_disk=$(state ".disks[] | select(.vm == \"$cold\") | .id")
 expect 201 POST /imagetransfers \
     -d "{\"disk\":{\"id\":\"$cold_disk\"},\"direction\":\"download\",\"format\":\"raw\"}"
 transfer=$(get .id)
-wait_until 30 "the transfer is ready" is_status "/imagetransfers/$transfer" .phase transferring
+wait_until 60 "the transfer is ready" is_status "/imagetransfers/$transfer" .phase transferring
 expect 200 POST "/imagetransfers/$transfer/finalize" -d '{}'
-wait_until 30 "the transfer vanishes at its end" is_gone "/imagetransfers/$transfer"
+wait_until 60 "the transfer vanishes at its end" is_gone "/imagetransfers/$transfer"
 say "an older engine"
 
 # --- The end ---------------------------------------------------------------------------------------------
