@@ -60,8 +60,10 @@ bool step_clone(struct task_run *run, struct err *err)
         .name = x->clone_name, .cluster_id = x->base.vm.cluster_id, .description = marker};
     /* Its name is known before the call: write it ahead, so that no clone can be lost. */
     run_handle_set(run, handle, WIRE_LEFTOVER_ALL);
-    x->clone_id = ovirt_vm_create_from_snapshot(
-        run->session, handles_get(&run->handles, HANDLE_SNAPSHOT), &as, err);
+    const char *snapshot = handles_get(&run->handles, HANDLE_SNAPSHOT);
+    x->clone_id = ovirt_vm_create_from_snapshot(run->session, snapshot, &as, err);
+    if (!x->clone_id && made_name_freed(run, x->clone_name, err))
+        x->clone_id = ovirt_vm_create_from_snapshot(run->session, snapshot, &as, err);
     if (!x->clone_id)
         return false;
     run_handle_set(run, handle, x->clone_id);

@@ -128,7 +128,7 @@ void made_drop_handles(struct task_run *run)
     }
 }
 
-/* --- Clones ---------------------------------------------------------------------------------- */
+/* --- By name --------------------------------------------------------------------------------- */
 static bool find_by_name(struct task_run *run, const char *name, const char *task, char **ret_id,
                          struct err *err)
 {
@@ -154,6 +154,21 @@ static bool find_by_name(struct task_run *run, const char *name, const char *tas
     return false;
 }
 
+bool made_name_freed(struct task_run *run, const char *name, struct err *err)
+{
+    if (err->code != ERR_EXISTS || run->offer->attempt == 1)
+        return false;
+    const char *task = run->offer->task;
+    struct err why = ERR_INIT;
+    SCOPED_FREE char *id = NULL;
+    if (!find_by_name(run, name, task, &id, &why) || !id)
+        return false; /* somebody else's, or it cannot be known: the name is taken */
+    log_info("stray_vm", LOG_STR("vm_id", id), LOG_STR("name", name));
+    err_clear(err);
+    return made_vm_remove(run, id, task, err);
+}
+
+/* --- Clones ---------------------------------------------------------------------------------- */
 bool made_clone_find(struct task_run *run, const char *vm_id, const char *name, const char *task,
                      char **ret_id, struct err *err)
 {

@@ -18,6 +18,10 @@ enum made_state made_vm_state(struct task_run *run, const char *vm_id, const cha
 /* Remove the VM: its disks stay, but those of an export's clone, which were made with it. refused
  * when it does not carry the marker of `task`. Gone is success. */
 bool made_vm_remove(struct task_run *run, const char *vm_id, const char *task, struct err *err);
+/* A VM could not be made, says `err`. When that was for its name, which a VM has that an earlier
+ * attempt of this task asked for, and the engine made only now: removes that one and clears `err`:
+ * true, ask once more. False: anything else; `err` says what. */
+bool made_name_freed(struct task_run *run, const char *name, struct err *err);
 /* Does the disk carry the marker of `task`? refused when not; not-found when there is none. */
 bool made_disk_check(struct task_run *run, const char *disk_id, const char *task, struct err *err);
 /* Delete the disk and its data; the same rules. An upload that is open on it is given up first. */

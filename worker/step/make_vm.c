@@ -44,14 +44,21 @@ static bool make_nics(struct task_run *run, struct restore *r, const char *vm, s
     return ovirt_nics_restore(run->session, vm, r->vm_json, &how, err);
 }
 
-bool step_make_vm(struct task_run *run, struct err *err)
+static char *create(struct task_run *run, struct restore *r, struct err *err)
 {
-    struct restore *r = run->state;
     SCOPED_FREE char *marker = run_marker_restoring(run);
     struct ovirt_vm_new as = {.name = r->name, .cluster_id = r->cluster->id, .description = marker};
     bool from_json = r->opts->config == WIRE_CONFIG_JSON || !has_ovf(r->point);
-    SCOPED_FREE char *vm = from_json ? ovirt_vm_create_from_json(run->session, r->vm_json, &as, err)
-                                     : create_from_ovf(run, r, &as, err);
+    return from_json ? ovirt_vm_create_from_json(run->session, r->vm_json, &as, err)
+                     : create_from_ovf(run, r, &as, err);
+}
+
+bool step_make_vm(struct task_run *run, struct err *err)
+{
+    struct restore *r = run->state;
+    SCOPED_FREE char *vm = create(run, r, err);
+    if (!vm && made_name_freed(run, r->name, err))
+        vm = create(run, r, err);
     if (!vm)
         return false;
     run_handle_set(run, HANDLE_VM, vm);

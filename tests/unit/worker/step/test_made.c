@@ -126,6 +126,61 @@ static void a_refusal_is_a_warning(void **state)
     stop(&x);
 }
 
+/* --- A name that is taken ----------------------------------------------------------------------
+ */
+#define MARK            "oxbow restoring task=" FAKE_TASK " fence=3"
+#define FIND_PAGE(page) "GET vms?search=name=\"new\" sortby name page " #page "&max=100"
+#define CALLED_NEW      "{\"vm\":[{\"id\":\"" VM "\",\"name\":\"new\",\"status\":\"down\"}]}"
+#define LOOK(text)      "GET vms/" VM, 200, "{\"id\":\"" VM "\",\"description\":\"" text "\"}", 0
+
+static bool is_freed(const struct fake_line *script, int64_t attempt, enum err_code code,
+                     enum err_code *ret_code)
+{
+    struct fixture x;
+    struct err err = ERR_INIT;
+    start(&x, script, 9);
+    x.f.offer.attempt = attempt;
+    err_set(&err, code, 0, "VM 'new' cannot be made");
+    bool ok = made_name_freed(&x.f.run, "new", &err);
+    *ret_code = err.code;
+    stop(&x);
+    return ok;
+}
+
+/* The engine was slow with the call of an attempt that is dead. */
+static void a_name_that_an_earlier_attempt_took_is_freed(void **state)
+{
+    (void)state;
+    enum err_code code;
+    const struct fake_line script[] = {{FIND_PAGE(1), 200, CALLED_NEW, 0},
+                                       {FIND_PAGE(2), 200, "{}", 0},
+                                       {LOOK(MARK)},
+                                       {LOOK(MARK)},
+                                       {LOOK(MARK)},
+                                       {"DELETE vms/" VM "?detach_only=true", 200, "{}", 0},
+                                       {"GET vms/" VM, 404, NULL, 0},
+                                       {0}};
+    assert_true(is_freed(script, 2, ERR_EXISTS, &code));
+    assert_int_equal(code, ERR_NONE);
+}
+
+static void a_name_of_somebody_elses_stays_taken(void **state)
+{
+    (void)state;
+    enum err_code code;
+    const struct fake_line others[] = {
+        {FIND_PAGE(1), 200, CALLED_NEW, 0}, {FIND_PAGE(2), 200, "{}", 0}, {LOOK("the shop")}, {0}};
+    const struct fake_line none[] = {{FIND_PAGE(1), 200, "{}", 0}, {0}}, unasked[] = {{0}};
+    assert_false(is_freed(others, 2, ERR_EXISTS, &code));
+    assert_int_equal(code, ERR_EXISTS);
+    assert_false(is_freed(none, 2, ERR_EXISTS, &code)); /* a MAC address, say */
+    assert_int_equal(code, ERR_EXISTS);
+    assert_false(is_freed(unasked, 1, ERR_EXISTS, &code)); /* nobody was there before us */
+    assert_int_equal(code, ERR_EXISTS);
+    assert_false(is_freed(unasked, 2, ERR_ENGINE_FAULT, &code));
+    assert_int_equal(code, ERR_ENGINE_FAULT);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -133,6 +188,8 @@ int main(void)
         cmocka_unit_test(a_mark_outlives_a_lost_lease),
         cmocka_unit_test(the_next_attempt_takes_it_off),
         cmocka_unit_test(a_refusal_is_a_warning),
+        cmocka_unit_test(a_name_that_an_earlier_attempt_took_is_freed),
+        cmocka_unit_test(a_name_of_somebody_elses_stays_taken),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
