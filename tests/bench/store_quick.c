@@ -4,9 +4,7 @@
  *
  *     store_quick limit IMAGE
  *         What must be done for the image, on one core: "zstd" alone, with "hash", and with
- *         encryption too ("limit"); and the other way: "unzstd" alone, and all three ("unlimit"),
- * of bytes that the processor's cache still has; and of sealed frames in memory, on all cores at
- *         once ("together").
+ *         encryption too ("limit"); and the other way: "unzstd" alone, and all three ("unlimit").
  *     store_quick backup REPO ID IMAGE THREADS [PARENT]
  *     store_quick restore REPO ID TARGET THREADS        TARGET "-" discards
  *     store_quick verify REPO ID THREADS
@@ -16,7 +14,6 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -27,7 +24,6 @@
 
 #include "proto/base/clock.h"
 #include "worker/copy/copy.h"
-#include "worker/store/crew.h"
 #include "worker/store/crypt.h"
 #include "worker/store/digest.h"
 
@@ -57,129 +53,6 @@ static void report(const char *what, uint64_t bytes, int64_t ms, double cpu)
         u.ru_maxrss / 1024);
 }
 
-/* The next MiB of blocks that are not zero. False at the end. */
-static bool next_frame(int fd, uint8_t *raw)
-{
-    size_t filled = 0;
-    ssize_t n;
-    while (filled < FRAME && (n = read(fd, raw + filled, FRAME - filled)) > 0) {
-        size_t kept = filled;
-        for (size_t at = filled; at + BLOCK <= filled + (size_t)n; at += BLOCK) {
-            if (block_is_zero(raw + at, BLOCK))
-                continue;
-            if (kept != at)
-                memcpy(raw + kept, raw + at, BLOCK);
-            kept += BLOCK;
-        }
-        filled = kept;
-    }
-    return filled == FRAME;
-}
-
-/* ---- the way back on all cores: sealed frames in memory */
-
-struct sealed {
-    uint8_t *bytes;
-    size_t len;
-    uint8_t tag[CRYPT_TAG_BYTES];
-};
-
-/* Of a thread: made before the clock runs, for fresh memory costs page faults. */
-struct undoer {
-    uint8_t raw[FRAME], text[FRAME + FRAME / 8]; /* ZSTD_compressBound() is less */
-    uint8_t leaves[FRAME / BLOCK * DIGEST_BYTES];
-    const uint8_t *blocks[FRAME / BLOCK];
-    struct hasher *hasher;
-    ZSTD_DCtx *zstd;
-};
-
-struct together {
-    struct crypt *crypt;
-    struct envelope envelope;
-    struct sealed *frames;
-    size_t n;
-    struct undoer *undoers[CREW_MAX];
-    atomic_size_t next, next_undoer;
-    atomic_bool is_bad;
-};
-static const uint8_t no_salt[CRYPT_SALT_BYTES];
-
-static struct undoer *undoer_new(const struct crypt *crypt)
-{
-    struct undoer *u = xaligned(BLOCK, sizeof *u);
-    memset(u, 1, sizeof *u);
-    for (size_t i = 0; i < FRAME / BLOCK; i++)
-        u->blocks[i] = u->raw + i * BLOCK;
-    u->hasher = hasher_new(crypt_id_key(crypt));
-    u->zstd = ZSTD_createDCtx();
-    return u;
-}
-
-static void undoer_free(struct undoer *u)
-{
-    hasher_free(u->hasher);
-    ZSTD_freeDCtx(u->zstd);
-    free(u);
-}
-
-static void undo_frames(void *context)
-{
-    struct together *t = context;
-    struct undoer *u = t->undoers[atomic_fetch_add(&t->next_undoer, 1)];
-    for (size_t i; (i = atomic_fetch_add(&t->next, 1)) < t->n;) {
-        const struct sealed *f = &t->frames[i];
-        if (!envelope_open(t->crypt, &t->envelope, no_salt, (struct crypt_aad){0}, f->bytes, f->len,
-                           u->text, f->tag) ||
-            ZSTD_decompressDCtx(u->zstd, u->raw, FRAME, u->text, f->len) != FRAME)
-            atomic_store(&t->is_bad, true);
-        hasher_leaves(u->hasher, u->blocks, FRAME / BLOCK, u->leaves);
-    }
-}
-
-static void seal_frames(struct together *t, int fd)
-{
-    uint8_t *raw = xmalloc(FRAME), *out = xmalloc(ZSTD_compressBound(FRAME));
-    ZSTD_CCtx *zstd = ZSTD_createCCtx();
-    while (next_frame(fd, raw)) {
-        t->frames = xreallocarray(t->frames, t->n + 1, sizeof *t->frames);
-        struct sealed *f = &t->frames[t->n++];
-        f->len = ZSTD_compressCCtx(zstd, out, ZSTD_compressBound(FRAME), raw, FRAME, 1);
-        f->bytes = xmalloc(f->len);
-        envelope_seal(t->crypt, &t->envelope, no_salt, (struct crypt_aad){0}, out, f->len, f->bytes,
-                      f->tag);
-    }
-    ZSTD_freeCCtx(zstd);
-    free(out);
-    free(raw);
-}
-
-static bool together(const char *path)
-{
-    static const uint8_t uuid[16];
-    struct together t = {0};
-    struct crypt_secrets secrets;
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return perror(path), false;
-    crypt_secrets_new(&secrets);
-    SCOPED(crypt) struct crypt *crypt = t.crypt = crypt_new(uuid, &secrets);
-    envelope_new(crypt, &t.envelope);
-    seal_frames(&t, fd);
-    (void)close(fd);
-    for (unsigned i = 0; i < crew_size(0); i++)
-        t.undoers[i] = undoer_new(crypt);
-    int64_t start = now_ms();
-    double cpu = cpu_seconds();
-    crew_run(crew_size(0), undo_frames, &t);
-    report("together", (uint64_t)t.n * FRAME, now_ms() - start, cpu_seconds() - cpu);
-    for (unsigned i = 0; i < crew_size(0); i++)
-        undoer_free(t.undoers[i]);
-    for (size_t i = 0; i < t.n; i++)
-        free(t.frames[i].bytes);
-    free(t.frames);
-    return !t.is_bad;
-}
-
 /* The way back, one frame at a time. */
 struct undo {
     double zstd_s, all_s;
@@ -196,7 +69,7 @@ static bool pass(const char *what, const char *path, bool hash, bool seal, struc
         return perror(path), false;
     uint8_t *raw = xmalloc(FRAME), *out = xmalloc(ZSTD_compressBound(FRAME));
     uint8_t *leaves = xmalloc(FRAME / BLOCK * DIGEST_BYTES), tag[CRYPT_TAG_BYTES];
-    static const uint8_t uuid[16];
+    static const uint8_t uuid[16], salt[CRYPT_SALT_BYTES];
     struct crypt_secrets secrets;
     struct envelope envelope;
     crypt_secrets_new(&secrets);
@@ -210,20 +83,33 @@ static bool pass(const char *what, const char *path, bool hash, bool seal, struc
     for (size_t i = 0; i < FRAME / BLOCK; i++)
         blocks[i] = raw + i * BLOCK;
     uint64_t bytes = 0;
+    ssize_t n;
     int64_t start = now_ms();
     double cpu = cpu_seconds();
-    while (next_frame(fd, raw)) {
-        bytes += FRAME;
+    size_t filled = 0;
+    while ((n = read(fd, raw + filled, FRAME - filled)) > 0) {
+        size_t kept = filled;
+        for (size_t at = filled; at + BLOCK <= filled + (size_t)n; at += BLOCK) {
+            if (block_is_zero(raw + at, BLOCK))
+                continue;
+            if (kept != at)
+                memcpy(raw + kept, raw + at, BLOCK);
+            kept += BLOCK;
+        }
+        bytes += kept - filled;
+        filled = kept;
+        if (filled < FRAME)
+            continue;
         if (hash)
             hasher_leaves(hasher, blocks, FRAME / BLOCK, leaves);
         size_t len = ZSTD_compressCCtx(zstd, out, ZSTD_compressBound(FRAME), raw, FRAME, 1);
         if (seal)
-            envelope_seal(crypt, &envelope, no_salt, (struct crypt_aad){0}, out, len, out, tag);
+            envelope_seal(crypt, &envelope, salt, (struct crypt_aad){0}, out, len, out, tag);
+        filled = 0;
         if (!undo)
             continue;
         double begin = cpu_seconds();
-        ok = ok &&
-             envelope_open(crypt, &envelope, no_salt, (struct crypt_aad){0}, out, len, out, tag);
+        ok = ok && envelope_open(crypt, &envelope, salt, (struct crypt_aad){0}, out, len, out, tag);
         double opened = cpu_seconds();
         ok = ok && ZSTD_decompressDCtx(unzstd, raw, FRAME, out, len) == FRAME;
         undo->zstd_s += cpu_seconds() - opened;
@@ -250,8 +136,7 @@ static int limit(const char *path)
 {
     struct undo undo = {0};
     bool ok = pass("zstd", path, false, false, NULL) && pass("hash", path, true, false, NULL) &&
-              pass("limit", path, true, true, NULL) && pass("unlimit", path, true, true, &undo) &&
-              together(path);
+              pass("limit", path, true, true, NULL) && pass("unlimit", path, true, true, &undo);
     return ok ? 0 : 1;
 }
 
