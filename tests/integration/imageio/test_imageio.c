@@ -684,5 +684,6 @@ int main(void)
         TEST(test_a_certificate_of_somebody_else),
         TEST(test_a_stop),
     };
+    cmocka_set_test_filter(getenv("ONLY"));
     return cmocka_run_group_tests_name("integration.imageio", tests, NULL, NULL);
 }
