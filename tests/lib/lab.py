@@ -22,10 +22,20 @@ import signal
 import socket
 import sqlite3
 import subprocess
+import sys
 import threading
 import time
 
 POLL_S = 0.05
+
+
+def end_on_sigterm():
+    """As if the test had failed: all that was started is stopped. The signal may come twice (timeout(1)
+    sends it to its child and to the group): nothing comes between that and its end."""
+    def end(*_):
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        sys.exit(143)
+    signal.signal(signal.SIGTERM, end)
 
 
 def wait_for(what, limit_s, look):
