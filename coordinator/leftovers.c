@@ -122,16 +122,18 @@ static bool keep_row(struct core *core, const struct task *t, const struct journ
     return ok;
 }
 
-/* What the newest event of each attempt held, and every event that came too late. */
-static bool keep_rows(struct core *core, const struct task *t, enum which which, struct err *err)
+/* What the journal of task `of` says was held is what `t` leaves behind: the newest event of each
+ * attempt and those that came too late, or every event. */
+static bool keep_rows(struct core *core, const char *of, const struct task *t, enum which which,
+                      bool every, struct err *err)
 {
     struct journal_list list;
-    if (!ledger_journal_list(core->ledger, t->id, JOURNAL_MAX, &list, err))
+    if (!ledger_journal_list(core->ledger, of, JOURNAL_MAX, &list, err))
         return false;
     bool ok = true;
     for (size_t i = 0; i < list.count && ok; i++) {
         bool newest = i + 1 == list.count || list.v[i + 1].attempt != list.v[i].attempt;
-        if (newest || list.v[i].stale)
+        if (every || newest || list.v[i].stale)
             ok = keep_row(core, t, &list.v[i], which, err);
     }
     journal_list_done(&list);
@@ -140,25 +142,18 @@ static bool keep_rows(struct core *core, const struct task *t, enum which which,
 
 bool leftovers_keep_of_journal(struct core *core, const struct task *t, struct err *err)
 {
-    return keep_rows(core, t, ALL, err);
+    return keep_rows(core, t->id, t, ALL, false, err);
 }
 
 bool leftovers_keep_holds(struct core *core, const struct task *t, struct err *err)
 {
-    return keep_rows(core, t, HOLDS, err);
+    return keep_rows(core, t->id, t, HOLDS, false, err);
 }
 
 bool leftovers_keep_holds_of_part(struct core *core, const struct task *part,
                                   const struct task *main_task, struct err *err)
 {
-    struct journal_list list;
-    if (!ledger_journal_list(core->ledger, part->id, JOURNAL_MAX, &list, err))
-        return false;
-    bool ok = true;
-    for (size_t i = 0; i < list.count && ok; i++)
-        ok = keep_row(core, main_task, &list.v[i], HOLDS, err);
-    journal_list_done(&list);
-    return ok;
+    return keep_rows(core, part->id, main_task, HOLDS, true, err);
 }
 
 bool leftovers_load(struct core *core, const char *task, struct wire_leftovers *ret,

@@ -396,37 +396,28 @@ static bool leave_points_of(struct core *core, const struct task *main_task, str
     return true;
 }
 
-bool parts_keep_holds(struct core *core, const char *main_id, struct err *err)
-{
-    SCOPED_TASK struct task main_task = {0};
-    SCOPED_TASKS struct task_list list = {0};
-    if (!ledger_task_get(core->ledger, main_id, &main_task, err))
-        return false;
-    if (!main_task.id || main_task.role != TASK_MAIN)
-        return true;
-    if (!ledger_task_parts(core->ledger, main_id, 0, &list, err))
-        return false;
-    for (size_t i = 0; i < list.count; i++) {
-        if (!leftovers_keep_holds_of_part(core, &list.v[i], &main_task, err))
-            return false;
-    }
-    return true;
-}
-
-/* Who copied it may be dead, and the engine slow with its last call: a disk that was attached after
- * its clean-up, and in the very moment before the snapshot went, is nobody's. So there is one more
- * look when all is over. */
-static bool leave_holds_of_failed(struct core *core, const struct task *main_task, struct err *err)
+/* What the main task's parts had attached or opened: of all of them, or of those that failed. */
+static bool leave_holds_of(struct core *core, const struct task *main_task, bool of_failed_only,
+                           struct err *err)
 {
     SCOPED_TASKS struct task_list list = {0};
     if (!ledger_task_parts(core->ledger, main_task->id, 0, &list, err))
         return false;
     for (size_t i = 0; i < list.count; i++) {
-        if (list.v[i].state == TASK_FAILED &&
+        if ((!of_failed_only || list.v[i].state == TASK_FAILED) &&
             !leftovers_keep_holds_of_part(core, &list.v[i], main_task, err))
             return false;
     }
     return true;
+}
+
+bool parts_keep_holds(struct core *core, const char *main_id, struct err *err)
+{
+    SCOPED_TASK struct task main_task = {0};
+    if (!ledger_task_get(core->ledger, main_id, &main_task, err))
+        return false;
+    return !main_task.id || main_task.role != TASK_MAIN ||
+           leave_holds_of(core, &main_task, false, err);
 }
 
 bool parts_keep_leftovers(struct core *core, const struct task *t, const struct work_end *how,
@@ -434,8 +425,12 @@ bool parts_keep_leftovers(struct core *core, const struct task *t, const struct 
 {
     /* A worker that could not take everything back may not have come to the points either. */
     bool unclean = how->abandoned || (how->result && how->result->leftovers.count > 0);
-    if (t->role == TASK_MAIN)
-        return leave_holds_of_failed(core, t, err) && (!unclean || leave_points_of(core, t, err));
+    if (t->role == TASK_MAIN) {
+        /* Who copied a part that failed may be dead, and the engine slow with its last call: a disk
+         * that was attached after the part's clean-up, and in the very moment before the snapshot
+         * went, is nobody's. So there is one more look when all is over. */
+        return leave_holds_of(core, t, true, err) && (!unclean || leave_points_of(core, t, err));
+    }
     if (t->role != TASK_PART)
         return true;
     /* Its session may have committed, or may yet, unless somebody revokes it. */
