@@ -28,13 +28,26 @@ static int64_t locked_limit_ms(const struct task_run *run)
     return s * 1000;
 }
 
+static struct ovirt_merge how_to_merge(const struct task_run *run)
+{
+    return (struct ovirt_merge){.limit_ms = run->settings->merge_wait_s * 1000,
+                                .locked_ms = locked_limit_ms(run),
+                                .failed = merge_retried};
+}
+
+/* One that an earlier attempt had asked for, and the engine took only when this one had begun: it
+ * has none of its own any more, so all are such. */
+static bool remove_strays(struct task_run *run, struct err *err)
+{
+    struct ovirt_merge how = how_to_merge(run);
+    return run->offer->attempt == 1 || strays_delete_snapshots(run, &how, err);
+}
+
 /* `id` may be "*". */
 static bool remove_snapshot(struct task_run *run, const char *id, struct err *err)
 {
-    SCOPED_FREE char *prefix = xasprintf("oxbow task=%s ", run->offer->task);
-    struct ovirt_merge how = {.limit_ms = run->settings->merge_wait_s * 1000,
-                              .locked_ms = locked_limit_ms(run),
-                              .failed = merge_retried};
+    SCOPED_FREE char *prefix = xasprintf(MARKER_SNAPSHOT "%s ", run->offer->task);
+    struct ovirt_merge how = how_to_merge(run);
     if (strcmp(id, WIRE_LEFTOVER_ALL) == 0)
         return ovirt_snapshots_delete_marked(run->session, run->offer->vm, prefix, &how, err);
     /* A disk that is locked by a transfer would be waited for, and for long. */
@@ -75,7 +88,7 @@ bool step_merge(struct task_run *run, struct err *err)
     }
     const char *id = handles_get(&run->handles, HANDLE_SNAPSHOT);
     if (!id)
-        return true;
+        return remove_strays(run, err);
     if (handles_hold_disks(&run->handles))
         return err_set(err, ERR_MERGE_FAILED, 0,
                        "snapshot %s cannot be merged while its disks are attached to a proxy or "
@@ -99,5 +112,5 @@ bool step_merge(struct task_run *run, struct err *err)
     run_handle_drop(run, HANDLE_SNAPSHOT);
     /* Now that it has gone no disk of it can be attached any more: one that was just before is
      * found here. */
-    return run->offer->attempt == 1 || strays_detach(run, NULL, err);
+    return (run->offer->attempt == 1 || strays_detach(run, NULL, err)) && remove_strays(run, err);
 }

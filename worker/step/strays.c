@@ -7,7 +7,6 @@
 #include "proto/base/log.h"
 #include "worker/ovirt/attachment.h"
 #include "worker/ovirt/backup.h"
-#include "worker/ovirt/snapshot.h"
 #include "worker/ovirt/transfer.h"
 #include "worker/step/engine_backup.h"
 
@@ -85,6 +84,17 @@ bool strays_detach(struct task_run *run, const char *disk_id, struct err *err)
     }
     free(holds.v);
     return !err_is_set(err);
+}
+
+/* --- Snapshots -------------------------------------------------------------------------------- */
+bool strays_delete_snapshots(struct task_run *run, const struct ovirt_merge *how, struct err *err)
+{
+    SCOPED_FREE char *prefix = xasprintf(MARKER_SNAPSHOT "%s ", run->offer->task);
+    if (ovirt_snapshots_delete_marked(run->session, run->offer->vm, prefix, how, err))
+        return true;
+    if (err->code != ERR_LEASE_LOST)
+        run_handle_set(run, HANDLE_SNAPSHOT, WIRE_LEFTOVER_ALL);
+    return false;
 }
 
 /* --- Transfers -------------------------------------------------------------------------------- */

@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What the last call of an earlier attempt may have made when its worker was dead already, and
- * nobody heard of it: a disk on a proxy VM, an image transfer, a backup of the engine's own. The
- * engine can take its time with a call, so looking once, when an attempt begins, is not enough:
- * what is removed later (a snapshot, a disk) may be held by such a stray.
+ * nobody heard of it: a disk on a proxy VM, a snapshot, an image transfer, a backup of the engine's
+ * own. The engine can take its time with a call, so looking once, when an attempt begins, is not
+ * enough: what is removed later (a snapshot, a disk) may be held by such a stray.
  *
  * Threads: the task's.
  */
 #pragma once
 
+#include "worker/ovirt/snapshot.h"
 #include "worker/step/step.h"
 
 /* Takes disk `disk_id` (NULL = every disk) off each VM that the journal says an earlier attempt
@@ -18,6 +19,11 @@ bool strays_detach(struct task_run *run, const char *disk_id, struct err *err);
 /* One disk off one VM, if it is there. */
 bool strays_detach_one(struct task_run *run, const char *vm_id, const char *disk_id,
                        struct err *err);
+
+/* Deletes every snapshot of the task's VM that carries the task's mark, of whatever attempt: for
+ * when this attempt needs none (any more). If that fails, they become the run's handle for a
+ * snapshot. */
+bool strays_delete_snapshots(struct task_run *run, const struct ovirt_merge *how, struct err *err);
 
 /* Cancels the image transfers of the disks in this snapshot, except those that this run holds; none
  * of another snapshot of these disks. A snapshot that has gone is fine. */

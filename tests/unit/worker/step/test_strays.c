@@ -305,6 +305,62 @@ static void with_snapshots_no_transfer_is_touched(void **state)
     assert_true(ended_backups((const struct fake_line[]){{BACKUPS, 404, NULL, 0}, {0}}, &err));
 }
 
+#define MARKED(id, text)                                                                           \
+    "{\"id\":\"" id "\",\"description\":\"" text                                                   \
+    "\",\"snapshot_type\":\"regular\",\"snapshot_status\":\"ok\"}"
+#define SNAP_2  "dddddddd-0000-4000-8000-000000000002"
+#define ONE(id) "GET vms/" FAKE_VM "/snapshots/" id
+
+static bool deleted(const struct fake_line *script, bool *ret_left, struct err *err)
+{
+    struct fixture x;
+    struct ovirt_merge how = {.limit_ms = 1000};
+    start(&x, script);
+    bool ok = strays_delete_snapshots(&x.f.run, &how, err);
+    const char *left = handles_get(&x.f.run.handles, "snapshot");
+    *ret_left = left && strcmp(left, "*") == 0;
+    stop(&x);
+    return ok;
+}
+
+/* What an earlier attempt had asked for; not another task's, nor the user's. */
+static void snapshots_of_the_task_are_deleted(void **state)
+{
+    (void)state;
+    struct err err = ERR_INIT;
+    bool left = true;
+    assert_true(deleted(
+        (const struct fake_line[]){
+            {"GET vms/" FAKE_VM "/snapshots", 200,
+             SNAPSHOTS(KIND("active") "," MARKED(SNAP, MARK("1")) "," MARKED(
+                 SNAP_2, "oxbow task=77777777-0000-4000-8000-000000000001 fence=1")),
+             0},
+            {ONE(SNAP), 200, MARKED(SNAP, MARK("1")), 0},
+            {"GET events?max=100", 200, "{}", 0},
+            {"DELETE vms/" FAKE_VM "/snapshots/" SNAP, 200, "{}", 0},
+            {ONE(SNAP), 404, NULL, 0},
+            {0}},
+        &left, &err));
+    assert_false(left);
+}
+
+static void a_snapshot_that_stays_is_left_behind_by_name(void **state)
+{
+    (void)state;
+    struct err err = ERR_INIT;
+    bool left = false;
+    assert_false(deleted(
+        (const struct fake_line[]){
+            {"GET vms/" FAKE_VM "/snapshots", 200, SNAPSHOTS(MARKED(SNAP, MARK("1"))), 0},
+            {ONE(SNAP), 200, MARKED(SNAP, MARK("1")), 0},
+            {"GET events?max=100", 200, "{}", 0},
+            {"DELETE vms/" FAKE_VM "/snapshots/" SNAP, 403, "{\"detail\":\"not authorized\"}", 0},
+            {0}},
+        &left, &err));
+    assert_int_equal(err.code, ERR_ENGINE_DENIED);
+    assert_true(left);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -317,6 +373,8 @@ int main(void)
         cmocka_unit_test(backups_of_earlier_attempts_are_ended),
         cmocka_unit_test(a_hybrid_backup_goes_with_its_snapshot),
         cmocka_unit_test(with_snapshots_no_transfer_is_touched),
+        cmocka_unit_test(snapshots_of_the_task_are_deleted),
+        cmocka_unit_test(a_snapshot_that_stays_is_left_behind_by_name),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
