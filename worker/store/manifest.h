@@ -32,6 +32,18 @@ static inline uint64_t map_record_end(const struct map_record *r)
 {
     return r->block + map_record_blocks(r);
 }
+/* `n` of its blocks, from the `skip`-th on, in the pack of this number. */
+static inline struct map_record map_record_part(const struct map_record *r, uint32_t skip,
+                                                uint32_t n, uint32_t pack)
+{
+    return (struct map_record){
+        .block = r->block + skip,
+        .where = {.pack = pack,
+                  .frame = r->where.frame,
+                  .first = (uint8_t)(r->where.first + skip),
+                  .blocks_less_1 = (uint8_t)(n - 1)},
+    };
+}
 /* True when b continues a on the disk and in the same frame, so that both may be one record. */
 bool map_records_join(const struct map_record *a, const struct map_record *b);
 

@@ -96,11 +96,16 @@ struct store_stream {
     struct hook_set hooks; /* of new chunks; pack numbers are the store's */
     struct unit *unit;     /* work space of a call */
 };
-/* Write out the frame being filled. */
+/* Write out the frame being filled. What it takes is added to `stats`, or to those of the disk that
+ * the stream has written last. */
+bool stream_flush_frame(struct store_stream *s, struct store_stats *stats, struct err *err);
 bool stream_flush(struct store_stream *stream, struct err *err);
 /* Write out what is open: the frame, then the pack. */
 bool stream_finish(struct store_stream *stream, struct err *err);
 void stream_free(struct store_stream *stream);
+/* May the disk be written there? */
+bool stream_check_range(const struct store_disk *disk, uint64_t offset, uint64_t len,
+                        struct err *err);
 
 /* ---- the session (session.c) */
 struct session_blob {
