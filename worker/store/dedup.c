@@ -6,12 +6,14 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 enum {
-    WAYS = 8,        /* entries of a bucket */
-    STRIPES = 64,    /* locks of the cache */
-    TAG_BYTES = 24,  /* of a chunk id kept in an entry; the bucket comes from the rest */
-    HOOKS_MIN = 1024 /* first size of the hook table */
+    WAYS = 8,         /* entries of a bucket */
+    STRIPES = 64,     /* locks of the cache */
+    TAG_BYTES = 24,   /* of a chunk id kept in an entry; the bucket comes from the rest */
+    HOOKS_MIN = 1024, /* first size of the hook table */
+    HUGE_PAGE_BYTES = 2 << 20
 };
 
 struct entry {
@@ -59,13 +61,25 @@ struct dedup {
     size_t n_hooks, cap_hooks, max_hooks;
 };
 
+/* Written at once, in large pages where there are any. It is looked into before it is written to:
+ * page by page, each would be the page of zeroes first, and all processors interrupted when that is
+ * replaced. */
+static struct bucket *new_buckets(uint64_t n)
+{
+    size_t bytes = n * sizeof(struct bucket);
+    struct bucket *buckets = xaligned(HUGE_PAGE_BYTES, bytes);
+    (void)madvise(buckets, bytes, MADV_HUGEPAGE);
+    memset(buckets, 0, bytes);
+    return buckets;
+}
+
 struct dedup *dedup_new(size_t cache_bytes, size_t hooks_max)
 {
     struct dedup *d = ALLOC_NEW(struct dedup);
     d->n_buckets = STRIPES;
     while (d->n_buckets * 2 * sizeof(struct bucket) <= cache_bytes)
         d->n_buckets *= 2;
-    d->buckets = xcalloc(d->n_buckets, sizeof *d->buckets);
+    d->buckets = new_buckets(d->n_buckets);
     for (size_t i = 0; i < STRIPES; i++)
         pthread_mutex_init(&d->stripes[i].lock, NULL);
     pthread_rwlock_init(&d->packs_lock, NULL);
