@@ -4,8 +4,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <linux/magic.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "proto/base/id.h"
@@ -90,6 +92,12 @@ bool file_pread_full(int fd, void *buf, size_t len, uint64_t offset, struct err 
         offset += (uint64_t)n;
     }
     return true;
+}
+
+bool file_likes_direct(int fd)
+{
+    struct statfs fs;
+    return fstatfs(fd, &fs) == 0 && (fs.f_type == EXT4_SUPER_MAGIC || fs.f_type == XFS_SUPER_MAGIC);
 }
 
 bool file_write_full(int fd, const void *buf, size_t len, struct err *err)

@@ -21,6 +21,9 @@ char *file_read_secret(const char *path, struct err *err);
 /* Exactly `len` bytes, across short reads and EINTR. A file that ends early is an io-error that
  * says so. */
 bool file_pread_full(int fd, void *buf, size_t len, uint64_t offset, struct err *err);
+/* Is the file on a file system on which O_DIRECT was measured to be worth it: ext4 or XFS? Not over
+ * a network, where each call would wait for the server. */
+bool file_likes_direct(int fd);
 bool file_write_full(int fd, const void *buf, size_t len, struct err *err);
 bool file_pwrite_full(int fd, const void *buf, size_t len, uint64_t offset, struct err *err);
 

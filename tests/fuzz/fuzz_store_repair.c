@@ -82,7 +82,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         __builtin_trap();
     for (uint32_t i = 0; i < open->footer.n_frames; i++) {
         err_clear(&err);
-        frame_free(open_pack_frame(store, open, (uint16_t)i, &err));
+        frame_free(open_pack_frame(store, open, (uint16_t)i, FRAME_FROM_CACHE, &err));
     }
     open_pack_free(open);
     return 0;

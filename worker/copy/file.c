@@ -7,12 +7,10 @@
 #include <inttypes.h>
 #include <linux/falloc.h>
 #include <linux/fs.h>
-#include <linux/magic.h>
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
-#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "worker/copy/copy.h"
@@ -208,13 +206,10 @@ struct target_file {
 };
 
 /* Writing past the page cache saves a copy of all data and the allocation of as many pages, and
- * waits for the disk from the first byte on. Where that was measured to be so: not over a network,
- * where each write would wait for the server. */
+ * waits for the disk from the first byte on. */
 static bool likes_direct(const struct raw *raw)
 {
-    struct statfs fs;
-    return !raw->is_block && fstatfs(raw->fd, &fs) == 0 &&
-           (fs.f_type == EXT4_SUPER_MAGIC || fs.f_type == XFS_SUPER_MAGIC);
+    return !raw->is_block && file_likes_direct(raw->fd);
 }
 
 /* The kernel would begin to write when a tenth of the memory is dirty, which for most disks is at

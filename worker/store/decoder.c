@@ -34,6 +34,7 @@ void decoder_pool_free(struct decoder_pool *pool)
         pool->idle = d->next;
         frame_coder_free(d->coder);
         hasher_free(d->hasher);
+        free(d->bytes);
         free(d);
     }
     while (pool->idle_frames) {
@@ -58,6 +59,7 @@ struct decoder *decoder_take(struct decoder_pool *pool)
         return d;
     d = ALLOC_NEW(struct decoder);
     d->coder = frame_coder_new(pool->crypt);
+    d->bytes = xaligned(STORE_BLOCK_BYTES, DECODER_BYTES);
     if (!pool->crypt || crypt_can_write(pool->crypt)) /* else it is only for checking sums */
         d->hasher = hasher_new(crypt_id_key(pool->crypt));
     return d;

@@ -24,8 +24,9 @@ struct decoder {
     struct decoder *next;
     struct frame_coder *coder;
     struct hasher *hasher; /* NULL without a key */
-    uint8_t bytes[FRAME_BYTES_MAX];
+    uint8_t *bytes; /* DECODER_BYTES, aligned: a frame with the rest of its first and last block */
 };
+enum { DECODER_BYTES = FRAME_BYTES_MAX + 2 * STORE_BLOCK_BYTES };
 /* Give it back with decoder_give(). */
 struct decoder *decoder_take(struct decoder_pool *pool);
 void decoder_give(struct decoder_pool *pool, struct decoder *decoder);

@@ -11,8 +11,11 @@
 
 #include "proto/base/file.h"
 #include "worker/store/bytes.h"
+#include "worker/store/crew.h"
 #include "worker/store/decoder.h"
 #include "worker/store/gc/relocate.h"
+
+enum { PACK_BYTES_MIN = 128 << 10, DIRECT_BYTES = STORE_BLOCK_BYTES };
 
 void pack_id_of_session(const uint8_t repository[16], const char *session, uint32_t n,
                         uint8_t ret_id[PACK_ID_BYTES])
@@ -129,6 +132,8 @@ void open_pack_free(void *value)
         return;
     if (pack->fd >= 0)
         (void)close(pack->fd);
+    if (atomic_load(&pack->direct_fd) >= 0)
+        (void)close(atomic_load(&pack->direct_fd));
     footer_done(&pack->footer);
     free(pack);
 }
@@ -138,6 +143,7 @@ struct open_pack *open_pack_load(struct store *store, const struct pack_ref *ref
     struct open_pack *pack = ALLOC_NEW(struct open_pack);
     bool is_relocated = false;
     pack_path(ref->id, pack->path);
+    atomic_init(&pack->direct_fd, -1);
     pack->fd = openat(store->dirfd, pack->path, O_RDONLY | O_CLOEXEC);
     if (pack->fd < 0) {
         if (errno == ENOENT)
@@ -160,14 +166,14 @@ static void *load_pack(void *context, size_t *ret_bytes, struct err *err)
     struct open_pack *pack = open_pack_load(request->store, request->ref, err);
     if (!pack)
         return NULL;
-    /* At least 64 KiB each, so that the bound also bounds the open files. What was opened of a
-     * sealed footer is there twice. */
+    /* So many at least that the bound also bounds the open files. What was opened of a sealed
+     * footer is there twice. */
     size_t tables = (size_t)pack->footer.n_chunks * CHUNK_ENTRY_BYTES +
                     (size_t)pack->footer.n_leaves * LEAF_BYTES;
     size_t bytes = sizeof *pack +
                    pack->footer.n_frames * (FRAME_ENTRY_BYTES + sizeof *pack->footer.frames) +
                    (pack->footer.opened ? 2 : 1) * tables;
-    *ret_bytes = bytes > 65536 ? bytes : 65536;
+    *ret_bytes = bytes > PACK_BYTES_MIN ? bytes : PACK_BYTES_MIN;
     return pack;
 }
 
@@ -226,33 +232,96 @@ static bool verify_blocks(struct decoder *d, const struct footer *footer,
     return verify_chunks(d->hasher, footer, entry, leaves, err);
 }
 
-/* Read and check what needs no key. */
-static bool read_frame(struct decoder *d, const struct open_pack *pack,
-                       const struct frame_entry *entry, struct frame_header *header,
-                       struct err *err)
+/* ---- reading a frame */
+
+/* The descriptor for reading past the page cache, or -1. It is opened by its own, not a flag of the
+ * other one, which threads that read through the cache share; and by its descriptor, not its name,
+ * which may be another file's by now. */
+static int direct_fd(struct store *store, struct open_pack *pack)
 {
-    if (entry->offset == 0 || entry->stored_len > FRAME_STORED_MAX)
-        return err_set(err, ERR_STORE_CORRUPT, 0, "is gone: it was collected as garbage");
-    size_t len = FRAME_HEADER_BYTES + (size_t)entry->stored_len;
-    if (!file_pread_full(pack->fd, d->bytes, len, entry->offset, err) ||
-        !frame_check(d->bytes, len, header, err))
-        return false;
-    return (header->raw_len == entry->raw_len && header->chunks == entry->chunks &&
-            header->is_sealed == (entry->list != NULL)) ||
-           err_set(err, ERR_STORE_CORRUPT, 0, "header and footer disagree");
+    int fd = atomic_load(&pack->direct_fd), none = -1;
+    if (fd >= 0 || !atomic_load(&store->likes_direct))
+        return fd;
+    char path[32];
+    (void)snprintf(path, sizeof path, "/proc/self/fd/%d", pack->fd);
+    fd = open(path, O_RDONLY | O_CLOEXEC | O_DIRECT);
+    if (fd < 0)
+        atomic_store(&store->likes_direct, false);
+    if (fd < 0 || atomic_compare_exchange_strong(&pack->direct_fd, &none, fd))
+        return fd;
+    (void)close(fd); /* another thread was first */
+    return none;
 }
 
-static bool decode_frame(struct decoder *d, const struct open_pack *pack,
-                         const struct frame_entry *entry, uint8_t *raw, struct err *err)
+/* Whole blocks, past the page cache. False without an error: the file system does not want that. */
+static bool read_direct(int fd, uint8_t *out, size_t skip, size_t len, uint64_t begin,
+                        struct err *err)
+{
+    size_t want = (skip + len + DIRECT_BYTES - 1) / DIRECT_BYTES * DIRECT_BYTES, have = 0;
+    while (have < skip + len) {
+        ssize_t n = pread(fd, out + have, want - have, (off_t)(begin + have));
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0 && errno == EINVAL)
+            return false;
+        if (n < 0)
+            return err_set_errno(err, errno, "read at offset %" PRIu64, begin + have);
+        have += (size_t)n;
+        /* Only at the end of the file does it stop within a block. */
+        if ((n == 0 || n % DIRECT_BYTES != 0) && have < skip + len)
+            return err_set(err, ERR_IO, 0, "ends at offset %" PRIu64 ", %zu bytes too early",
+                           begin + have, skip + len - have);
+    }
+    return true;
+}
+
+/* Where in the decoder's memory they are, or NULL. */
+static uint8_t *read_bytes(struct store *store, struct decoder *d, struct open_pack *pack,
+                           uint64_t offset, size_t len, enum frame_from from, struct err *err)
+{
+    int fd = from == FRAME_FROM_DISK ? direct_fd(store, pack) : -1;
+    size_t skip = offset % DIRECT_BYTES;
+    if (fd >= 0 && read_direct(fd, d->bytes, skip, len, offset - skip, err))
+        return d->bytes + skip;
+    if (err_is_set(err))
+        return NULL;
+    if (fd >= 0)
+        atomic_store(&store->likes_direct, false);
+    return file_pread_full(pack->fd, d->bytes, len, offset, err) ? d->bytes : NULL;
+}
+
+/* Read and check what needs no key. Where in the decoder's memory the frame is, or NULL. */
+static uint8_t *read_frame(struct store *store, struct decoder *d, struct open_pack *pack,
+                           const struct frame_entry *entry, enum frame_from from,
+                           struct frame_header *header, struct err *err)
+{
+    if (entry->offset == 0 || entry->stored_len > FRAME_STORED_MAX) {
+        err_set(err, ERR_STORE_CORRUPT, 0, "is gone: it was collected as garbage");
+        return NULL;
+    }
+    size_t len = FRAME_HEADER_BYTES + (size_t)entry->stored_len;
+    uint8_t *bytes = read_bytes(store, d, pack, entry->offset, len, from, err);
+    if (!bytes || !frame_check(bytes, len, header, err))
+        return NULL;
+    if (header->raw_len == entry->raw_len && header->chunks == entry->chunks &&
+        header->is_sealed == (entry->list != NULL))
+        return bytes;
+    err_set(err, ERR_STORE_CORRUPT, 0, "header and footer disagree");
+    return NULL;
+}
+
+static bool decode_frame(struct store *store, struct decoder *d, struct open_pack *pack,
+                         const struct frame_entry *entry, enum frame_from from, uint8_t *raw,
+                         struct err *err)
 {
     struct frame_header header;
-    return read_frame(d, pack, entry, &header, err) &&
-           frame_decode(d->coder, d->bytes, &header, raw, err) &&
+    uint8_t *bytes = read_frame(store, d, pack, entry, from, &header, err);
+    return bytes && frame_decode(d->coder, bytes, &header, raw, err) &&
            verify_blocks(d, &pack->footer, entry, raw, err);
 }
 
-struct frame *open_pack_frame(struct store *store, const struct open_pack *pack, uint16_t number,
-                              struct err *err)
+struct frame *open_pack_frame(struct store *store, struct open_pack *pack, uint16_t number,
+                              enum frame_from from, struct err *err)
 {
     struct frame *frame = NULL;
     if (!store_needs_key(store, KEY_TO_RESTORE, err))
@@ -262,7 +331,7 @@ struct frame *open_pack_frame(struct store *store, const struct open_pack *pack,
         const struct frame_entry *entry = &pack->footer.frames[number];
         struct decoder *d = decoder_take(store->decoders);
         frame = frame_new(store->decoders, entry->raw_len / STORE_BLOCK_BYTES);
-        ok = decode_frame(d, pack, entry, frame->data, err);
+        ok = decode_frame(store, d, pack, entry, from, frame->data, err);
         decoder_give(store->decoders, d);
     } else {
         err_set(err, ERR_STORE_CORRUPT, 0, "is not there");
@@ -285,18 +354,18 @@ static bool was_replaced(const struct store *store, const struct open_pack *pack
 }
 
 struct frame *frame_load(struct store *store, const struct pack_ref *ref, uint16_t number,
-                         struct err *err)
+                         enum frame_from from, struct err *err)
 {
     struct cache_item *item =
         store_needs_key(store, KEY_TO_RESTORE, err) ? pack_pin(store, ref, err) : NULL;
     if (!item)
         return NULL;
-    struct frame *frame = open_pack_frame(store, pack_of(item), number, err);
+    struct frame *frame = open_pack_frame(store, pack_of(item), number, from, err);
     if (!frame && was_replaced(store, pack_of(item))) {
         struct err again = ERR_INIT;
         struct open_pack *fresh = open_pack_load(store, ref, &again);
         if (fresh && memcmp(fresh->digest, ref->digest, DIGEST_BYTES) == 0)
-            frame = open_pack_frame(store, fresh, number, &again);
+            frame = open_pack_frame(store, fresh, number, from, &again);
         open_pack_free(fresh);
         if (frame)
             err_clear(err);
@@ -305,14 +374,20 @@ struct frame *frame_load(struct store *store, const struct pack_ref *ref, uint16
     return frame;
 }
 
-bool open_pack_check_sums(struct store *store, const struct open_pack *pack, uint16_t number,
-                          struct err *err)
+unsigned frame_crew(const struct store *store, unsigned asked)
+{
+    unsigned threads = crew_size(asked) * (atomic_load(&store->likes_direct) ? 3 : 1);
+    return threads < CREW_MAX ? threads : CREW_MAX;
+}
+
+bool open_pack_check_sums(struct store *store, struct open_pack *pack, uint16_t number,
+                          enum frame_from from, struct err *err)
 {
     struct frame_header header;
     bool ok = number < pack->footer.n_frames;
     if (ok) {
         struct decoder *d = decoder_take(store->decoders);
-        ok = read_frame(d, pack, &pack->footer.frames[number], &header, err);
+        ok = read_frame(store, d, pack, &pack->footer.frames[number], from, &header, err) != NULL;
         decoder_give(store->decoders, d);
     } else {
         err_set(err, ERR_STORE_CORRUPT, 0, "is not there");
@@ -321,13 +396,13 @@ bool open_pack_check_sums(struct store *store, const struct open_pack *pack, uin
 }
 
 uint32_t frame_check_sums(struct store *store, const struct pack_ref *ref, uint16_t number,
-                          struct err *err)
+                          enum frame_from from, struct err *err)
 {
     struct cache_item *item = pack_pin(store, ref, err);
     if (!item)
         return 0;
-    const struct open_pack *pack = pack_of(item);
-    uint32_t blocks = open_pack_check_sums(store, pack, number, err)
+    struct open_pack *pack = pack_of(item);
+    uint32_t blocks = open_pack_check_sums(store, pack, number, from, err)
                           ? pack->footer.frames[number].raw_len / STORE_BLOCK_BYTES
                           : 0;
     cache_unpin(store->packs, item);
@@ -343,7 +418,7 @@ struct frame_request {
 static void *load_frame(void *context, size_t *ret_bytes, struct err *err)
 {
     const struct frame_request *r = context;
-    struct frame *frame = frame_load(r->store, r->ref, r->number, err);
+    struct frame *frame = frame_load(r->store, r->ref, r->number, FRAME_FROM_CACHE, err);
     if (frame)
         *ret_bytes = sizeof *frame + (size_t)frame->blocks * STORE_BLOCK_BYTES;
     return frame;

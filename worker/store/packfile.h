@@ -4,12 +4,20 @@
  */
 #pragma once
 
+#include <stdatomic.h>
+
 #include "worker/store/decoder.h"
 #include "worker/store/repo.h"
+
+/* Where the bytes of a frame are read from. Past the page cache, what is checked is what the disk
+ * has, and nothing that others need is pushed out of it; on file systems that do not like it they
+ * are read as ever. */
+enum frame_from { FRAME_FROM_CACHE, FRAME_FROM_DISK };
 
 /* An open pack: its file and its verified footer. */
 struct open_pack {
     int fd;
+    atomic_int direct_fd; /* the same file with O_DIRECT; -1 until the first such read */
     struct footer footer;
     uint8_t digest[DIGEST_BYTES];
     char path[64]; /* in the repository, for messages */
@@ -27,13 +35,13 @@ void pack_path(const uint8_t id[PACK_ID_BYTES], char *out);
 struct open_pack *open_pack_load(struct store *store, const struct pack_ref *ref, struct err *err);
 void open_pack_free(void *pack);
 /* A frame of it, verified; the caller frees with frame_free(). */
-struct frame *open_pack_frame(struct store *store, const struct open_pack *pack, uint16_t frame,
-                              struct err *err);
+struct frame *open_pack_frame(struct store *store, struct open_pack *pack, uint16_t frame,
+                              enum frame_from from, struct err *err);
 
 /* The pack that `ref` names; store-corrupt when it is missing, damaged, or not that one. Unpin from
  * store->packs. */
 struct cache_item *pack_pin(struct store *store, const struct pack_ref *ref, struct err *err);
-static inline const struct open_pack *pack_of(const struct cache_item *item)
+static inline struct open_pack *pack_of(const struct cache_item *item)
 {
     return cache_value(item);
 }
@@ -46,13 +54,17 @@ static inline const struct frame *frame_of(const struct cache_item *item)
     return cache_value(item);
 }
 
-/* The same past the cache; the caller frees with frame_free(). */
+/* The same past the store's cache; the caller frees with frame_free(). */
 struct frame *frame_load(struct store *store, const struct pack_ref *ref, uint16_t frame,
-                         struct err *err);
+                         enum frame_from from, struct err *err);
+
+/* How many threads are to check frames: like crew_size(), and three times as many past the page
+ * cache, where most of them wait for the disk. */
+unsigned frame_crew(const struct store *store, unsigned asked);
 
 /* The same of a frame of an open pack. */
-bool open_pack_check_sums(struct store *store, const struct open_pack *pack, uint16_t frame,
-                          struct err *err);
+bool open_pack_check_sums(struct store *store, struct open_pack *pack, uint16_t frame,
+                          enum frame_from from, struct err *err);
 /* Check a frame as far as that needs no key: its place, its sums. The blocks it has; 0 on error. */
 uint32_t frame_check_sums(struct store *store, const struct pack_ref *ref, uint16_t frame,
-                          struct err *err);
+                          enum frame_from from, struct err *err);

@@ -7,7 +7,7 @@
 #include "worker/store/packfile.h"
 #include "worker/store/writer.h"
 
-enum { WRITE_BACK_BYTES = 8 << 20 };
+enum { WRITE_BACK_BYTES = 8 << 20, GATHER_BYTES = 1 << 20 };
 
 /* packs/ab, made when the first pack of it comes. Its entry in packs/ is synced at commit. */
 static bool create_file(struct pack_writer *pack, int dirfd, struct err *err)
@@ -23,11 +23,48 @@ static bool create_file(struct pack_writer *pack, int dirfd, struct err *err)
     return pack->fd >= 0;
 }
 
+/* Past the page cache, where the file system likes that: what is stored is not read again soon, and
+ * a copy of it into fresh pages costs more than the disk. */
+static void set_direct(struct pack_writer *pack, bool on)
+{
+    int flags = fcntl(pack->fd, F_GETFL);
+    pack->is_direct = flags >= 0 &&
+                      fcntl(pack->fd, F_SETFL, on ? flags | O_DIRECT : flags & ~O_DIRECT) == 0 &&
+                      on;
+}
+
+/* Write out what was gathered: whole blocks, but for the end. */
+static bool flush(struct pack_writer *pack, struct err *err)
+{
+    const uint8_t *at = pack->bytes, *end = at + pack->gathered;
+    while (at < end) {
+        ssize_t n = write(pack->fd, at, (size_t)(end - at));
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0 && errno == EINVAL && pack->is_direct) { /* also after a part of a block */
+            set_direct(pack, false);
+            continue;
+        }
+        if (n < 0)
+            return err_set_errno(err, errno, "write '%s'", pack->path);
+        at += n;
+    }
+    pack->gathered = 0;
+    return true;
+}
+
 static bool append(struct pack_writer *pack, const void *data, size_t len, struct err *err)
 {
-    if (!file_write_full(pack->fd, data, len, err))
-        return err_wrap(err, "'%s'", pack->path);
-    pack->len += len;
+    for (const uint8_t *at = data; len > 0;) {
+        size_t room = GATHER_BYTES - pack->gathered, n = len < room ? len : room;
+        memcpy(pack->bytes + pack->gathered, at, n);
+        pack->gathered += n;
+        pack->len += n;
+        at += n;
+        len -= n;
+        if (pack->gathered == GATHER_BYTES && !flush(pack, err))
+            return false;
+    }
     return true;
 }
 
@@ -42,12 +79,15 @@ struct pack_writer *pack_writer_new(struct store_session *session, struct err *e
     memcpy(header.id, pack->id, sizeof header.id);
     memcpy(header.repository, store->repo_id, sizeof header.repository);
     memcpy(header.session, session->id, strlen(session->id));
+    pack->bytes = xaligned(STORE_BLOCK_BYTES, GATHER_BYTES);
     uint8_t bytes[PACK_HEADER_BYTES];
     pack_header_encode(&header, bytes);
     if (!create_file(pack, store->dirfd, err) || !append(pack, bytes, sizeof bytes, err)) {
         pack_writer_free(pack);
         return NULL;
     }
+    if (atomic_load(&store->likes_direct))
+        set_direct(pack, true);
     if (store->crypt)
         envelope_new(store->crypt, &pack->envelope);
     pack->number = dedup_pack_begin(store->dedup, pack->id, session->owner);
@@ -63,12 +103,13 @@ bool pack_writer_append(struct pack_writer *pack, const struct frame_header *hea
     pack->raw += header->raw_len;
     if (!append(pack, frame, len, err))
         return false;
-    if (pack->len - pack->flushed >= WRITE_BACK_BYTES) {
+    uint64_t written = pack->len - pack->gathered;
+    if (!pack->is_direct && written - pack->flushed >= WRITE_BACK_BYTES) {
         /* Start the disk early, so that the fsync at the end has little left to do. A hint: what
          * fails here fails there. */
-        (void)sync_file_range(pack->fd, (off_t)pack->flushed, (off_t)(pack->len - pack->flushed),
+        (void)sync_file_range(pack->fd, (off_t)pack->flushed, (off_t)(written - pack->flushed),
                               SYNC_FILE_RANGE_WRITE);
-        pack->flushed = pack->len;
+        pack->flushed = written;
     }
     return true;
 }
@@ -92,6 +133,9 @@ static bool write_end(struct pack_writer *pack, struct err *err)
     trailer_encode(&trailer, TRAILER_PACK, bytes);
     if (!append(pack, footer, trailer.tail_len, err) || !append(pack, bytes, sizeof bytes, err))
         return false;
+    set_direct(pack, false); /* the end is no whole block */
+    if (!flush(pack, err))
+        return false;
     dedup_pack_seal(pack->session->store->dedup, pack->number, trailer.tail_digest);
     return true;
 }
@@ -99,8 +143,9 @@ static bool write_end(struct pack_writer *pack, struct err *err)
 bool pack_writer_finish(struct pack_writer *pack, struct err *err)
 {
     struct store_session *session = pack->session;
-    session_pack_ends(session, pack->nth);
+    session_pack_ends(session, pack->nth, true);
     if (!write_end(pack, err)) {
+        session_pack_ends(session, pack->nth, false);
         pack_writer_free(pack);
         return false;
     }
@@ -122,6 +167,7 @@ void pack_writer_free(struct pack_writer *pack)
     if (pack->fd >= 0)
         (void)close(pack->fd);
     footer_builder_done(&pack->footer);
+    free(pack->bytes);
     envelope_wipe(&pack->envelope);
     free(pack);
 }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 #include "worker/store/cache.h"
 #include "worker/store/dedup.h"
@@ -19,6 +20,7 @@ struct store {
     struct crypt *crypt;                 /* NULL: not encrypted */
     char key_id[STORE_KEY_ID_CHARS + 1]; /* of the key that opened it; "" */
     struct store_opts opts;              /* the files of keys are not kept */
+    atomic_bool likes_direct;            /* O_DIRECT is worth it there, and was not refused */
     struct cache *packs;                 /* pack id -> struct open_pack */
     struct cache *frames;                /* pack id + frame -> struct frame */
     struct decoder_pool *decoders;

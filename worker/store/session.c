@@ -55,10 +55,10 @@ void session_pack_begins(struct store_session *session, size_t n, uint32_t numbe
     pthread_mutex_unlock(&session->lock);
 }
 
-void session_pack_ends(struct store_session *session, size_t n)
+void session_pack_ends(struct store_session *session, size_t n, bool may_be_sealed)
 {
     pthread_mutex_lock(&session->lock);
-    session->packs[n].may_be_sealed = true;
+    session->packs[n].may_be_sealed = may_be_sealed;
     pthread_mutex_unlock(&session->lock);
 }
 

@@ -103,6 +103,7 @@ static bool open_directory(struct store *store, struct err *err)
     store->dirfd = open(store->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (store->dirfd < 0)
         return err_set_errno(err, errno, "open repository '%s'", store->path);
+    atomic_init(&store->likes_direct, file_likes_direct(store->dirfd));
     return true;
 }
 

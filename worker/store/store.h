@@ -444,9 +444,11 @@ bool store_part_read(const struct store_part *part, store_piece_fn take, void *c
 /* ---- verifying ------------------------------------------------------------------------------ */
 
 struct store_verify_opts {
-    unsigned threads; /* each needs 3 MiB; 0 = one for each processor, at most 8 */
-    bool quick;       /* only structure: maps, packs and footers; the data is not read */
-    void *context;    /* of the callbacks, each of which may be NULL */
+    /* 0 = one for each processor, at most 8. On ext4 and XFS there are three times as many, as most
+     * wait for the disk. Each needs 3 MiB. */
+    unsigned threads;
+    bool quick;    /* only structure: maps, packs and footers; the data is not read */
+    void *context; /* of the callbacks, each of which may be NULL */
     /* Called from one thread at a time, some times a second. */
     void (*progress)(void *context, uint64_t done_bytes, uint64_t total_bytes);
     bool (*cancelled)(void *context);

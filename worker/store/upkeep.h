@@ -105,7 +105,7 @@ bool store_collect(struct store *store, const struct store_collect_opts *opts,
 struct store_scrub_opts {
     unsigned share; /* read one part in this many of all packs: N runs read everything; 0 = all */
     uint64_t bytes_per_s; /* at most; 0 = as fast as it goes */
-    unsigned threads;     /* that read; each needs 3 MiB; 0 = one for each processor, at most 8 */
+    unsigned threads;     /* that read; as in store_verify_opts */
     bool no_healing;
     void *context; /* of the callbacks, each of which may be NULL */
     void (*progress)(void *context, uint64_t done_packs, uint64_t total_packs);

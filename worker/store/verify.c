@@ -80,9 +80,9 @@ static uint32_t check_frame(struct verify *v, const struct pack_ref *ref, uint16
 {
     uint32_t blocks = 0;
     if (!v->opts->quick && v->sums_only)
-        return frame_check_sums(v->store, ref, number, err);
+        return frame_check_sums(v->store, ref, number, FRAME_FROM_DISK, err);
     if (!v->opts->quick) {
-        struct frame *frame = frame_load(v->store, ref, number, err);
+        struct frame *frame = frame_load(v->store, ref, number, FRAME_FROM_DISK, err);
         blocks = frame ? frame->blocks : 0;
         frame_free(frame);
         return blocks;
@@ -266,7 +266,7 @@ bool store_verify_point(struct store *store, const char *id_or_prefix,
         return false;
     struct verify v = {.store = store, .opts = opts ? opts : &defaults};
     pthread_mutex_init(&v.lock, NULL);
-    v.threads = crew_size(v.opts->threads);
+    v.threads = frame_crew(store, v.opts->threads);
     v.result.sums_only = v.sums_only = !store_can_restore(store);
     v.total_bytes = point->record.info.read_bytes;
     check_blobs(&v, point);

@@ -170,8 +170,8 @@ bool store_part_read(const struct store_part *part, store_piece_fn take, void *c
     const struct store_reader *reader = part->reader;
     const struct map_record *first = &part->records[0];
     store_part_open_ahead(part);
-    struct frame *frame =
-        frame_load(reader->store, &reader->map.packs[first->where.pack], first->where.frame, err);
+    struct frame *frame = frame_load(reader->store, &reader->map.packs[first->where.pack],
+                                     first->where.frame, FRAME_FROM_CACHE, err);
     if (!frame)
         return err_wrap(err, "%s offset %" PRIu64, reader->name, first->block * STORE_BLOCK_BYTES);
     bool ok = hand_over(part, frame, take, context, err);

@@ -23,7 +23,10 @@ struct pack_writer {
     uint32_t number; /* in the store's table */
     size_t nth;      /* of the session */
     char path[64];
-    uint64_t len;     /* written so far */
+    bool is_direct; /* written past the page cache */
+    uint8_t *bytes; /* aligned: what was gathered for the next write */
+    size_t gathered;
+    uint64_t len;     /* with what is gathered */
     uint64_t raw;     /* the frames' raw bytes */
     uint64_t flushed; /* where write-back was last started */
     struct footer_builder footer;
@@ -162,8 +165,9 @@ bool session_check(struct store_session *session, struct err *err);
  */
 size_t session_next_pack(struct store_session *session, uint8_t ret_id[PACK_ID_BYTES]);
 void session_pack_begins(struct store_session *session, size_t n, uint32_t number);
-/* The end of pack number `n` is about to be written. */
-void session_pack_ends(struct store_session *session, size_t n);
+/* The end of pack number `n` is about to be written; or false: was not, after all, as a write that
+ * fails has not written the last byte. */
+void session_pack_ends(struct store_session *session, size_t n, bool may_be_sealed);
 /* Write out what is open, and wait until all packs are durable. commit.c */
 bool session_seal_packs(struct store_session *session, struct err *err);
 /* Close the queue and wait for the last fsync. */

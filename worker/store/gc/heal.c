@@ -91,10 +91,10 @@ struct healing {
     size_t *lens;
 };
 
-static bool frame_is_good(struct store *store, const struct open_pack *pack, uint32_t frame)
+static bool frame_is_good(struct store *store, struct open_pack *pack, uint32_t frame)
 {
     struct err err = ERR_INIT;
-    struct frame *f = open_pack_frame(store, pack, (uint16_t)frame, &err);
+    struct frame *f = open_pack_frame(store, pack, (uint16_t)frame, FRAME_FROM_DISK, &err);
     frame_free(f);
     return f != NULL;
 }
@@ -195,7 +195,7 @@ static size_t fill(struct wanted *wanted, size_t n, const struct wanted *hit, co
 }
 
 /* Take what a frame of another pack has. */
-static size_t take_from_frame(struct store *store, const struct open_pack *pack, uint32_t frame,
+static size_t take_from_frame(struct store *store, struct open_pack *pack, uint32_t frame,
                               struct wanted *wanted, size_t n)
 {
     const struct frame_entry *entry = &pack->footer.frames[frame];
@@ -208,7 +208,8 @@ static size_t take_from_frame(struct store *store, const struct open_pack *pack,
         if (!hit || hit->is_found)
             continue;
         struct err err = ERR_INIT;
-        if (!data && !(data = open_pack_frame(store, pack, (uint16_t)frame, &err)))
+        if (!data &&
+            !(data = open_pack_frame(store, pack, (uint16_t)frame, FRAME_FROM_CACHE, &err)))
             break; /* it is damaged itself */
         filled += fill(wanted, n, hit, data->data + (size_t)b * STORE_BLOCK_BYTES);
     }

@@ -120,7 +120,7 @@ static void found_bad(struct scrub *s, const struct pack_ref *ref, uint32_t fram
     pthread_mutex_unlock(&s->lock);
 }
 
-static bool check_frame(struct scrub *s, const struct pack_ref *ref, const struct open_pack *pack,
+static bool check_frame(struct scrub *s, const struct pack_ref *ref, struct open_pack *pack,
                         uint32_t frame)
 {
     struct err err = ERR_INIT;
@@ -129,10 +129,11 @@ static bool check_frame(struct scrub *s, const struct pack_ref *ref, const struc
         return true; /* compacted away */
     pace(s, FRAME_HEADER_BYTES + (uint64_t)entry->stored_len);
     if (!store_can_restore(s->store)) { /* as far as that goes without a key */
-        if (open_pack_check_sums(s->store, pack, (uint16_t)frame, &err))
+        if (open_pack_check_sums(s->store, pack, (uint16_t)frame, FRAME_FROM_DISK, &err))
             return true;
     } else {
-        struct frame *data = open_pack_frame(s->store, pack, (uint16_t)frame, &err);
+        struct frame *data =
+            open_pack_frame(s->store, pack, (uint16_t)frame, FRAME_FROM_DISK, &err);
         if (data) {
             frame_free(data);
             return true;
@@ -148,7 +149,7 @@ static bool check_frame(struct scrub *s, const struct pack_ref *ref, const struc
 struct pack_check {
     struct scrub *scrub;
     const struct pack_ref *ref;
-    const struct open_pack *pack;
+    struct open_pack *pack;
     atomic_uint next;
     atomic_bool is_failed;
 };
@@ -182,7 +183,7 @@ static bool check_pack(struct scrub *s, const struct pack_ref *ref, struct err *
         return true;
     }
     struct pack_check check = {.scrub = s, .ref = ref, .pack = pack};
-    crew_run(crew_size(s->opts->threads), check_frames, &check);
+    crew_run(frame_crew(s->store, s->opts->threads), check_frames, &check);
     open_pack_free(pack);
     return !atomic_load(&check.is_failed) ||
            err_set(err, ERR_IO, 0, "a frame could not be checked");
