@@ -21,6 +21,7 @@
 #include "proto/base/buf.h"
 #include "proto/base/file.h"
 #include "tests/sandbox/block/block.h"
+#include "tests/sandbox/block/fuse.h"
 #include "tests/sandbox/block/image.h"
 #include "tests/sandbox/block/loop.h"
 #include "tests/sandbox/block/proxy_vm.h"
@@ -482,7 +483,7 @@ static bool export_as_file(struct block_host *h, struct plug *p, struct err *err
                  json_pack("{s:s, s:s, s:s, s:s, s:b}", "type", "fuse", "id", EXPORT(p),
                            "node-name", LIMITED(p), "mountpoint", p->mount, "writable", 1),
                  NULL, err);
-    return p->exported;
+    return p->exported && fuse_set_nonblocking(proc_pid(h->qsd->proc), err);
 }
 
 /* The first root port that no device is in. */

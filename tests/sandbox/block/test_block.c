@@ -763,6 +763,67 @@ static void test_killed_host(void **state)
     assert_int_not_equal(access(device, F_OK), 0);
 }
 
+/* Reads at random until it is killed. */
+static void *read_for_ever(void *arg)
+{
+    const int fd = *(const int *)arg;
+    char *block = xaligned(BLOCK, BLOCK);
+    uint64_t i = 1;
+    while (pread(fd, block, BLOCK, (off_t)(i % BLOCKS * BLOCK)) == BLOCK)
+        i = i * 5 + 1;
+    _exit(1);
+}
+
+static void read_devices(char *const *devices)
+{
+    int fds[4];
+    pthread_t threads[4];
+    for (int i = 0; i < 4; i++) {
+        fds[i] = open(devices[i % 2], O_RDONLY | O_DIRECT | O_CLOEXEC);
+        if (fds[i] < 0 || pthread_create(&threads[i], NULL, read_for_ever, &fds[i]) != 0)
+            _exit(1);
+    }
+    for (;;)
+        (void)pause();
+}
+
+/* A worker that is killed takes its requests back, and its process ends when the host has answered
+ * to the closing of its devices. */
+static void test_killed_readers(void **state)
+{
+    enum { ROUNDS = 150 };
+    const struct place *p = *state;
+    PATH(a, p, "a.raw");
+    PATH(b, p, "b.raw");
+    PATH(run, p, "host");
+    PATH(dev, p, "by-id");
+    SCOPED_FREE char *first = xasprintf("%s/first", dev);
+    SCOPED_FREE char *second = xasprintf("%s/second", dev);
+    OK(block_volume_create(a, BLOCK_RAW, SIZE, NULL, BLOCK_RAW, &err));
+    OK(block_volume_create(b, BLOCK_RAW, SIZE, NULL, BLOCK_RAW, &err));
+    struct block_host *host = NULL;
+    OK(host = block_host_start(run, dev, &err));
+    OK(block_host_plug(host, "first", &(struct block_plug_opts){.path = a}, &err));
+    OK(block_host_plug(host, "second", &(struct block_plug_opts){.path = b}, &err));
+    for (int round = 0; round < ROUNDS; round++) {
+        pid_t pid = fork();
+        assert_true(pid >= 0);
+        if (pid == 0)
+            read_devices((char *const[]){first, second});
+        clock_sleep_ms(clock_system(), 5 + round % 7);
+        assert_int_equal(kill(pid, SIGKILL), 0);
+        int64_t until_ms = clock_mono_ms(clock_system()) + GENEROUS_MS;
+        pid_t ended;
+        while ((ended = waitpid(pid, NULL, WNOHANG)) == 0 &&
+               clock_mono_ms(clock_system()) < until_ms)
+            clock_sleep_ms(clock_system(), 1);
+        assert_int_equal(ended, pid);
+    }
+    OK(block_host_unplug(host, "first", &err));
+    OK(block_host_unplug(host, "second", &err));
+    block_host_stop(host);
+}
+
 static void test_killed_vm(void **state)
 {
     const struct place *p = *state;
@@ -987,6 +1048,7 @@ int main(void)
         TEST(test_loop_device),
         TEST(test_killed_sandbox_leaves_nothing),
         TEST(test_killed_host),
+        TEST(test_killed_readers),
         TEST(test_killed_vm),
         TEST(test_backup_of_changes),
         TEST(test_bitmaps_at_rest),
