@@ -17,7 +17,7 @@ enum {
     OBJECT_FILE_MODE = 0440, /* of every finished file: immutable, and not for everyone's eyes */
     OBJECT_UNSYNCED_MODE = 0640, /* of a pack whose fsync has not come back yet */
     OBJECT_DIR_MODE = 0770,      /* less the umask */
-    OBJECT_TRIES = 8,            /* when our temporary file is swept before it gets its name */
+    OBJECT_TRIES = 64,           /* when our temporary file is swept before it gets its name */
 };
 
 enum put_outcome {
