@@ -13,7 +13,8 @@ enum {
     STRIPES = 64,     /* locks of the cache */
     TAG_BYTES = 24,   /* of a chunk id kept in an entry; the bucket comes from the rest */
     HOOKS_MIN = 1024, /* first size of the hook table */
-    HUGE_PAGE_BYTES = 2 << 20
+    HUGE_PAGE_BYTES = 2 << 20,
+    SMALL_CHUNKS = 512 /* more of them, and the whole table is needed */
 };
 
 struct entry {
@@ -61,16 +62,20 @@ struct dedup {
     size_t n_hooks, cap_hooks, max_hooks;
 };
 
-/* Written at once, in large pages where there are any. It is looked into before it is written to:
- * page by page, each would be the page of zeroes first, and all processors interrupted when that is
- * replaced. */
-static struct bucket *new_buckets(uint64_t n)
+/* The table is looked into before it is written to: page by page, each would be the page of zeroes
+ * first, and all processors interrupted when that is replaced. So once it is known to be needed,
+ * all of it is made at once, in large pages where there are any. What is in it stays; a kernel that
+ * does not know that (before 5.14) costs time. */
+static void make_present(struct dedup *d)
 {
-    size_t bytes = n * sizeof(struct bucket);
-    struct bucket *buckets = xaligned(HUGE_PAGE_BYTES, bytes);
-    (void)madvise(buckets, bytes, MADV_HUGEPAGE);
-    memset(buckets, 0, bytes);
-    return buckets;
+    size_t bytes = d->n_buckets * sizeof *d->buckets;
+    size_t skip = HUGE_PAGE_BYTES - (uintptr_t)d->buckets % HUGE_PAGE_BYTES;
+    if (bytes < skip + HUGE_PAGE_BYTES)
+        return;
+    char *from = (char *)d->buckets + skip;
+    size_t len = (bytes - skip) / HUGE_PAGE_BYTES * HUGE_PAGE_BYTES;
+    (void)madvise(from, len, MADV_HUGEPAGE);
+    (void)madvise(from, len, MADV_POPULATE_WRITE);
 }
 
 struct dedup *dedup_new(size_t cache_bytes, size_t hooks_max)
@@ -79,7 +84,7 @@ struct dedup *dedup_new(size_t cache_bytes, size_t hooks_max)
     d->n_buckets = STRIPES;
     while (d->n_buckets * 2 * sizeof(struct bucket) <= cache_bytes)
         d->n_buckets *= 2;
-    d->buckets = new_buckets(d->n_buckets);
+    d->buckets = xcalloc(d->n_buckets, sizeof *d->buckets);
     for (size_t i = 0; i < STRIPES; i++)
         pthread_mutex_init(&d->stripes[i].lock, NULL);
     pthread_rwlock_init(&d->packs_lock, NULL);
@@ -302,7 +307,8 @@ static void bucket_insert(struct dedup *d, struct bucket *b, size_t stripe,
     memcpy(e->tag, id, TAG_BYTES);
     e->where = *where;
     e->where.pack++;
-    atomic_fetch_add_explicit(&d->inserted, 1, memory_order_relaxed);
+    if (atomic_fetch_add_explicit(&d->inserted, 1, memory_order_relaxed) + 1 == SMALL_CHUNKS)
+        make_present(d);
 }
 
 static bool find_or_claim(struct dedup *d, const uint8_t id[DIGEST_BYTES], uint32_t owner,

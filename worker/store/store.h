@@ -250,7 +250,7 @@ bool store_disk_finish(struct store_disk *disk, struct store_stats *ret_stats, s
 /* How far a disk is, from any thread, cheap. */
 void store_disk_stats(struct store_disk *disk, struct store_stats *ret_stats);
 
-/* A writer for one thread: owns a frame and a pack being filled (about 8 MiB). The session keeps
+/* A writer for one thread: owns a frame and a pack being filled (about 9 MiB). The session keeps
  * the pack open after store_stream_end() for the next stream, so use one per thread and disk. */
 struct store_stream *store_stream_begin(struct store_session *session, struct err *err);
 
