@@ -13,5 +13,6 @@
 #include "proto/base/err.h"
 
 /* Make all descriptors of /dev/fuse of this child O_NONBLOCK; libfuse and QEMU take EAGAIN for "no
- * request". */
+ * request". Where one process may not have another's descriptors, as in some containers, they stay
+ * as they are, with a warning in the log. */
 bool fuse_set_nonblocking(pid_t pid, struct err *err);
