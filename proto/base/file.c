@@ -100,6 +100,12 @@ bool file_likes_direct(int fd)
     return fstatfs(fd, &fs) == 0 && (fs.f_type == EXT4_SUPER_MAGIC || fs.f_type == XFS_SUPER_MAGIC);
 }
 
+bool file_set_direct(int fd, bool on)
+{
+    int flags = fcntl(fd, F_GETFL);
+    return flags >= 0 && fcntl(fd, F_SETFL, on ? flags | O_DIRECT : flags & ~O_DIRECT) == 0;
+}
+
 bool file_write_full(int fd, const void *buf, size_t len, struct err *err)
 {
     const char *at = buf;

@@ -21,11 +21,14 @@ char *file_read_secret(const char *path, struct err *err);
 /* Exactly `len` bytes, across short reads and EINTR. A file that ends early is an io-error that
  * says so. */
 bool file_pread_full(int fd, void *buf, size_t len, uint64_t offset, struct err *err);
+bool file_write_full(int fd, const void *buf, size_t len, struct err *err);
+bool file_pwrite_full(int fd, const void *buf, size_t len, uint64_t offset, struct err *err);
+
 /* Is the file on a file system on which O_DIRECT was measured to be worth it: ext4 or XFS? Not over
  * a network, where each call would wait for the server. */
 bool file_likes_direct(int fd);
-bool file_write_full(int fd, const void *buf, size_t len, struct err *err);
-bool file_pwrite_full(int fd, const void *buf, size_t len, uint64_t offset, struct err *err);
+/* Switch O_DIRECT on or off for all who share the open file. False: it is as before. */
+bool file_set_direct(int fd, bool on);
 
 /* Write a whole file durably: temporary file beside it, fsync, rename over `path`, fsync of the
  * directory. Readers see the old or the new contents, never a mixture. */

@@ -35,8 +35,7 @@ struct raw {
 
 static void raw_take_direct(struct raw *raw)
 {
-    int flags = fcntl(raw->fd, F_GETFL);
-    if (flags >= 0 && fcntl(raw->fd, F_SETFL, flags | O_DIRECT) == 0)
+    if (file_set_direct(raw->fd, true))
         atomic_store(&raw->is_direct, true);
 }
 
@@ -76,10 +75,7 @@ static void raw_close(struct raw *raw)
 /* Go on without O_DIRECT after a driver has refused it. False when it was off already. */
 static bool raw_drop_direct(struct raw *raw)
 {
-    if (!atomic_exchange(&raw->is_direct, false))
-        return false;
-    int flags = fcntl(raw->fd, F_GETFL);
-    return flags >= 0 && fcntl(raw->fd, F_SETFL, flags & ~O_DIRECT) == 0;
+    return atomic_exchange(&raw->is_direct, false) && file_set_direct(raw->fd, false);
 }
 
 /* ---- source */

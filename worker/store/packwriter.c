@@ -27,10 +27,7 @@ static bool create_file(struct pack_writer *pack, int dirfd, struct err *err)
  * a copy of it into fresh pages costs more than the disk. */
 static void set_direct(struct pack_writer *pack, bool on)
 {
-    int flags = fcntl(pack->fd, F_GETFL);
-    pack->is_direct = flags >= 0 &&
-                      fcntl(pack->fd, F_SETFL, on ? flags | O_DIRECT : flags & ~O_DIRECT) == 0 &&
-                      on;
+    pack->is_direct = file_set_direct(pack->fd, on) && on;
 }
 
 /* Write out what was gathered: whole blocks, but for the end. */
