@@ -102,7 +102,7 @@ static bool clean_snapshot(struct task_run *run, const struct wire_leftover *l, 
     if (!l->vm || !l->id)
         return err_set(err, ERR_BAD_MESSAGE, 0, "a snapshot needs a VM and an id");
     thaw_in_case(run, l->vm);
-    SCOPED_FREE char *prefix = xasprintf("oxbow task=%s ", run->offer->cleanup_task);
+    SCOPED_FREE char *prefix = marker_of_task(run->offer->cleanup_task);
     struct ovirt_merge how = {.limit_ms = run->settings->merge_wait_s * 1000};
     if (strcmp(l->id, WIRE_LEFTOVER_ALL) == 0)
         return ovirt_snapshots_delete_marked(run->session, l->vm, prefix, &how, err);

@@ -46,7 +46,7 @@ static bool remove_strays(struct task_run *run, struct err *err)
 /* `id` may be "*". */
 static bool remove_snapshot(struct task_run *run, const char *id, struct err *err)
 {
-    SCOPED_FREE char *prefix = xasprintf(MARKER_SNAPSHOT "%s ", run->offer->task);
+    SCOPED_FREE char *prefix = marker_of_task(run->offer->task);
     struct ovirt_merge how = how_to_merge(run);
     if (strcmp(id, WIRE_LEFTOVER_ALL) == 0)
         return ovirt_snapshots_delete_marked(run->session, run->offer->vm, prefix, &how, err);

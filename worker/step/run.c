@@ -185,6 +185,11 @@ void run_warn_err(struct task_run *run, const char *disk, const struct err *err)
     run_warn(run, err_code_name(err->code), disk, "%s", err->message);
 }
 
+char *marker_of_task(const char *task)
+{
+    return xasprintf(MARKER_SNAPSHOT "%s ", task);
+}
+
 char *run_marker(const struct task_run *run)
 {
     return xasprintf(MARKER_SNAPSHOT "%s fence=%" PRId64, run->offer->task, run->fence);

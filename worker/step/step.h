@@ -192,6 +192,8 @@ char *run_marker_exporting(const struct task_run *run, const char *task);
 #define MARKER_SNAPSHOT "oxbow task="
 #define MARKER_RESTORE  "oxbow restoring task="
 #define MARKER_EXPORT   "oxbow exporting task="
+/* What the markers of all snapshots of a task begin with, of whatever fence; the caller frees. */
+char *marker_of_task(const char *task);
 /* Task and fence of a description that is exactly one of our markers. `task` holds ID_BYTES. */
 bool marker_parse(const char *description, char *task, int64_t *ret_fence);
 /* True when a description is one of our markers; with `task` not NULL, of that task only. */

@@ -89,7 +89,7 @@ bool strays_detach(struct task_run *run, const char *disk_id, struct err *err)
 /* --- Snapshots -------------------------------------------------------------------------------- */
 bool strays_delete_snapshots(struct task_run *run, const struct ovirt_merge *how, struct err *err)
 {
-    SCOPED_FREE char *prefix = xasprintf(MARKER_SNAPSHOT "%s ", run->offer->task);
+    SCOPED_FREE char *prefix = marker_of_task(run->offer->task);
     if (ovirt_snapshots_delete_marked(run->session, run->offer->vm, prefix, how, err))
         return true;
     if (err->code != ERR_LEASE_LOST)
@@ -210,7 +210,7 @@ static bool end_transfers_of_backup(struct task_run *run, const struct ovirt_bac
 bool strays_end_backups(struct task_run *run, struct err *err)
 {
     struct ovirt_backups list = {0};
-    SCOPED_FREE char *prefix = xasprintf(MARKER_SNAPSHOT "%s ", run->offer->task);
+    SCOPED_FREE char *prefix = marker_of_task(run->offer->task);
     if (!ovirt_backups_open(run->session, run->offer->vm, prefix, &list, err))
         return false;
     bool ok = true;
