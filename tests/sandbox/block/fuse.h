@@ -1,10 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * QEMU 7.2 reads requests from /dev/fuse by a descriptor that blocks (block/export/fuse.c,
- * read_from_fuse_export). When the process that made a request is killed
- * between the daemon's poll and its read, the request is taken back by the kernel, and the daemon's
- * only thread waits for the next one on that very mount: it serves no other device, and no monitor,
- * until somebody reads.
+ * read_from_fuse_export). When the process that made a request is killed between the daemon's poll
+ * and its read, the request is taken back by the kernel, and the daemon's only thread waits for the
+ * next one on that very mount: it serves no other device, and no monitor, until somebody reads.
  */
 #pragma once
 

@@ -153,6 +153,17 @@ static int compare(const void *a, const void *b)
     return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
+bool fd_ends_with(int fd, const char *end)
+{
+    char link[64], path[512];
+    (void)snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    ssize_t n = readlink(link, path, sizeof path - 1);
+    assert_true(n > 0);
+    path[n] = '\0';
+    size_t len = strlen(end);
+    return (size_t)n >= len && strcmp(path + (size_t)n - len, end) == 0;
+}
+
 struct file_list list_files(const char *dir)
 {
     struct file_list list = {0};

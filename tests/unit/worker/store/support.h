@@ -66,6 +66,9 @@ char *make_key_file(const char *dir, const char *name);
 /* A file of mode 0600 with this text; the caller frees the path. */
 char *make_secret(const char *dir, const char *name, const char *text);
 
+/* Is the name of the open file's path this at its end? */
+bool fd_ends_with(int fd, const char *end);
+
 /* All regular files below a directory, relative to it, sorted. */
 struct file_list {
     char **items;

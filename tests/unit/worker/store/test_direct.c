@@ -7,7 +7,6 @@
 #include <linux/magic.h>
 #include <stdarg.h>
 #include <stdatomic.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/vfs.h>
 #include <unistd.h>
@@ -78,10 +77,7 @@ int __wrap_close(int fd)
 
 static bool is_pack(int fd)
 {
-    char link[64], path[512];
-    (void)snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-    ssize_t n = readlink(link, path, sizeof path - 1);
-    return n > 3 && memcmp(path + n - 3, ".pk", 3) == 0;
+    return fd_ends_with(fd, ".pk");
 }
 
 ssize_t __real_pread(int fd, void *buf, size_t len, off_t offset);
